@@ -1,0 +1,79 @@
+"""Fresh ids in the format of old ones, from a seed: random to the world, a function to tests."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_CLASSES = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(slots=True)
+class Mint:
+    """Makes ids for one answer: `now_s` its creation time, `seed` unguessable bytes."""
+
+    now_s: int
+    seed: bytes
+    _made: int = field(default=0, init=False)
+
+    def like(self, original: str) -> str:
+        """A fresh id of the same prefix, length and alphabet: `call_Ab3` -> `call_Xq9`.
+
+        The prefix is what ends at the last `-` or `_` before the longest random tail; every
+        letter or digit after it is drawn from its own class (lower-case hex stays hex), other
+        characters stay. An id without a letter or digit comes back longer by a random tail.
+        """
+        self._made += 1
+        cut = max(original.rfind("_"), original.rfind("-")) + 1
+        tail = original[cut:]
+        if sum(c.isascii() and c.isalnum() for c in tail) < _ENOUGH:
+            # A short tail (`call_0`, a UUID's group would not be) can't be unique: draw the
+            # whole string after its first separator, then fall back to appending.
+            cut = _first_separator(original)
+            tail = original[cut:]
+        random = blake3(self.seed + self._made.to_bytes(8, "big")).digest(2 * len(tail) + 16)
+        drawn = int.from_bytes(random, "big")
+        letters = [c for c in tail if c.isalnum()]
+        hexadecimal = (
+            len(letters) >= _ENOUGH and all(c in _HEX for c in letters) and not tail.isdigit()
+        )
+        out: list[str] = []
+        for c in tail:
+            if hexadecimal and c in _HEX:
+                alphabet = "0123456789abcdef"
+            else:
+                alphabet = next((k for k in _CLASSES if c in k), "")
+            if not alphabet:
+                out.append(c)
+                continue
+            drawn, index = divmod(drawn, len(alphabet))
+            out.append(alphabet[index])
+        if not any(c.isascii() and c.isalnum() for c in tail):
+            out.append(f"{drawn % (1 << 48):012x}")
+        return original[:cut] + "".join(out)
+
+    def unlike(self, original: str, taken: Collection[str]) -> str:
+        """As `like`, but never one of `taken`; grows where the format has too few ids left."""
+        for _ in range(16):
+            fresh = self.like(original)
+            if fresh not in taken:
+                return fresh
+        fresh = original
+        while fresh in taken:
+            fresh += self.like("0000000")
+        return fresh
+
+
+_ENOUGH = 6
+
+
+def _first_separator(text: str) -> int:
+    positions = [p for p in (text.find("_"), text.find("-")) if p >= 0]
+    return min(positions) + 1 if positions else 0

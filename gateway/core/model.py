@@ -1,0 +1,165 @@
+"""The frozen data that flows between core, wire, store and proxy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""Header lines in wire order: names lower-cased, values as received."""
+
+
+class Form(StrEnum):
+    """The two forms an answer travels in."""
+
+    BODY = "body"
+    STREAM = "stream"
+
+
+class Result(StrEnum):
+    """What became of a lookup: the words of RFC 9211 and Varnish; header `x-gateway-cache`."""
+
+    HIT = "hit"
+    MISS = "miss"
+    PASS = "pass"  # noqa: S105 - a cache result, not a password
+    STALE = "stale"
+    COLLAPSED = "collapsed"
+
+
+class Reason(StrEnum):
+    """Why. One enum for header (`Cache-Status; detail=`), span, metric and log line."""
+
+    # hit
+    EXACT = "exact"
+    # miss: nothing to serve, and why
+    ABSENT = "absent"
+    EXPIRED = "expired"
+    TOO_OLD = "too-old"
+    FORM_UNAVAILABLE = "form-unavailable"
+    CREDENTIAL_UNPROVEN = "credential-unproven"
+    NO_CACHE = "no-cache"
+    STORE_UNAVAILABLE = "store-unavailable"
+    # pass: the cache has no say
+    ROUTE = "route"
+    CACHE_OFF = "cache-off"
+    NOT_DETERMINISTIC = "not-deterministic"
+    NOT_UNDERSTOOD = "not-understood"
+    UNCACHEABLE_JSON = "uncacheable-json"
+    SIGNED = "signed"
+    ENCODED_BODY = "encoded-body"
+    HOSTED_TOOL = "hosted-tool"
+    CONTAINER = "container"
+    SEARCH_MODEL = "search-model"
+    PROVIDER_STORED = "provider-stored"
+    # not served, not asked
+    ONLY_IF_CACHED = "only-if-cached"
+    # answered, and stored or not
+    STORED = "stored"
+    NO_STORE = "no-store"
+    STATUS = "status"
+    CONTENT_TYPE = "content-type"
+    CONTENT_ENCODING = "content-encoding"
+    INCOMPLETE = "incomplete"
+    ERROR_IN_ANSWER = "error-in-answer"
+    EMPTY = "empty"
+    UNKNOWN_FINISH = "unknown-finish"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    PAUSED = "paused"
+    TOO_LARGE = "too-large"
+    UNREADABLE = "unreadable"
+
+
+class Finish(StrEnum):
+    """How an answer ended, across wire APIs."""
+
+    COMPLETE = "complete"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    PAUSED = "paused"
+    EMPTY = "empty"
+    INCOMPLETE = "incomplete"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens in exclusive buckets: the prompt is the sum of the first four, never an overlap."""
+
+    uncached_input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+
+    @property
+    def input(self) -> int:
+        """All prompt tokens, cached ones included (what `gen_ai.usage.input_tokens` means)."""
+        return self.uncached_input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request needs from an answer, beside its identity. Enough to serve a hit."""
+
+    form: Form
+    model: str
+    include_usage: bool = False
+    """The client of a stream asked for the usage event (OpenAI `stream_options`)."""
+    history_ids: frozenset[str] = frozenset()
+    """Tool-call ids that already occur in this request: an answer may not repeat them."""
+    max_output_tokens: int | None = None
+    deterministic: bool = False
+    """Temperature 0 or a seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request body that a wire API understood."""
+
+    ask: Ask
+    canonical: bytes
+    """Canonical JSON of all that may change the answer; UTF-8."""
+    pass_reason: Reason | None = None
+    """Set when the API documents that the answer depends on more than the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A provider's answer as a wire API read it, ready to be judged and stored."""
+
+    recorded: Form
+    payload: bytes
+    """The JSON document (BODY) or the SSE text (STREAM), identity-encoded, as received."""
+    finish: Finish
+    forms: frozenset[Form] = frozenset()
+    """The forms it can be served in without loss."""
+    finish_reasons: tuple[str, ...] = ()
+    """As the provider spelled them, one for each choice."""
+    usage: Usage | None = None
+    model: str = ""
+    response_id: str = ""
+    has_stream_usage: bool = False
+    """A stream that carries its usage event (only meaningful when STREAM can be served)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored answer. `key` is its identity; times are seconds since the epoch."""
+
+    api: str
+    recorded: Form
+    forms: frozenset[Form]
+    payload: bytes = field(repr=False)
+    stored_at: float
+    ttl_s: float
+    model: str
+    response_id: str
+    usage: Usage | None
+    has_stream_usage: bool
+
+    def age_s(self, now: float) -> float:
+        """Seconds since it was stored, never negative (clocks of replicas differ)."""
+        return max(0.0, now - self.stored_at)
