@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
 )
-
-from gateway.errors import ConfigError, Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -8,10 +8,12 @@ every model. `unknown` eliminates none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - a state of the world, not a mistake
+class StoreUnavailable(Exception):
     """The store could not answer within its deadline, or at all. The request goes on without."""
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gateway.providers.base import ApiRules
 
 
-class NotUnderstood(Exception):  # noqa: N818 - not an error: the request passes, uncached
+class NotUnderstood(Exception):
     """The body is not one that this API's documentation describes: pass it through untouched.
 
     `reason` is `NOT_UNDERSTOOD` or `UNCACHEABLE_JSON`; `where` a JSON path for people.
