@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
+import orjson
+from blake3 import blake3
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gateway.config.kinds import (
+    BaseUrl,
+    Count,
+    Credential,
+    HeaderName,
+    Host,
+    Network,
+    PathGlob,
+    Port,
+    Positive,
+    PositiveInt,
+    ProviderName,
+    ScopeKeys,
+    StoreUrl,
+    Traces,
+    UpstreamName,
+    When,
+    broken,
 )
+from gateway.config.redaction import redact, redact_url
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -17,25 +36,28 @@ SECONDS = 1.0
 MINUTES = 60.0
 HOURS = 3600.0
 
-ProviderName = Literal["openai", "anthropic", "unknown"]
-When = Literal["always", "deterministic", "off"]
-Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
 
 class Section(BaseModel):
-    """A frozen part of the tree; an unknown member is a fault, not a surprise."""
+    """A frozen part of the tree; an unknown member is a fault, not a surprise.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    Neither its repr nor its errors show a secret or a password inside a URL.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redact_url(value) if isinstance(value, str) else value
 
 
 class Server(Section):
     """Where the gateway listens, and what it accepts."""
 
-    host: str = Field("127.0.0.1", description="Address of the API port.")
+    host: Host = Field("127.0.0.1", description="Address of the API port.")
     port: Port = Field(8080, description="API port; 0 takes a free one.")
-    probe_host: str = Field("127.0.0.1", description="Address of the probe port.")
+    probe_host: Host = Field("127.0.0.1", description="Address of the probe port.")
     probe_port: Port = Field(
         9180, description="Port of /livez, /readyz and /metrics, nothing else."
     )
@@ -47,7 +69,7 @@ class Server(Section):
     drain_timeout_s: Positive = Field(
         60 * SECONDS, description="How long running requests may go on after SIGTERM."
     )
-    trusted_proxies: tuple[str, ...] = Field(
+    trusted_proxies: tuple[Network, ...] = Field(
         (), description="CIDR ranges of peers whose tenant header is believed."
     )
 
@@ -55,7 +77,7 @@ class Server(Section):
 class Upstream(Section):
     """A provider endpoint; our `/v1/X` maps to `<base_url>/X`."""
 
-    base_url: str = Field(
+    base_url: BaseUrl = Field(
         description="Base URL with the provider's own prefix: https://api.openai.com/v1."
     )
     provider: ProviderName | None = Field(
@@ -63,7 +85,7 @@ class Upstream(Section):
         description="Whose documented rules hold; unset: by host name, else `unknown`, the most "
         "careful one.",
     )
-    api_key: SecretStr | None = Field(
+    api_key: Credential | None = Field(
         None,
         description="Configured credential that replaces the client's; unset: the client's own "
         "passes through untouched.",
@@ -100,7 +122,7 @@ class RouteCache(Section):
 class Route(Section):
     """The first route whose `path` and `model` match decides."""
 
-    path: str = Field("*", description="Glob over our path: /v1/chat/completions, /v1/*.")
+    path: PathGlob = Field("*", description="Glob over our path: /v1/chat/completions, /v1/*.")
     model: str = Field("*", description="Glob over the model that the body names: gpt-*.")
     upstream: str | None = Field(
         None, description="Name of an upstream; unset: chosen by the request's shape."
@@ -124,11 +146,11 @@ class Cache(Section):
         description="In tenant and shared scope: how long an upstream's acceptance (or refusal) of "
         "a credential is remembered.",
     )
-    tenant_header: str = Field(
+    tenant_header: HeaderName = Field(
         "x-gateway-tenant",
         description="Names the tenant; believed only from `server.trusted_proxies`.",
     )
-    secret: tuple[SecretStr, ...] = Field(
+    secret: ScopeKeys = Field(
         (),
         description="Keys of the scope hash, shared by replicas: the first writes, all read. "
         "Unset: kept beside the SQLite file or in Redis, else random.",
@@ -137,7 +159,7 @@ class Cache(Section):
     max_entry_bytes: PositiveInt = Field(
         8 * MIB, description="Largest answer that is collected and stored."
     )
-    door_entries: Annotated[int, Field(ge=0)] = Field(
+    door_entries: Count = Field(
         20_000, description="Exact repeats that skip parsing: how many are remembered."
     )
 
@@ -145,12 +167,12 @@ class Cache(Section):
 class Store(Section):
     """Where entries live."""
 
-    url: str | None = Field(
+    url: StoreUrl | None = Field(
         None,
         description="memory://, sqlite:///path, redis://host:6379/0, rediss://...; unset: SQLite "
         "in the user's state folder.",
     )
-    memory_bytes: Annotated[int, Field(ge=0)] = Field(
+    memory_bytes: Count = Field(
         64 * MIB, description="Byte budget of the memory tier in front; 0 turns it off."
     )
     deadline_ms: Positive = Field(50.0, description="Deadline of every store operation.")
@@ -160,7 +182,7 @@ class Store(Section):
 class Telemetry(Section):
     """OpenTelemetry; the standard OTEL_* variables say where spans go."""
 
-    traces: Literal["auto", "on", "off"] = Field(
+    traces: Traces = Field(
         "auto", description="auto: on when an OTLP endpoint is set (OTEL_EXPORTER_OTLP_ENDPOINT)."
     )
     metrics: bool = Field(True, description="Collect metrics and serve /metrics.")
@@ -190,7 +212,7 @@ class Config(Section):
     """Everything that can be set."""
 
     server: Server = Field(Server(), description="Where the gateway listens.")
-    upstreams: dict[str, Upstream] = Field(
+    upstreams: dict[UpstreamName, Upstream] = Field(
         default_factory=dict,
         description="Named provider endpoints; `openai` and `anthropic` exist unless replaced.",
     )
@@ -199,3 +221,90 @@ class Config(Section):
     store: Store = Field(Store(), description="Where entries live.")
     telemetry: Telemetry = Field(Telemetry(), description="Traces and metrics.")
     log: Log = Field(Log(), description="The log.")
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _keep_the_defaults(cls, given: Any) -> Any:
+        """The two defaults stay; what is given overrides them member by member.
+
+        Another base URL is another endpoint: the default's provider is not inherited with it,
+        because the wrong provider's rules would make wrong cache keys.
+        """
+        if not isinstance(given, Mapping):
+            return given
+        merged: dict[Any, Any] = dict(DEFAULT_UPSTREAMS)
+        for name, upstream in given.items():
+            default = DEFAULT_UPSTREAMS.get(name)
+            if default and isinstance(upstream, Mapping):
+                inherited = {} if "base_url" in upstream else default
+                merged[name] = {**inherited, **upstream}
+            else:
+                merged[name] = upstream
+        return merged
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Config:
+        for _, problem, mend in contradictions(self.model_dump()):
+            raise broken(problem, mend)
+        return self
+
+    def redacted(self) -> dict[str, Any]:
+        """The whole tree for printing: plain JSON values, without any secret."""
+        plain: dict[str, Any] = redact(self.model_dump())
+        return plain
+
+    def generation(self) -> str:
+        """16 hex digits that change when a setting does: equal configs, equal generation.
+
+        Of secrets only their number counts, so that it can be shown, and a key can be rotated
+        without forgetting anything.
+        """
+        plain = orjson.dumps(self.redacted(), option=orjson.OPT_SORT_KEYS)
+        return blake3(plain).hexdigest(length=8)
+
+
+def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Where settings, each fine alone, don't go together: path, problem, mend.
+
+    Takes the raw tree, so that a load can name these beside the faults of single settings;
+    whatever has the wrong shape is skipped, because that is a fault of its own.
+    """
+    yield from _one_port_twice(tree.get("server"))
+    yield from _routes_to_nowhere(tree.get("routes"), tree.get("upstreams"))
+
+
+_Found = Iterator[tuple[tuple[str | int, ...], str, str]]
+
+
+def _one_port_twice(server: Any) -> _Found:
+    if not isinstance(server, Mapping):
+        return
+    settings = Server.model_fields
+
+    def effective(name: str) -> str:
+        value = server.get(name)
+        return str(settings[name].default if value is None else value).strip().lower()
+
+    port, host = effective("port"), effective("host")
+    probe_port, probe_host = effective("probe_port"), effective("probe_host")
+    same_host = host == probe_host or not {host, probe_host}.isdisjoint({"0.0.0.0", "::"})  # noqa: S104
+    if port == probe_port and port.strip("0") and same_host:
+        yield (
+            ("server", "probe_port"),
+            f"is {port}, the port that the API has",
+            "give the probes a port of their own, such as 9180",
+        )
+
+
+def _routes_to_nowhere(routes: Any, upstreams: Any) -> _Found:
+    if not isinstance(routes, list | tuple):
+        return
+    known = {*DEFAULT_UPSTREAMS, *(upstreams if isinstance(upstreams, Mapping) else ())}
+    for index, route in enumerate(routes):
+        name = route.get("upstream") if isinstance(route, Mapping) else None
+        if isinstance(name, str) and name not in known:
+            yield (
+                ("routes", index, "upstream"),
+                f"`{name}` is not an upstream",
+                f"use one of {', '.join(sorted(map(str, known)))}, or add it under `upstreams`",
+            )

@@ -1,0 +1,168 @@
+"""The command line: verbs parse, call, exit. Results go to stdout, everything else to stderr.
+
+Exit status: 0 fine; 1 the answer is no (`key` on two files that differ); 2 wrong usage, a config
+with faults, unreadable input; 130 interrupted; 141 nobody reads our output any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway import __version__
+from gateway.config import CONFIG_FILE, load, load_with_origins
+from gateway.config.show import as_json, as_yaml
+from gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OK = 0
+FAULTY = 2
+# Shells report a program that a signal ended as 128 + its number.
+INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+_FLAGS = {
+    "host": "server.host",
+    "port": "server.port",
+    "probe_port": "server.probe_port",
+    "store_url": "store.url",
+}
+"""Flags of `serve`, and the setting that each one is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status. Wrong usage raises SystemExit(2), as argparse does."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.verb(arguments)
+        sys.stdout.flush()
+    except ConfigError as error:
+        _print_faults(error)
+        return FAULTY
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more as it exits; let that succeed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="Warmgate, the caching gateway for LLM traffic.",
+        epilog="Settings come from flags, GATEWAY_* variables and the config file, in this order.",
+    )
+    parser.add_argument("--version", action="version", version=f"warmgate {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    serve = verbs.add_parser("serve", help="run the gateway")
+    _add_config(serve)
+    serve.add_argument("--host", metavar="ADDRESS", help="address of the API port")
+    serve.add_argument("--port", metavar="N", help="API port; 0 takes a free one")
+    serve.add_argument("--probe-port", metavar="N", help="port of /livez, /readyz and /metrics")
+    serve.add_argument(
+        "--store-url", metavar="URL", help="memory://, sqlite:///path or redis://host:6379/0"
+    )
+    serve.set_defaults(verb=_serve)
+
+    check = verbs.add_parser(
+        "check", help="name every fault of the config, or print what holds and who set it"
+    )
+    _add_config(check)
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(verb=_check)
+
+    demo = verbs.add_parser("demo", help="see hits and misses; needs no key and no network")
+    demo.set_defaults(verb=_demo)
+
+    key = verbs.add_parser(
+        "key", help="the identity of a request body, or where two of them first differ"
+    )
+    _add_config(key)
+    key.add_argument(
+        "--route", default="/v1/chat/completions", metavar="PATH", help="default: %(default)s"
+    )
+    key.add_argument("--upstream", default="openai", metavar="NAME", help="default: %(default)s")
+    key.add_argument("--json", action="store_true", help="print JSON")
+    key.add_argument("file", metavar="FILE", help="a request body")
+    key.add_argument("other", metavar="FILE", nargs="?", help="another one, to compare")
+    key.set_defaults(verb=_key)
+    return parser
+
+
+def _add_config(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--config", metavar="FILE", help=f"YAML config file; default: ${CONFIG_FILE}, else none"
+    )
+
+
+def _config_file(arguments: argparse.Namespace) -> Path | None:
+    name = arguments.config or os.environ.get(CONFIG_FILE)
+    return Path(name) if name else None
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    flags = {path: getattr(arguments, flag) for flag, path in _FLAGS.items()}
+    config = load(_config_file(arguments), os.environ, flags)
+    from gateway.app import serve  # noqa: PLC0415 - only this verb pays for it
+
+    return serve(config)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    try:
+        loaded = load_with_origins(_config_file(arguments), os.environ)
+    except ConfigError as error:
+        if arguments.json:
+            _print_json({"ok": False, "faults": error.faults})
+        raise
+    if arguments.json:
+        _print_json(as_json(loaded))
+    else:
+        sys.stdout.write(as_yaml(loaded))
+    return OK
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    del arguments
+    from gateway.lab.demo import run  # noqa: PLC0415 - `serve` never imports the lab
+
+    return run()
+
+
+def _key(arguments: argparse.Namespace) -> int:
+    config = load(_config_file(arguments), os.environ)
+    from gateway.keycmd import run  # noqa: PLC0415 - only this verb pays for it
+
+    files = [name for name in (arguments.file, arguments.other) if name is not None]
+    return run(
+        files,
+        arguments.route,
+        arguments.upstream,
+        config,
+        arguments.json,
+        sys.stdout,
+        sys.stderr,
+    )
+
+
+def _print_json(value: object) -> None:
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    sys.stdout.write(text.decode())
+
+
+def _print_faults(error: ConfigError) -> None:
+    count = len(error.faults)
+    sys.stderr.write(f"gateway: {count} {'fault' if count == 1 else 'faults'} in the config\n")
+    for fault in error.faults:
+        sys.stderr.write(f"\n{fault.path}\n  {fault.problem}\n  mend: {fault.mend}\n")

@@ -1,0 +1,55 @@
+"""One frozen tree of settings: flags over environment over file over defaults.
+
+*setting* one value · *section* settings that belong together · *document* the YAML file ·
+*origin* who set a value · *catalogue* all that can be set · *fault* what is wrong, where, and
+how to mend it (`gateway.errors`).
+"""
+
+from gateway.config.environment import CONFIG_FILE
+from gateway.config.kinds import ProviderName, When
+from gateway.config.load import Loaded, load, load_with_origins
+from gateway.config.tree import (
+    DEFAULT_UPSTREAMS,
+    HOURS,
+    KIB,
+    MIB,
+    MINUTES,
+    SECONDS,
+    Cache,
+    Config,
+    Log,
+    Route,
+    RouteCache,
+    Section,
+    Server,
+    Store,
+    StoreClasses,
+    Telemetry,
+    Upstream,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "DEFAULT_UPSTREAMS",
+    "HOURS",
+    "KIB",
+    "MIB",
+    "MINUTES",
+    "SECONDS",
+    "Cache",
+    "Config",
+    "Loaded",
+    "Log",
+    "ProviderName",
+    "Route",
+    "RouteCache",
+    "Section",
+    "Server",
+    "Store",
+    "StoreClasses",
+    "Telemetry",
+    "Upstream",
+    "When",
+    "load",
+    "load_with_origins",
+]

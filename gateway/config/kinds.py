@@ -1,0 +1,173 @@
+"""The kinds of values a setting can have, each with its rule; a broken rule says how to mend it.
+
+No message here repeats the value it refuses: it may hold a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+RULE = "rule"
+"""The type of every error raised here; its context has `problem` and `mend`."""
+
+MIN_SECRET_CHARS = 16
+STORE_SCHEMES = ("memory", "sqlite", "redis", "rediss")
+_STORE_FORMS = "memory://, sqlite:///path, redis://host:6379/0 or rediss://host:6379/0"
+_UPSTREAM_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+# RFC 9110 section 5.1: field-name = token.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+
+
+def broken(problem: str, mend: str) -> PydanticCustomError:
+    """The error of a broken rule."""
+    return PydanticCustomError(RULE, "{problem}; {mend}", {"problem": problem, "mend": mend})
+
+
+def _number(value: Any) -> Any:
+    # Python's True is 1: `port: yes` would otherwise listen on port 1.
+    if isinstance(value, bool):
+        raise broken("is true or false, not a number", "write a number")
+    return value
+
+
+def _switch(value: Any) -> Any:
+    # YAML 1.1 reads a bare `on` or `off` as a boolean, and Helm writes it out as one.
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str | SecretStr) else value
+
+
+def _upstream_name(name: str) -> str:
+    if not _UPSTREAM_NAME.fullmatch(name):
+        raise broken(
+            "is not a name for an upstream",
+            "use 1 to 64 of a-z, 0-9, - and _, because it is part of /u/NAME/v1",
+        )
+    return name
+
+
+def _header_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise broken(
+            "is not a header name", "use letters, digits and hyphens, such as x-gateway-tenant"
+        )
+    return name.lower()
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        try:
+            whole = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise broken("is not a CIDR range", "write one such as 10.0.0.0/8") from None
+        raise broken("names an address inside its range, not the range", f"write {whole}") from None
+    return text
+
+
+def _credential(secret: SecretStr) -> SecretStr:
+    # It goes out in a header: a newline or a space would end or split it.
+    if not _VISIBLE_ASCII.fullmatch(secret.get_secret_value()):
+        raise broken(
+            "is empty or has a space, a line break or a letter beyond ASCII",
+            "give the bare key, as the provider shows it",
+        )
+    return secret
+
+
+def _scope_key(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < MIN_SECRET_CHARS:
+        raise broken(
+            f"is shorter than {MIN_SECRET_CHARS} characters",
+            "give a long random one, such as the output of `openssl rand -hex 32`",
+        )
+    return secret
+
+
+def _glob_over_path(glob: str) -> str:
+    if not glob.startswith(("/", "*")):
+        raise broken("can match no path", "begin it with / or *, such as /v1/chat/completions")
+    return glob
+
+
+def _base_url(url: str) -> str:
+    example = "write one such as https://api.openai.com/v1"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise broken("is not a URL", example) from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise broken("is not an absolute http:// or https:// URL with a host", example)
+    if not _VISIBLE_ASCII.fullmatch(url):
+        raise broken("has a space or a letter beyond ASCII", "percent-encode it")
+    if "@" in parts.netloc:
+        raise broken("holds a user name or password", "leave it out and set api_key instead")
+    if "?" in url or "#" in url:
+        raise broken("has a query or a fragment", "end it with the provider's prefix, such as /v1")
+    return url.rstrip("/")
+
+
+def _store_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise broken("is not a URL", f"write {_STORE_FORMS}") from None
+    match parts.scheme:
+        case "memory":
+            if url != "memory://":
+                raise broken("says more than memory:// can hold", "write memory://")
+        case "sqlite":
+            if parts.netloc or not parts.path.strip("/") or not url.startswith("sqlite:///"):
+                raise broken(
+                    "names no SQLite file",
+                    "write three slashes and the path: sqlite:///var/lib/warmgate/cache.db",
+                )
+        case "redis" | "rediss":
+            if not host:
+                raise broken("names no Redis host", "write redis://host:6379/0")
+            if "@" in parts.path + parts.query + parts.fragment:
+                # The password held a / ? or #, and its rest would be read (and shown) as a path.
+                raise broken(
+                    "has an @ after its host", "percent-encode special characters of the password"
+                )
+            if not re.fullmatch(r"/?[0-9]*", parts.path):
+                raise broken(
+                    "ends in something other than a database number", "write redis://host:6379/0"
+                )
+        case _:
+            raise broken("is of a kind that no store knows", f"write {_STORE_FORMS}")
+    return url
+
+
+ProviderName = Literal["openai", "anthropic", "unknown"]
+When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_switch)]
+Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=0), BeforeValidator(_number)]
+Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_number)]
+Host = Annotated[str, Field(min_length=1)]
+Network = Annotated[str, AfterValidator(_network)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+UpstreamName = Annotated[str, AfterValidator(_upstream_name)]
+PathGlob = Annotated[str, AfterValidator(_glob_over_path)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+Credential = Annotated[SecretStr, AfterValidator(_credential)]
+ScopeKeys = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_scope_key)], ...], BeforeValidator(_one_or_many)
+]

@@ -1,0 +1,108 @@
+"""What the models refused, in words that an operator understands."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from gateway.config.catalogue import NESTS, PREFIX, catalogue, find, kind, section_of
+from gateway.config.document import Steps, spell
+from gateway.config.tree import DEFAULT_UPSTREAMS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+_LONGEST_SHOWN = 20  # a key pasted into the wrong place is longer
+_KEY = "[key]"
+
+
+def path_of(error: ErrorDetails) -> Steps:
+    """The way to the setting that an error is about."""
+    return tuple(step for step in error["loc"] if step != _KEY)
+
+
+def explain(error: ErrorDetails, tree: Mapping[Any, Any]) -> tuple[str, str]:
+    """(problem, mend) of one error; `tree` is all that was given."""
+    path = path_of(error)
+    match error["type"]:
+        case "rule":
+            context = error["ctx"]
+            return context["problem"], context["mend"]
+        case "extra_forbidden":
+            return _unknown(path)
+        case "missing":
+            return "is missing", _how_to_set(path, tree)
+        case "invalid_key":
+            return "has a member whose name is not a text", "put its name in quotes"
+        case _:
+            return _wrong_kind(path, error)
+
+
+def _wrong_kind(path: Steps, error: ErrorDetails) -> tuple[str, str]:
+    found = find(path)
+    name = next((step for step in reversed(path) if isinstance(step, str)), "")
+    if found is None:
+        return "can't be read", "see docs/reference/settings.md"
+    info = found[1]
+    expected = kind(info, name)
+    inside = section_of(info.annotation) is not None and len(path) > 1
+    if inside and path[-1] != name:
+        expected = "a section"  # a member of a list or a mapping of sections
+    elif inside and path[-2:-1] == ("upstreams",):
+        expected = "a section"
+    elif expected.startswith("a list of") and isinstance(path[-1], int):
+        expected = "a text"
+    shown = _shown(error["input"], expected)
+    mend = f"write {expected}"
+    if isinstance(error["input"], int | float | bool) and expected in {"a text", "a secret"}:
+        mend = "put it in quotes"
+    elif expected != "a section" and isinstance(info.default, str | int | float):
+        mend += f"; unset, it is {spell_value(info.default)}"
+    return f"{shown} is not {expected}", mend
+
+
+def spell_value(value: str | float) -> str:
+    """As YAML spells it: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _shown(value: Any, expected: str) -> str:
+    """The value, where showing it helps and it can't be a secret."""
+    harmless = expected.startswith(("a number", "a whole", "true", "one of"))
+    if not harmless or not isinstance(value, str | int | float) or "://" in str(value):
+        return "the value"
+    text = str(value)
+    if len(text) > _LONGEST_SHOWN or not text.isprintable():
+        return "the value"
+    return f"`{text}`"
+
+
+def _unknown(path: Steps) -> tuple[str, str]:
+    *before, last = path
+    found = find(tuple(before)) if before else None
+    model = section_of(found[1].annotation) if found else None
+    if not before:
+        members = [s.path.partition(".")[0] for s in catalogue()]
+    else:
+        members = list(model.model_fields) if model else []
+    problem = "is not a setting"
+    close = difflib.get_close_matches(str(last), members, n=1, cutoff=0.6)
+    if close:
+        return problem, f"did you mean `{spell((*before, close[0]))}`?"
+    elsewhere = [s.path for s in catalogue() if s.path.rpartition(".")[2] == str(last)]
+    if len(elsewhere) == 1:
+        return problem, f"did you mean `{elsewhere[0]}`?"
+    return problem, f"remove it, or use one of {', '.join(dict.fromkeys(members))}"
+
+
+def _how_to_set(path: Steps, tree: Mapping[Any, Any]) -> str:
+    variable = PREFIX + NESTS.join(str(step).upper().replace("-", "_") for step in path)
+    mend = f"set it in the file or as {variable}"
+    if len(path) == 3 and path[0] == "upstreams":
+        others = ({*tree.get("upstreams", ()), *DEFAULT_UPSTREAMS}) - {path[1]}
+        close = difflib.get_close_matches(str(path[1]), sorted(map(str, others)), n=1)
+        if close:
+            mend += f"; or did you mean the upstream `{close[0]}`?"
+    return mend
