@@ -1,0 +1,234 @@
+"""The log: one line for each request, JSON where a machine reads, pretty on a terminal.
+
+Rule 1: no content, no credentials, no header values. `request_line` takes named fields only, so
+there is no place to put them.
+Rule 2: a log that can't be written (closed pipe, full disk) never fails a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+import orjson
+import structlog
+
+from gateway.telemetry.text import plain, without_query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from gateway.core.model import Reason, Result, Usage
+
+_PATH_LIMIT = 512
+_REPEAT_S = 60.0
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_CHATTY = ("opentelemetry", "urllib3")
+"""Loggers that repeat themselves while a collector is away."""
+
+_requests = structlog.get_logger("warmgate.request")
+
+
+def setup_logging(level: str = "info", format_: str = "auto", stream: TextIO | None = None) -> None:
+    """Send structlog's lines and those of `logging` to `stream` (default stderr).
+
+    `level` and `format_` are those of `config.Log`. Replaces the handlers of the root logger;
+    may be called again.
+    """
+    out = _Lines(stream if stream is not None else sys.stderr)
+    least = _LEVELS[level]
+    pretty = format_ == "console" or (format_ == "auto" and out.is_terminal)
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    ]
+    render = _console(out) if pretty else [structlog.processors.format_exc_info, _to_json]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=lambda *_: out,
+        # The module's logger must follow a second call: tests, and a reload of the config.
+        cache_logger_on_first_use=False,
+    )
+    handler = _StdlibHandler(out)
+    handler.addFilter(_Sparingly())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(least)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(least, logging.WARNING))
+
+
+def request_line(
+    *,
+    request_id: str,
+    method: str,
+    path: str,
+    status: int,
+    duration_s: float,
+    route: str | None = None,
+    upstream: str | None = None,
+    model: str | None = None,
+    result: Result | None = None,
+    reason: Reason | None = None,
+    stored: Reason | None = None,
+    key_hex8: str | None = None,
+    overhead_s: float | None = None,
+    usage: Usage | None = None,
+    trace_id: str | None = None,
+    aborted: str | None = None,
+    error: str | None = None,
+) -> None:
+    """One line for one request: a warning from status 500 on, else info.
+
+    `path` is told without its query. `usage` is what the answer says it cost; on a hit nobody
+    paid it. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
+    is None is left out.
+    """
+    line: dict[str, Any] = {
+        "request_id": plain(request_id),
+        "method": plain(method),
+        "path": plain(without_query(path), _PATH_LIMIT),
+        "route": route,
+        "upstream": upstream,
+        "model": plain(model) if model is not None else None,
+        "status": status,
+        "result": result.value if result is not None else None,
+        "reason": reason.value if reason is not None else None,
+        "stored": stored.value if stored is not None else None,
+        "key": key_hex8[:8] if key_hex8 is not None else None,
+        "duration_ms": round(duration_s * 1000, 3),
+        "overhead_ms": round(overhead_s * 1000, 3) if overhead_s is not None else None,
+        "aborted": aborted,
+        "error": error,
+        "trace_id": trace_id,
+    }
+    if usage is not None:
+        line["uncached_input"] = usage.uncached_input
+        line["cache_read"] = usage.cache_read
+        line["cache_write_5m"] = usage.cache_write_5m
+        line["cache_write_1h"] = usage.cache_write_1h
+        line["output"] = usage.output
+    told = {name: value for name, value in line.items() if value is not None}
+    if status >= 500:
+        _requests.warning("request", **told)
+    else:
+        _requests.info("request", **told)
+
+
+class _Lines:
+    """Writes whole lines to a text stream, and swallows what the stream throws."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        with suppress(OSError, ValueError):
+            self.is_terminal = stream.isatty()
+
+    is_terminal = False
+
+    def msg(self, message: str) -> None:
+        """What structlog and the stdlib handler both end in."""
+        with self._lock:
+            try:
+                self._stream.write(message + "\n")
+                self._stream.flush()
+            except BrokenPipeError:
+                self._redirect()
+            except (OSError, ValueError):
+                pass  # a full disk, a closed stream: nowhere left to say so
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+    def _redirect(self) -> None:
+        """Point the descriptor at the void, as Python's notes on SIGPIPE advise: the text left in
+        the stream's buffer would otherwise fail again at exit and change the exit code.
+        """
+        with suppress(OSError, ValueError):
+            void = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(void, self._stream.fileno())
+            finally:
+                os.close(void)
+
+
+class _StdlibHandler(logging.Handler):
+    """Hands the records of `logging` to the same lines."""
+
+    def __init__(self, out: _Lines) -> None:
+        super().__init__()
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - somebody's log call is wrong; ours must go on
+            self._out.msg(f"unreadable log record from {record.name}")
+        else:
+            self._out.msg(line)
+
+
+class _Sparingly(logging.Filter):
+    """Lets each message of a chatty library through once a minute, whatever its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(_CHATTY):
+            return True
+        key = (record.name, str(record.msg))
+        now = time.monotonic()
+        if now - self._last.get(key, -_REPEAT_S) < _REPEAT_S:
+            return False
+        if len(self._last) >= 256:
+            self._last.clear()
+        self._last[key] = now
+        # Their messages carry header values and URLs of requests: keep the first line, cut.
+        record.exc_info = None
+        record.exc_text = None
+        return True
+
+
+def _console(out: _Lines) -> list[structlog.typing.Processor]:
+    colors = (out.is_terminal or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
+    # Plain tracebacks: the pretty ones print local variables, and those hold content.
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            timestamp_key="ts",
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]
+
+
+def _to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """One JSON object; members that orjson can't write become text."""
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:
+        return orjson.dumps(_as_text(event)).decode()
+
+
+def _as_text(event: Mapping[str, Any]) -> dict[str, str]:
+    return {plain(str(name)): ascii(value) for name, value in event.items()}

@@ -1,0 +1,131 @@
+"""What is counted, as `proxy.py` tells it; here in the form that does nothing.
+
+Rule 1: a method never raises and never waits.
+Rule 2: every label is bounded: known routes, enums, configured providers, models that an upstream
+answered for. What a client made up is `_other`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.telemetry.semconv import OTHER
+from gateway.telemetry.text import SHORT, plain
+
+if TYPE_CHECKING:
+    from gateway.core.model import Reason, Result, Usage
+
+ROUTES = frozenset(
+    (
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/messages",
+        "/v1/messages/batches",
+        "/v1/messages/count_tokens",
+        "/v1/models",
+        "/v1/files",
+        "/v1/batches",
+        "/v1/responses",
+        "/v1/realtime",
+        "/v1/moderations",
+        "/v1/images/generations",
+        "/v1/audio/speech",
+        "/v1/audio/transcriptions",
+    )
+)
+"""Routes that get a label of their own; any other is `_other`."""
+
+MODELS = 100
+"""How many models get a label of their own."""
+
+
+class ModelNames:
+    """The models that may be labels: the first `limit` that an upstream answered for.
+
+    A name counts as proven once a request for it succeeded; before that, and beyond the limit,
+    it is `_other`, so nobody can fill the table with names of their own.
+    """
+
+    def __init__(self, limit: int = MODELS) -> None:
+        self._limit = limit
+        self._known: dict[str, str] = {}
+
+    def label(self, model: str | None, *, proven: bool) -> str:
+        """The label for a model name; empty when the request names none."""
+        if not model:
+            return ""
+        known = self._known.get(model)
+        if known is not None:
+            return known
+        if not proven or len(self._known) >= self._limit or len(model) > SHORT:
+            return OTHER
+        # A lone surrogate in a label would make the whole page unencodable.
+        return self._known.setdefault(model, plain(model))
+
+
+class Metrics:
+    """Counts nothing. Durations are seconds, sizes bytes."""
+
+    __slots__ = ()
+
+    enabled = False
+
+    def request(
+        self,
+        *,
+        route: str | None,
+        result: Result | None,
+        reason: Reason | None,
+        status: int,
+        provider: str | None,
+        model: str | None,
+        duration_s: float,
+        overhead_s: float | None = None,
+        method: str = "POST",
+        scheme: str = "http",
+        error: str | None = None,
+    ) -> None:
+        """One request has ended. `result` is None when it ended before the cache had a say;
+        `overhead_s` is our own share of the time; `error` a short, fixed word.
+        """
+
+    def lookup(self, seconds: float, result: Result, reason: Reason) -> None:
+        """One look into the cache took so long."""
+
+    def stored(self, outcome: str, seconds: float | None = None, size_bytes: int = 0) -> None:
+        """An answer was stored or not: `outcome` is a `Reason` or `failed`; `seconds` and
+        `size_bytes` only where a store was really asked.
+        """
+
+    def inference(
+        self,
+        *,
+        provider: str,
+        model: str | None,
+        operation: str,
+        duration_s: float,
+        first_chunk_s: float | None = None,
+        usage: Usage | None = None,
+        error: str | None = None,
+    ) -> None:
+        """One model call has ended."""
+
+    def saved(self, usage: Usage, provider: str, model: str | None) -> None:
+        """A hit: the tokens that nobody paid."""
+
+    def inflight(self, change: int) -> None:
+        """A request began (+1) or ended (-1)."""
+
+    def aborted(self, side: str) -> None:
+        """A response ended early because `client` or `upstream` went away."""
+
+    def store_unavailable(self, operation: str) -> None:
+        """The store did not answer: `get`, `put` or `delete`."""
+
+    def render(self) -> bytes:
+        """The Prometheus text (version 0.0.4). Takes milliseconds: call it in a thread."""
+        return b""
+
+
+NULL_METRICS = Metrics()

@@ -1,0 +1,214 @@
+"""What the standard OTEL_* variables ask for, and the exporters built from it.
+
+The variables are read from the mapping that we are given, not from the process, so that a config
+means the same wherever it is loaded. A faulty value is told once and replaced by its default:
+telemetry that can't be configured is no reason not to serve.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
+
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
+from opentelemetry.util.re import parse_env_headers
+
+from gateway.telemetry import semconv
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Signal = Literal["TRACES", "METRICS"]
+
+_log = logging.getLogger(__name__)
+
+_ENDPOINT = "http://localhost:4318"
+_QUEUE = 2048
+_BATCH = 512
+_VALUE_LENGTH = 1024
+_SAMPLERS = {
+    "always_on": ALWAYS_ON,
+    "always_off": ALWAYS_OFF,
+    "parentbased_always_on": DEFAULT_ON,
+    "parentbased_always_off": DEFAULT_OFF,
+}
+
+
+def disabled(environ: Mapping[str, str]) -> bool:
+    """OTEL_SDK_DISABLED: no signal at all."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def has_endpoint(environ: Mapping[str, str], signal: Signal) -> bool:
+    """Whether somebody said where this signal goes."""
+    return any(
+        environ.get(name, "").strip()
+        for name in (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+
+
+def wants_otlp(environ: Mapping[str, str], signal: Signal) -> bool:
+    """OTEL_TRACES_EXPORTER or OTEL_METRICS_EXPORTER: unset means OTLP, `none` nothing."""
+    names = {n.strip().lower() for n in environ.get(f"OTEL_{signal}_EXPORTER", "").split(",")}
+    names.discard("")
+    unknown = names - {"otlp", "none", "prometheus"}
+    if unknown:
+        _log.warning("OTEL_%s_EXPORTER: only otlp and none are known here", signal)
+    return not names or "otlp" in names
+
+
+def resource(environ: Mapping[str, str], version: str) -> Resource:
+    """Who we are: OTEL_RESOURCE_ATTRIBUTES, then OTEL_SERVICE_NAME, over our own defaults."""
+    attributes: dict[str, str] = {
+        semconv.SERVICE_NAME: semconv.SCOPE,
+        semconv.SERVICE_VERSION: version,
+    }
+    for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, found, value = item.partition("=")
+        if found and key.strip():
+            attributes[key.strip()] = unquote(value.strip())
+    if name := environ.get("OTEL_SERVICE_NAME", "").strip():
+        attributes[semconv.SERVICE_NAME] = name
+    return Resource.create(attributes)
+
+
+def sampler(environ: Mapping[str, str]) -> Sampler:
+    """OTEL_TRACES_SAMPLER and its argument; default `parentbased_always_on`."""
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
+    if name in ("traceidratio", "parentbased_traceidratio"):
+        ratio = _number(environ, "OTEL_TRACES_SAMPLER_ARG", 1.0)
+        if not 0.0 <= ratio <= 1.0:
+            _log.warning("OTEL_TRACES_SAMPLER_ARG: not between 0 and 1, taking 1")
+            ratio = 1.0
+        root = TraceIdRatioBased(ratio)
+        return root if name == "traceidratio" else ParentBased(root)
+    known = _SAMPLERS.get(name)
+    if known is None:
+        _log.warning("OTEL_TRACES_SAMPLER: unknown, taking parentbased_always_on")
+        return DEFAULT_ON
+    return known
+
+
+def span_limits(environ: Mapping[str, str]) -> SpanLimits:
+    """Bounds on a span; with the queue's they bound the memory of all waiting spans."""
+    length = _number(environ, "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", _VALUE_LENGTH)
+    length = _number(environ, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", length)
+    return SpanLimits(
+        max_span_attributes=64,
+        max_attributes=64,
+        max_span_attribute_length=max(1, int(length)),
+        max_attribute_length=max(1, int(length)),
+    )
+
+
+def span_processor(environ: Mapping[str, str]) -> BatchSpanProcessor:
+    """Spans wait in a bounded queue for a thread that sends them; when it is full they are lost."""
+    _check_protocol(environ, "TRACES")
+    queue = max(1, int(_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE)))
+    batch = max(1, int(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH)))
+    exporter = OTLPSpanExporter(
+        endpoint=_endpoint(environ, "TRACES"),
+        certificate_file=_option(environ, "TRACES", "CERTIFICATE"),
+        client_key_file=_option(environ, "TRACES", "CLIENT_KEY"),
+        client_certificate_file=_option(environ, "TRACES", "CLIENT_CERTIFICATE"),
+        headers=_headers(environ, "TRACES"),
+        timeout=_timeout_s(environ, "TRACES"),
+        compression=_compression(environ, "TRACES"),
+    )
+    return BatchSpanProcessor(
+        exporter,
+        max_queue_size=queue,
+        max_export_batch_size=min(batch, queue),
+        schedule_delay_millis=max(1.0, _number(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000)),
+    )
+
+
+def metric_reader(environ: Mapping[str, str]) -> PeriodicExportingMetricReader:
+    """Pushes the metrics every OTEL_METRIC_EXPORT_INTERVAL (60,000 ms), from its own thread."""
+    _check_protocol(environ, "METRICS")
+    exporter = OTLPMetricExporter(
+        endpoint=_endpoint(environ, "METRICS"),
+        certificate_file=_option(environ, "METRICS", "CERTIFICATE"),
+        client_key_file=_option(environ, "METRICS", "CLIENT_KEY"),
+        client_certificate_file=_option(environ, "METRICS", "CLIENT_CERTIFICATE"),
+        headers=_headers(environ, "METRICS"),
+        timeout=_timeout_s(environ, "METRICS"),
+        compression=_compression(environ, "METRICS"),
+    )
+    return PeriodicExportingMetricReader(
+        exporter,
+        export_interval_millis=max(10.0, _number(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000)),
+        export_timeout_millis=_number(environ, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
+    )
+
+
+def _option(environ: Mapping[str, str], signal: Signal, name: str) -> str | None:
+    """The signal's own variable, else the one for all signals."""
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}_{name}", f"OTEL_EXPORTER_OTLP_{name}"):
+        if value := environ.get(variable, "").strip():
+            return value
+    return None
+
+
+def _endpoint(environ: Mapping[str, str], signal: Signal) -> str:
+    if own := environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "").strip():
+        return own  # "used as-is without any modification" (OTLP exporter specification)
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or _ENDPOINT
+    return f"{base.removesuffix('/')}/v1/{signal.lower()}"
+
+
+def _headers(environ: Mapping[str, str], signal: Signal) -> dict[str, str]:
+    return dict(parse_env_headers(_option(environ, signal, "HEADERS") or "", liberal=True))
+
+
+def _timeout_s(environ: Mapping[str, str], signal: Signal) -> float:
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):
+        if environ.get(variable, "").strip():
+            return max(0.1, _number(environ, variable, 10.0))
+    return 10.0
+
+
+def _compression(environ: Mapping[str, str], signal: Signal) -> Compression:
+    name = (_option(environ, signal, "COMPRESSION") or "none").lower()
+    try:
+        return Compression(name)
+    except ValueError:
+        _log.warning("OTEL_EXPORTER_OTLP_COMPRESSION: unknown, sending uncompressed")
+        return Compression.NoCompression
+
+
+def _check_protocol(environ: Mapping[str, str], signal: Signal) -> None:
+    protocol = _option(environ, signal, "PROTOCOL")
+    if protocol not in (None, "http/protobuf"):
+        _log.warning("OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is known here, using that")
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        _log.warning("%s: not a number, taking %s", name, default)
+        return default
+    return number

@@ -1,0 +1,144 @@
+"""Every name that leaves the process as telemetry, once.
+
+`gen_ai.*` follows open-telemetry/semantic-conventions-genai at commit 6fd0d76 (Development: no
+release had been cut, so a rename makes data vanish silently; that is why names live only here).
+`http.*`, `url.*`, `server.*` and `error.*` are stable semantic conventions. `gateway.*` is ours:
+no convention exists for a gateway's own response cache.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCOPE = "warmgate"
+"""Instrumentation scope of everything we emit, and the default `service.name`."""
+
+SERVICE_NAME = "service.name"
+SERVICE_VERSION = "service.version"
+
+# Span names that are not built from a method or an operation.
+SPAN_LOOKUP = "cache lookup"
+SPAN_STORE = "cache store"
+
+# Stable HTTP conventions.
+ERROR_TYPE = "error.type"
+HTTP_METHOD = "http.request.method"
+HTTP_METHOD_ORIGINAL = "http.request.method_original"
+HTTP_RESEND_COUNT = "http.request.resend_count"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+URL_FULL = "url.full"
+URL_PATH = "url.path"
+URL_SCHEME = "url.scheme"
+
+METHOD_OTHER = "_OTHER"
+METHODS = frozenset(
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+)
+"""Methods that are named; any other is `_OTHER`, as the HTTP conventions ask."""
+
+# A model call: the inference span and, where it says so, its metrics.
+GEN_AI_OPERATION = "gen_ai.operation.name"
+GEN_AI_PROVIDER = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_REQUEST_STREAM = "gen_ai.request.stream"
+GEN_AI_REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count"
+GEN_AI_REQUEST_FREQUENCY_PENALTY = "gen_ai.request.frequency_penalty"
+GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_PRESENCE_PENALTY = "gen_ai.request.presence_penalty"
+GEN_AI_REQUEST_REASONING_LEVEL = "gen_ai.request.reasoning.level"
+GEN_AI_REQUEST_SEED = "gen_ai.request.seed"
+GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+GEN_AI_REQUEST_TOP_K = "gen_ai.request.top_k"
+GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_ID = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+GEN_AI_TOKEN_MODALITY = "gen_ai.token.modality"  # noqa: S105 - a count of tokens, not a secret
+GEN_AI_USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens"
+GEN_AI_USAGE_INPUT = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT = "gen_ai.usage.output_tokens"
+OPENAI_API_TYPE = "openai.api.type"
+
+GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
+"""What `GEN_AI_USAGE_CACHE_WRITE` was called up to semantic conventions v1.41."""
+
+V1_41: Mapping[str, str] = MappingProxyType({GEN_AI_USAGE_CACHE_WRITE: GEN_AI_USAGE_CACHE_CREATION})
+"""Latest name -> name that `telemetry.genai_names: v1_41` puts on spans; the others are equal."""
+
+REQUEST_ATTRIBUTES = frozenset(
+    (
+        GEN_AI_REQUEST_CHOICE_COUNT,
+        GEN_AI_REQUEST_FREQUENCY_PENALTY,
+        GEN_AI_REQUEST_MAX_TOKENS,
+        GEN_AI_REQUEST_PRESENCE_PENALTY,
+        GEN_AI_REQUEST_REASONING_LEVEL,
+        GEN_AI_REQUEST_SEED,
+        GEN_AI_REQUEST_TEMPERATURE,
+        GEN_AI_REQUEST_TOP_K,
+        GEN_AI_REQUEST_TOP_P,
+        OPENAI_API_TYPE,
+    )
+)
+"""What a caller may add to an inference span. Nothing that is text of the prompt is in it, so
+content can't slip onto a span (stop sequences are left out for that reason)."""
+
+# Ours, on spans.
+CACHE_RESULT = "gateway.cache.result"
+CACHE_REASON = "gateway.cache.reason"
+CACHE_KEY = "gateway.cache.key"
+"""The first eight hex digits of the identity: enough to find it, too few to guess it."""
+CACHE_STORED = "gateway.cache.stored"
+CACHE_STORE_REASON = "gateway.cache.store.reason"
+CACHE_STORE_OUTCOME = "gateway.cache.store.outcome"
+CACHE_SAVED_TOKENS = "gateway.cache.saved.tokens"
+CACHE_COLLAPSED = "gateway.cache.collapsed"
+REQUEST_ID = "gateway.request.id"
+STREAM_ABORTED = "gateway.stream.aborted"
+UPSTREAM_NAME = "gateway.upstream.name"
+
+# Metrics. `CACHE_SAVED_TOKENS` and `STREAM_ABORTED` name a metric too.
+M_REQUESTS = "gateway.requests"
+M_LOOKUPS = "gateway.cache.lookups"
+M_LOOKUP_DURATION = "gateway.cache.lookup.duration"
+M_STORE_OPERATIONS = "gateway.cache.store.operations"
+M_STORE_DURATION = "gateway.cache.store.duration"
+M_STORE_ENTRY_SIZE = "gateway.cache.store.entry.size"
+M_SAVED_TOKENS = CACHE_SAVED_TOKENS
+M_OVERHEAD = "gateway.overhead.duration"
+M_INFLIGHT = "gateway.inflight"
+M_STREAM_ABORTED = STREAM_ABORTED
+M_STORE_UNAVAILABLE = "gateway.store.unavailable"
+M_BUILD_INFO = "gateway.build.info"
+M_HTTP_SERVER_DURATION = "http.server.request.duration"
+M_INFERENCE_DURATION = "gen_ai.client.inference.duration"
+M_TIME_TO_FIRST_CHUNK = "gen_ai.client.inference.time_to_first_chunk"
+M_USAGE_INPUT = "gen_ai.client.inference.usage.input_tokens"
+M_USAGE_OUTPUT = "gen_ai.client.inference.usage.output_tokens"
+M_USAGE_CACHE_READ = "gen_ai.client.inference.usage.cache_read.input_tokens"
+M_USAGE_CACHE_WRITE = "gen_ai.client.inference.usage.cache_write.input_tokens"
+
+# Label names of our own metrics (those of the conventions are the attribute names above).
+L_ROUTE = "route"
+L_RESULT = "result"
+L_REASON = "reason"
+L_STATUS_CLASS = "status_class"
+L_PROVIDER = "provider"
+L_MODEL = "model"
+L_OUTCOME = "outcome"
+L_DIRECTION = "direction"
+L_SIDE = "side"
+L_OPERATION = "operation"
+L_VERSION = "version"
+L_PYTHON = "python"
+
+OTHER = "_other"
+"""The label of whatever a client made up: it can't make new series."""

@@ -1,0 +1,121 @@
+"""Trace context: who called us, who we say is calling, and what is kept.
+
+Only `traceparent` and `tracestate` are read or sent; baggage never passes. Parsed here because
+the SDK's propagator logs headers that it dislikes, values included, for every request.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry.util.types import Attributes
+
+_LONGEST = 512
+"""Bound on either trace header, in characters, as in the W3C recommendation."""
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_STATE_MEMBER = re.compile(
+    r"[ \t]*([a-z0-9][_0-9a-z\-*/]{0,255}(?:@[a-z][_0-9a-z\-*/]{0,13})?)"
+    r"=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])[ \t]*"
+)
+
+
+def under(parent: SpanContext | None) -> Context:
+    """A context with this parent alone; an empty one makes a root, whatever is current."""
+    if parent is None:
+        return Context()
+    return set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def remote_parent(headers: Mapping[str, str]) -> SpanContext | None:
+    """The caller's span; None without a valid `traceparent` (an invalid one is ignored)."""
+    header = headers.get("traceparent")
+    if header is None or len(header) > _LONGEST:
+        return None
+    match = _TRACEPARENT.fullmatch(header.strip(" \t"))
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, more = match.groups()
+    if version == "ff" or (version == "00" and more):
+        return None
+    context = SpanContext(
+        trace_id=int(trace_id, 16),
+        span_id=int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(flags, 16)),
+        trace_state=_trace_state(headers.get("tracestate")),
+    )
+    return context if context.is_valid else None
+
+
+def _trace_state(header: str | None) -> TraceState:
+    """The caller's vendor state; empty when absent or invalid, as the recommendation asks."""
+    if not header or len(header) > _LONGEST:
+        return TraceState()
+    pairs: dict[str, str] = {}
+    for member in header.split(","):
+        if not member.strip(" \t"):
+            continue
+        match = _STATE_MEMBER.fullmatch(member)
+        if match is None or match.group(1) in pairs or len(pairs) == 32:
+            return TraceState()
+        pairs[match.group(1)] = match.group(2)
+    return TraceState(list(pairs.items()))
+
+
+def trace_headers(context: SpanContext) -> dict[str, str]:
+    """The headers that make the receiver's span a child of this one."""
+    headers = {
+        "traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}"
+        f"-{context.trace_flags & TraceFlags.SAMPLED:02x}"
+    }
+    if context.trace_state:
+        headers["tracestate"] = context.trace_state.to_header()
+    return headers
+
+
+class LinkedSampler(Sampler):
+    """Keeps a root span that is linked to a kept one; asks `inner` about all others.
+
+    Otherwise a ratio sampler would draw again for the store span, and most of the requests it
+    kept would lack theirs.
+    """
+
+    def __init__(self, inner: Sampler) -> None:
+        self._inner = inner
+
+    def should_sample(  # noqa: PLR0917 - the SDK calls it by position
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """As `Sampler.should_sample`."""
+        if links and any(link.context.trace_flags.sampled for link in links):
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+        return self._inner.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        """As `Sampler.get_description`."""
+        return f"Linked{{{self._inner.get_description()}}}"
