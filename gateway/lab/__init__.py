@@ -1,0 +1,6 @@
+"""The bench beside the kitchen: `serve` never imports it.
+
+*StubProvider* a provider without a model: OpenAI's and Anthropic's wire formats, an answer that
+is a function of the request's meaning · *demo* the same question in several guises, sent with the
+official SDKs through a gateway in front of the stub.
+"""

@@ -1,0 +1,228 @@
+"""OpenAI's other endpoints, as far as a program that lists, embeds or completes needs them."""
+
+from __future__ import annotations
+
+import array
+import base64
+import math
+import sys
+import time
+from typing import Any
+
+import orjson
+from blake3 import blake3
+
+from gateway.lab.stub_answers import Ending, Query, Reply, compose, count, meaning, pieces, tokens
+from gateway.lab.stub_openai import FINGERPRINT, SNAPSHOTS, error, fresh_id, steered, usage
+
+MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
+_CREATED = 1715367049
+_DIMENSIONS = 1536
+
+
+def models() -> Reply:
+    """Answer `GET /v1/models`."""
+    return _body({"object": "list", "data": [_model(name) for name in MODELS]})
+
+
+def model(name: str) -> Reply:
+    """Answer `GET /v1/models/{name}`."""
+    if name not in MODELS:
+        return error(404, f"The model '{name}' does not exist", param="model")
+    return _body(_model(name))
+
+
+def embeddings(body: dict[str, Any]) -> Reply:
+    """Answer one `POST /v1/embeddings`: unit vectors that depend on text and model alone."""
+    given = body.get("input")
+    if given in (None, "", []):
+        return error(400, "'$.input' is invalid.", param="input")
+    texts: list[Any] = given if isinstance(given, list) and not _is_tokens(given) else [given]
+    size = int(body.get("dimensions") or _DIMENSIONS)
+    data = []
+    for i, text in enumerate(texts):
+        vector = _vector(orjson.dumps([body.get("model"), text]), size)
+        value: Any = vector.tolist()
+        if body.get("encoding_format") == "base64":
+            value = base64.b64encode(vector.tobytes()).decode()
+        data.append({"object": "embedding", "index": i, "embedding": value})
+    spent = sum(len(t) if isinstance(t, list) else count(t) for t in texts)
+    return _body(
+        {
+            "object": "list",
+            "data": data,
+            "model": body.get("model"),
+            "usage": {"prompt_tokens": spent, "total_tokens": spent},
+        }
+    )
+
+
+def completions(body: dict[str, Any]) -> Reply:
+    """Answer one `POST /v1/completions` (the old, prompt-in text-out endpoint)."""
+    prompts = body.get("prompt", "")
+    prompts = prompts if isinstance(prompts, list) else [prompts]
+    stop = body.get("stop")
+    outcomes = []
+    spent = 0
+    for prompt in prompts:
+        query = Query(
+            digest=meaning({**body, "prompt": prompt}),
+            question=str(prompt),
+            prompt_tokens=count(prompt),
+            max_tokens=body.get("max_tokens", 16),
+            stops=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        )
+        refused = steered(query, streaming=body.get("stream") is True)
+        if refused is not None:
+            return refused
+        spent += query.prompt_tokens
+        outcomes += [compose(query, i) for i in range(max(1, body.get("n") or 1))]
+    head = {
+        "id": fresh_id("cmpl-", 29),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": body.get("model"),
+        "system_fingerprint": FINGERPRINT,
+    }
+    ends = {o.ending: "length" if o.ending is Ending.LENGTH else "stop" for o in outcomes}
+    cost = usage(spent, sum(len(tokens(o.text)) for o in outcomes))
+
+    def choice(text: str, index: int, finish: str | None) -> dict[str, Any]:
+        return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
+
+    if body.get("stream") is not True:
+        choices = [choice(o.text, i, ends[o.ending]) for i, o in enumerate(outcomes)]
+        return _body({**head, "choices": choices, "usage": cost})
+    with_usage = (body.get("stream_options") or {}).get("include_usage") is True
+    none_yet: dict[str, Any] = {"usage": None} if with_usage else {}
+    chunks: list[dict[str, Any]] = []
+    for i, outcome in enumerate(outcomes):
+        parts = [choice(p, i, None) for p in pieces(outcome.text)]
+        parts.append(choice("", i, ends[outcome.ending]))
+        chunks += [{**head, "choices": [p], **none_yet} for p in parts]
+    if with_usage:
+        chunks.append({**head, "choices": [], "usage": cost})
+    events = [b"data: " + orjson.dumps(c) + b"\n\n" for c in chunks]
+    return Reply(
+        events=(*events, b"data: [DONE]\n\n"), content_type="text/event-stream; charset=utf-8"
+    )
+
+
+def responses(body: dict[str, Any]) -> Reply:
+    """Answer one `POST /v1/responses`: one message of text, whole or as events."""
+    given = body.get("input") or ""
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    question = ""
+    for item in items:
+        content = item.get("content", "")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        if item.get("role") == "user":
+            question = "".join(str(p.get("text", "")) for p in parts)
+    query = Query(
+        digest=meaning(body),
+        question=question,
+        prompt_tokens=count(given) + count(body.get("instructions") or ""),
+        max_tokens=body.get("max_output_tokens"),
+    )
+    streaming = body.get("stream") is True
+    refused = steered(query, streaming=streaming)
+    if refused is not None:
+        return refused
+    outcome = compose(query)
+    cut_short = outcome.ending is Ending.LENGTH
+    status = "incomplete" if cut_short else "completed"
+    text = {"type": "output_text", "annotations": [], "logprobs": [], "text": outcome.text}
+    message = {
+        "id": fresh_id("msg_", 48),
+        "type": "message",
+        "status": status,
+        "content": [text],
+        "role": "assistant",
+    }
+    output_tokens = len(tokens(outcome.text))
+    document: dict[str, Any] = {
+        "id": fresh_id("resp_", 48),
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if cut_short else None,
+        "instructions": body.get("instructions"),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "model": SNAPSHOTS.get(body.get("model", ""), body.get("model")),
+        "output": [message],
+        "parallel_tool_calls": True,
+        "previous_response_id": body.get("previous_response_id"),
+        "service_tier": "default",
+        "store": body.get("store", True),
+        "temperature": body.get("temperature", 1.0),
+        "text": body.get("text", {"format": {"type": "text"}}),
+        "tool_choice": body.get("tool_choice", "auto"),
+        "tools": body.get("tools", []),
+        "top_p": body.get("top_p", 1.0),
+        "truncation": "disabled",
+        "usage": {
+            "input_tokens": query.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": output_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": query.prompt_tokens + output_tokens,
+        },
+        "metadata": body.get("metadata") or {},
+    }
+    if not streaming:
+        return _body(document)
+    return Reply(
+        events=tuple(_response_events(document, message, text)),
+        content_type="text/event-stream; charset=utf-8",
+    )
+
+
+def _response_events(
+    document: dict[str, Any], message: dict[str, Any], text: dict[str, Any]
+) -> list[bytes]:
+    begun = {**document, "status": "in_progress", "output": [], "usage": None}
+    begun["incomplete_details"] = None
+    item = {"item_id": message["id"], "output_index": 0, "content_index": 0}
+    opened = {**message, "status": "in_progress", "content": []}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+        {"type": "response.output_item.added", "output_index": 0, "item": opened},
+        {"type": "response.content_part.added", **item, "part": {**text, "text": ""}},
+        *(
+            {"type": "response.output_text.delta", **item, "delta": piece, "logprobs": []}
+            for piece in pieces(text["text"])
+        ),
+        {"type": "response.output_text.done", **item, "text": text["text"], "logprobs": []},
+        {"type": "response.content_part.done", **item, "part": text},
+        {"type": "response.output_item.done", "output_index": 0, "item": message},
+        {"type": f"response.{document['status']}", "response": document},
+    ]
+    return [
+        b"event: %b\ndata: %b\n\n"
+        % (event["type"].encode(), orjson.dumps({**event, "sequence_number": number}))
+        for number, event in enumerate(events)
+    ]
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "system"}
+
+
+def _is_tokens(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(v, int) for v in value)
+
+
+def _vector(text: bytes, size: int) -> array.array[float]:
+    raw = blake3(text).digest(size)
+    length = math.sqrt(sum((b - 127.5) ** 2 for b in raw))
+    vector = array.array("f", ((b - 127.5) / length for b in raw))
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector
+
+
+def _body(document: dict[str, Any]) -> Reply:
+    return Reply(body=orjson.dumps(document, option=orjson.OPT_INDENT_2))
