@@ -108,6 +108,8 @@ class Ask:
     model: str
     include_usage: bool = False
     """The client of a stream asked for the usage event (OpenAI `stream_options`)."""
+    may_add_usage: bool = False
+    """The body says nothing about usage in streams, so that it can be asked for."""
     history_ids: frozenset[str] = frozenset()
     """Tool-call ids that already occur in this request: an answer may not repeat them."""
     max_output_tokens: int | None = None

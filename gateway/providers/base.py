@@ -40,6 +40,8 @@ class ApiRules:
 
     excluded: Mapping[str, Rule] = field(default_factory=lambda: _NONE)
     """Top-level members that cannot change the answer."""
+    excluded_members: Mapping[str, Mapping[str, Rule]] = field(default_factory=lambda: _NONE)
+    """Members of top-level objects that cannot change the answer: `metadata` -> `user_id`."""
     defaults: Mapping[str, Default] = field(default_factory=lambda: _NONE)
     """Top-level members that may be left out when they hold this value."""
     scalars: Mapping[str, Rule] = field(default_factory=lambda: _NONE)
@@ -47,6 +49,8 @@ class ApiRules:
     Everything else that is not a message is kept as it was spelled."""
     markers: Mapping[str, Rule] = field(default_factory=lambda: _NONE)
     """Members of content parts, blocks and tools that only steer the provider's prompt cache."""
+    fold_tools: Rule | None = None
+    """Member order of tool objects (never of their schemas) does not reach the prompt."""
     string_is_text_part: Rule | None = None
     """`content: "x"` and `content: [{"type": "text", "text": "x"}]` are documented as the same."""
     rename_tool_ids: Rule | None = None
@@ -55,8 +59,8 @@ class ApiRules:
     """Prefixes of model names that do not think unless asked to; any other model may."""
     stream_usage: Rule | None = None
     """`stream_options.include_usage` may be added to a request that did not ask for it."""
-    answer_defaults: Mapping[str, Any] = field(default_factory=lambda: _NONE)
-    """Members that this provider's whole answers carry and its streams leave out."""
+    message_defaults: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    """Members that the message of a whole answer carries and a stream leaves out when empty."""
 
 
 @dataclass(frozen=True, slots=True)

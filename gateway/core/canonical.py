@@ -1,0 +1,147 @@
+"""JSON text -> exact value -> canonical bytes.
+
+Rule 1: parsing loses nothing that could matter: numbers keep their spelling, members their order.
+Rule 2: what JSON itself leaves undefined (a member named twice, lone surrogates, NaN, integers
+beyond 64 bits, bytes that are no UTF-8) has no canonical form: `Uncacheable`.
+Rule 3: folding is a choice of the caller, place by place: `fold` for the envelope (parameters,
+message and part objects), nothing for JSON that is rendered into the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TypeAlias, Union
+
+import orjson
+
+Json: TypeAlias = Union[bool, str, "Number", "list[Json]", "dict[str, Json]", None]
+
+
+class Uncacheable(ValueError):
+    """The text has no canonical form; `str()` says why."""
+
+
+class Number:
+    """A JSON number as it was spelled (`raw`). Equal only to the same spelling."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: str) -> None:
+        """Keep the spelling."""
+        self.raw = raw
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Number) and other.raw == self.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"Number({self.raw!r})"
+
+
+_INT_MIN = -(1 << 63)
+_INT_MAX = (1 << 64) - 1
+_MAX_INT_DIGITS = 20
+
+
+def _integer(raw: str) -> Number:
+    if len(raw) > _MAX_INT_DIGITS or not _INT_MIN <= int(raw) <= _INT_MAX:
+        # Readers differ: some clip, some turn it into a float, some refuse.
+        raise Uncacheable(f"integer beyond 64 bits: {raw[:24]}")
+    return Number(raw)
+
+
+def _constant(raw: str) -> Number:
+    raise Uncacheable(f"{raw} is no JSON")
+
+
+def _members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        # RFC 8259 section 4: with names that are not unique "the behavior of software that
+        # receives such an object is unpredictable".
+        raise Uncacheable("a member is named twice")
+    return members
+
+
+def parse(text: bytes) -> Json:
+    """The exact value of a JSON text. Raises `Uncacheable`."""
+    try:
+        value: Json = json.loads(
+            text.decode("utf-8"),
+            parse_float=Number,
+            parse_int=_integer,
+            parse_constant=_constant,
+            object_pairs_hook=_members,
+        )
+    except UnicodeDecodeError as error:
+        raise Uncacheable("not UTF-8") from error
+    except RecursionError as error:
+        raise Uncacheable("nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise Uncacheable(f"not JSON: {error.msg} at character {error.pos}") from error
+    return value
+
+
+def encode(value: Json) -> bytes:
+    """The value as compact JSON: members in their order, numbers as spelled, strings in UTF-8.
+
+    Raises `Uncacheable` for lone surrogates.
+    """
+    try:
+        return orjson.dumps(value, default=_spelled)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise Uncacheable(f"no UTF-8 form: {error}") from error
+
+
+def _spelled(value: object) -> orjson.Fragment:
+    if isinstance(value, Number):
+        return orjson.Fragment(value.raw)
+    raise TypeError(type(value).__name__)
+
+
+def fold(value: Json) -> Json:
+    """The value with its spelling folded, all the way down: members sorted, numbers in the one
+    spelling of their exact decimal value (`1`, `1.0` and `10e-1` are one number; nothing is
+    rounded, so 0.1 and 0.1000000000000000055 stay two).
+    """
+    if isinstance(value, Number):
+        return Number(spelling(value.raw))
+    if isinstance(value, dict):
+        return {name: fold(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [fold(item) for item in value]
+    return value
+
+
+_MAX_PLAIN_EXPONENT = 40
+
+
+def spelling(raw: str) -> str:
+    """The one spelling of a JSON number's exact value: `-0.50e1` -> `-5`, `1E+60` -> `1e60`."""
+    sign = "-" if raw[0] == "-" else ""
+    mantissa, _, exponent = raw.lstrip("-").replace("E", "e").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    if len(exponent) > _MAX_INT_DIGITS:
+        return raw  # a number nobody can mean; spelled differently it is a different key
+    digits = (whole + fraction).lstrip("0")
+    shift = int(exponent or "0") - len(fraction)
+    trimmed = digits.rstrip("0")
+    shift += len(digits) - len(trimmed)
+    if not trimmed:
+        return "0"
+    if 0 <= shift <= _MAX_PLAIN_EXPONENT:
+        return f"{sign}{trimmed}{'0' * shift}"
+    return f"{sign}{trimmed}e{shift}"
+
+
+def plain(value: Json) -> object:
+    """The value with ordinary Python numbers, for code that only looks (never for keys)."""
+    if isinstance(value, Number):
+        return float(value.raw) if any(c in value.raw for c in ".eE") else int(value.raw)
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,175 @@
+"""May we look up, serve, store: each with its reason.
+
+Rule 1: what the API documents to depend on more than the request passes.
+Rule 2: the client's directives narrow what the config allows, never widen it.
+Rule 3: only a complete, successful, non-empty answer with a known finish reason is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from gateway.core.model import Finish, Form, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.core.directives import Directives
+    from gateway.core.model import Answer, Ask, Entry
+
+# Judges and classifiers ask for one word; for them the limit is the answer's length.
+JUDGE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """What the config says about one route."""
+
+    when: Literal["always", "deterministic", "off"]
+    ttl_s: float
+    truncated: bool
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The cache has no say."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Look (unless `no_read` says why not), and store the answer afterwards if `write`."""
+
+    write: bool
+    no_read: Reason | None = None
+
+
+def before_lookup(
+    pass_reason: Reason | None, ask: Ask | None, policy: CachePolicy, directives: Directives
+) -> Pass | Lookup:
+    """Whether the cache has a say at all, before the store is asked."""
+    if policy.when == "off":
+        return Pass(Reason.CACHE_OFF)
+    if pass_reason is not None or ask is None:
+        return Pass(pass_reason or Reason.NOT_UNDERSTOOD)
+    if policy.when == "deterministic" and not ask.deterministic:
+        return Pass(Reason.NOT_DETERMINISTIC)
+    return Lookup(
+        write=not directives.no_store, no_read=Reason.NO_CACHE if directives.no_cache else None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Serve this entry; `ttl_left_s` is how long it may still be served."""
+
+    entry: Entry
+    age_s: float
+    ttl_left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Ask the upstream."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Unsatisfiable:
+    """Nothing to serve, and the client forbade to ask (`only-if-cached`)."""
+
+    reason: Reason
+
+
+AfterLookup: TypeAlias = Hit | Miss | Unsatisfiable
+
+# What comes closest to a hit tells most about the miss.
+_NEARNESS = (Reason.CREDENTIAL_UNPROVEN, Reason.TOO_OLD, Reason.FORM_UNAVAILABLE, Reason.EXPIRED)
+
+
+def after_lookup(
+    entries: Iterable[Entry],
+    can_serve: Callable[[Entry], bool],
+    policy: CachePolicy,
+    directives: Directives,
+    *,
+    proven: bool,
+    now: float,
+) -> AfterLookup:
+    """The youngest entry that may be served, or why there is none."""
+    hits: list[Hit] = []
+    reasons: set[Reason] = set()
+    for entry in entries:
+        age = entry.age_s(now)
+        # A lifetime that the config has shortened since holds for old entries too.
+        left = min(entry.ttl_s, policy.ttl_s) - age
+        if left <= 0:
+            reasons.add(Reason.EXPIRED)
+        elif not can_serve(entry):
+            reasons.add(Reason.FORM_UNAVAILABLE)
+        elif _too_old(age, left, directives):
+            reasons.add(Reason.TOO_OLD)
+        elif not proven:
+            reasons.add(Reason.CREDENTIAL_UNPROVEN)
+        else:
+            hits.append(Hit(entry, age, left))
+    if hits:
+        return min(hits, key=lambda hit: hit.age_s)
+    return missed(next((r for r in _NEARNESS if r in reasons), Reason.ABSENT), directives)
+
+
+def missed(reason: Reason, directives: Directives) -> Miss | Unsatisfiable:
+    """What a miss for this reason comes to."""
+    return Unsatisfiable(reason) if directives.only_if_cached else Miss(reason)
+
+
+def _too_old(age_s: float, left_s: float, directives: Directives) -> bool:
+    limit = directives.max_age_s
+    return (limit is not None and age_s > limit) or left_s < directives.min_fresh_s
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Store the answer for `ttl_s` seconds."""
+
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Don't store it."""
+
+    reason: Reason
+
+
+_UNSTORED = {
+    Finish.ERROR: Reason.ERROR_IN_ANSWER,
+    Finish.INCOMPLETE: Reason.INCOMPLETE,
+    Finish.EMPTY: Reason.EMPTY,
+    Finish.PAUSED: Reason.PAUSED,
+    Finish.UNKNOWN: Reason.UNKNOWN_FINISH,
+}
+
+
+def after_response(answer: Answer, ask: Ask, policy: CachePolicy, *, write: bool) -> Keep | Skip:
+    """Whether a complete 200 answer is stored."""
+    if not write:
+        return Skip(Reason.NO_STORE)
+    unstored = _UNSTORED.get(answer.finish)
+    if unstored is not None:
+        return Skip(unstored)
+    if answer.finish is Finish.REFUSED and not policy.refused:
+        return Skip(Reason.REFUSED)
+    if answer.finish is Finish.TRUNCATED and not (policy.truncated or _is_judge(ask)):
+        return Skip(Reason.TRUNCATED)
+    if not answer.forms & {Form.BODY, Form.STREAM}:
+        return Skip(Reason.UNREADABLE)
+    return Keep(policy.ttl_s)
+
+
+def _is_judge(ask: Ask) -> bool:
+    return ask.max_output_tokens is not None and ask.max_output_tokens <= JUDGE_TOKENS

@@ -1,0 +1,64 @@
+"""The door: an exact repeat of a request pays neither parsing nor canonicalisation.
+
+A bounded memo from BLAKE3 over the *raw* request (and the generation of the config) to what was
+found out about it: the identities, and what is needed to serve a hit. It holds no content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
+
+from gateway.core.identity import digest
+
+if TYPE_CHECKING:
+    from gateway.core.model import Ask, Pairs, Reason
+    from gateway.upstream.choice import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the full way through parsing found out about a request."""
+
+    endpoint: Endpoint
+    identities: tuple[bytes, ...]
+    """The identity under each secret, the writing one first; empty for a pass."""
+    ask: Ask | None
+    pass_reason: Reason | None
+
+
+class Door:
+    """Remembers the last `entries` distinct requests; 0 remembers none."""
+
+    def __init__(self, entries: int, generation: bytes) -> None:
+        self._memo: LRUCache[bytes, Known] | None = LRUCache(entries) if entries else None
+        self._generation = generation
+
+    def key(
+        self, target: str, who: bytes, secrets_generation: int, headers: Pairs, body: bytes
+    ) -> bytes | None:
+        """The memo key of a raw request; None when the door is closed."""
+        if self._memo is None:
+            return None
+        return digest(
+            (
+                self._generation,
+                secrets_generation.to_bytes(8, "big"),
+                target.encode("utf-8", "surrogateescape"),
+                who,
+                # Raw and in order: what differs here only costs the full way.
+                *(f"{n}:{v}".encode("utf-8", "surrogateescape") for n, v in headers),
+                body,
+            )
+        )
+
+    def get(self, key: bytes | None) -> Known | None:
+        """What is known of the request, or None."""
+        return None if key is None or self._memo is None else self._memo.get(key)
+
+    def put(self, key: bytes | None, known: Known) -> None:
+        """Remember it."""
+        if key is not None and self._memo is not None:
+            self._memo[key] = known

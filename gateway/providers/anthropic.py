@@ -1,0 +1,57 @@
+"""Anthropic: what its API docs and SDK types document. Read 2026-11 (anthropic-sdk 2.12)."""
+
+from __future__ import annotations
+
+from gateway.providers.base import ApiRules, Provider, Rule
+
+_PARAMS = "anthropic-sdk-python 2.12 types/message_create_params.py"
+_CACHING = "platform.claude.com/docs/en/build-with-claude/prompt-caching (2026-09)"
+
+_PARAMETER = Rule("a sampling or transport parameter: read as a JSON value, not as text", _PARAMS)
+
+MESSAGES_SCALARS = dict.fromkeys(
+    (
+        "max_tokens",
+        "model",
+        "service_tier",
+        "speed",
+        "stop_sequences",
+        "temperature",
+        "thinking",
+        "top_k",
+        "top_p",
+    ),
+    _PARAMETER,
+)
+
+STREAM_FORM = {"stream": Rule("only the form of the answer; one entry serves both", _PARAMS)}
+
+MESSAGES = ApiRules(
+    excluded={
+        **STREAM_FORM,
+        "cache_control": Rule("top-level automatic prompt caching; output is the same", _CACHING),
+    },
+    excluded_members={
+        "metadata": {"user_id": Rule("end-user id for abuse detection; never shown", _PARAMS)}
+    },
+    # No defaults: the reference documents none that hold for every model.
+    scalars=MESSAGES_SCALARS,
+    markers={"cache_control": Rule("marks a prompt-cache boundary; not in the hash", _CACHING)},
+    fold_tools=Rule("tools are typed objects, rendered by the provider in its own order", _PARAMS),
+    string_is_text_part=Rule(
+        "a string is shorthand for one content block of type text", f"{_PARAMS}: messages, system"
+    ),
+    rename_tool_ids=Rule("opaque handles that only join a tool_use to its tool_result", _PARAMS),
+    plain_models=("claude-3", "claude-opus-4", "claude-sonnet-4", "claude-haiku-4"),
+)
+
+ANTHROPIC = Provider(
+    name="anthropic",
+    otel_name="anthropic",
+    base_url="https://api.anthropic.com/v1",
+    hosts=frozenset({"api.anthropic.com"}),
+    apis={"anthropic_messages": MESSAGES},
+    header_prefixes=("anthropic-",),
+    header_sets=frozenset({"anthropic-beta"}),
+    credential_header="x-api-key",
+)

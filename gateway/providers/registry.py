@@ -1,0 +1,26 @@
+"""From a configured name or a base URL's host to the provider's table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.providers.anthropic import ANTHROPIC
+from gateway.providers.openai import OPENAI
+from gateway.providers.unknown import UNKNOWN
+
+if TYPE_CHECKING:
+    from gateway.providers.base import ApiRules, Provider
+
+PROVIDERS = {provider.name: provider for provider in (OPENAI, ANTHROPIC, UNKNOWN)}
+
+
+def resolve(name: str | None, host: str) -> Provider:
+    """The provider that `name` says, else the one whose host it is, else `unknown`."""
+    if name is not None:
+        return PROVIDERS[name]
+    return next((p for p in PROVIDERS.values() if host.lower() in p.hosts), UNKNOWN)
+
+
+def rules(provider: Provider, api: str) -> ApiRules:
+    """The provider's rules for a wire API; those of `unknown` where it documents none."""
+    return provider.apis.get(api) or UNKNOWN.apis[api]

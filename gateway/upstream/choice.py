@@ -1,0 +1,177 @@
+"""Which upstream gets a request, and which cache policy holds for it.
+
+Rule 1: `/u/NAME/v1/...` says it outright.
+Rule 2: else the first route of the config that matches path and model, and names an upstream.
+Rule 3: else the shape: Anthropic for `/v1/messages*`, and for paths that both providers have when
+the request carries `anthropic-version` or `x-api-key`; otherwise OpenAI.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gateway.core.policy import CachePolicy
+from gateway.errors import BadRequest, NotFound
+from gateway.providers import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.config import Config, Upstream
+    from gateway.providers.base import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A configured upstream, ready to use."""
+
+    name: str
+    provider: Provider
+    base_url: str
+    api_key: str | None
+    connect_timeout_s: float
+    idle_timeout_s: float
+    propagate_trace: bool
+    host: str
+    port: int | None
+    identity: bytes
+    """Provider and base URL: who answers, as a part of every identity."""
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name}: {self.provider.name} at {self.base_url}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request target, taken apart; `path` is ours (`/v1/...`), both as received."""
+
+    explicit: str | None
+    path: str
+    query: str
+
+
+# Paths of OpenAI's that Anthropic doesn't have: headers don't change who is meant.
+_OPENAI_ONLY = (
+    "/v1/chat/",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/images/",
+    "/v1/audio/",
+    "/v1/moderations",
+    "/v1/realtime",
+    "/v1/assistants",
+    "/v1/threads",
+    "/v1/vector_stores",
+    "/v1/fine_tuning/",
+    "/v1/uploads",
+    "/v1/conversations",
+    "/v1/videos",
+    "/v1/evals",
+    "/v1/containers",
+)
+_EXPLICIT = re.compile(r"/u/([^/?]*)(/[^?]*)?")
+_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+
+
+def take_apart(target: str) -> Asked:
+    """The parts of a raw request target. Raises `BadRequest`, `NotFound`."""
+    path, _, query = target.partition("?")
+    if not path.startswith("/"):
+        # Absolute form: a client that uses us as a forward proxy.
+        raise BadRequest(f"a request target must be a path, not {path[:80]!r}")
+    if _DOTS.search(path):
+        raise BadRequest("the path holds a dot segment (`.` or `..`): send the resolved path")
+    explicit = None
+    matched = _EXPLICIT.fullmatch(path)
+    if matched is not None:
+        explicit, path = matched[1], matched[2] or "/"
+    if path != "/v1" and not path.startswith("/v1/"):
+        raise NotFound(
+            f"no such path: {path[:120]}. API paths begin with /v1/ (or /u/NAME/v1/): set the "
+            "client's base URL to the gateway's address as `gateway serve` prints it"
+        )
+    return Asked(explicit, path, query)
+
+
+class Choice:
+    """The rules of one config."""
+
+    def __init__(self, config: Config) -> None:
+        self.endpoints = {
+            name: _endpoint(name, upstream) for name, upstream in config.upstreams.items()
+        }
+        self._routes = config.routes
+        self._cache = config.cache
+
+    def needs_model(self, asked: Asked) -> bool:
+        """Can't be decided from the path alone: some route for it names a model."""
+        return any(r.model != "*" and fnmatchcase(asked.path, r.path) for r in self._routes)
+
+    def endpoint(self, asked: Asked, headers: Mapping[str, str], model: str) -> Endpoint:
+        """Who gets the request. Raises `NotFound` for an upstream that isn't there."""
+        if asked.explicit is not None:
+            endpoint = self.endpoints.get(asked.explicit)
+            if endpoint is None:
+                known = ", ".join(sorted(self.endpoints))
+                raise NotFound(f"no upstream named {asked.explicit[:64]!r}; there are: {known}")
+            return endpoint
+        for route in self._routes:
+            if route.upstream is not None and _matches(route.path, route.model, asked, model):
+                return self.endpoints[route.upstream]
+        return self.endpoints[_by_shape(asked.path, headers)]
+
+    def policy(self, asked: Asked, model: str) -> CachePolicy:
+        """The cache settings for the request: the first matching route that says anything."""
+        cache = self._cache
+        for route in self._routes:
+            if _matches(route.path, route.model, asked, model):
+                own = route.cache
+                store = own.store or cache.store
+                return CachePolicy(
+                    when=own.when or cache.when,
+                    ttl_s=own.ttl_s or cache.ttl_s,
+                    truncated=store.truncated,
+                    refused=store.refused,
+                )
+        return CachePolicy(cache.when, cache.ttl_s, cache.store.truncated, cache.store.refused)
+
+
+def _matches(path: str, model_glob: str, asked: Asked, model: str) -> bool:
+    return fnmatchcase(asked.path, path) and fnmatchcase(model, model_glob)
+
+
+def _by_shape(path: str, headers: Mapping[str, str]) -> str:
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return "anthropic"
+    if path.startswith(_OPENAI_ONLY):
+        return "openai"
+    return "anthropic" if "anthropic-version" in headers or "x-api-key" in headers else "openai"
+
+
+def url(endpoint: Endpoint, asked: Asked) -> str:
+    """`/v1/X` -> `<base_url>/X`, spelled as the client spelled it."""
+    query = f"?{asked.query}" if asked.query else ""
+    return f"{endpoint.base_url}{asked.path.removeprefix('/v1')}{query}"
+
+
+def _endpoint(name: str, upstream: Upstream) -> Endpoint:
+    parts = urlsplit(upstream.base_url)
+    base_url = upstream.base_url.rstrip("/")
+    provider = registry.resolve(upstream.provider, parts.hostname or "")
+    return Endpoint(
+        name=name,
+        provider=provider,
+        base_url=base_url,
+        api_key=upstream.api_key.get_secret_value() if upstream.api_key else None,
+        connect_timeout_s=upstream.connect_timeout_s,
+        idle_timeout_s=upstream.idle_timeout_s,
+        propagate_trace=upstream.propagate_trace,
+        host=parts.hostname or "",
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        identity=f"{provider.name} {base_url}".encode(),
+    )

@@ -1,0 +1,156 @@
+"""What the wire APIs share in bringing a request body into canonical form.
+
+Rule 1: only what a table names is left out or folded; everything else is kept as it was spelled.
+Rule 2: a tool-call id is renamed only in id positions, one to one, and only where nothing else
+could tell the difference; `[n]` stands for it, which no understood body can hold there.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.core import canonical
+from gateway.core.canonical import Json, Number, Uncacheable
+from gateway.core.model import Reason
+from gateway.wire.base import NotUnderstood
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.providers.base import ApiRules
+
+Object: TypeAlias = dict[str, Json]
+
+# Models that search on their own: the answer depends on the day, not only on the request.
+_SEARCH_MODELS = ("*-search-preview*", "*-search-api*", "*deep-research*", "*:online", "sonar*")
+
+
+def parse_object(body: bytes) -> Object:
+    """The body as an exact JSON object. Raises `NotUnderstood`."""
+    try:
+        value = canonical.parse(body)
+    except Uncacheable as error:
+        raise NotUnderstood(Reason.UNCACHEABLE_JSON, "$", str(error)) from error
+    if not isinstance(value, dict):
+        raise NotUnderstood(Reason.NOT_UNDERSTOOD, "$", "not a JSON object")
+    return value
+
+
+def text(owner: Object, name: str, where: str) -> str:
+    """A member that must be a string. Raises `NotUnderstood`."""
+    value = owner.get(name)
+    if not isinstance(value, str):
+        raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}", "not a string")
+    return value
+
+
+def flag(owner: Object, name: str, where: str = "$") -> bool:
+    """A member that may be missing, null or a boolean. Raises `NotUnderstood`."""
+    value = owner.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}", "not a boolean")
+    return value
+
+
+def objects(owner: Object, name: str, where: str) -> list[Object]:
+    """A member that must be a list of objects. Raises `NotUnderstood`."""
+    value = owner.get(name)
+    if not isinstance(value, list):
+        raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}", "not a list")
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}[{index}]", "not an object")
+    return value  # type: ignore[return-value]  # each item was checked above
+
+
+def number(value: Json) -> float | None:
+    """A number's value for judging (never for keys); None for anything else."""
+    return float(value.raw) if isinstance(value, Number) else None
+
+
+def whole(value: Json) -> int | None:
+    """A whole number's value; None for anything else."""
+    amount = number(value)
+    return int(amount) if amount is not None and amount.is_integer() else None
+
+
+def is_search_model(model: str) -> bool:
+    """Does the model look things up by itself?"""
+    name = model.lower().rpartition("/")[2]
+    return any(fnmatchcase(name, pattern) for pattern in _SEARCH_MODELS)
+
+
+def is_plain_model(model: str, rules: ApiRules) -> bool:
+    """Is it known that the model doesn't think unless it is asked to?"""
+    return model.startswith(rules.plain_models) if rules.plain_models else False
+
+
+def sorted_members(owner: Mapping[str, Json], skip: Mapping[str, object]) -> Object:
+    """The object with its members in order, less those named in `skip`; values as they are."""
+    return {name: owner[name] for name in sorted(owner) if name not in skip}
+
+
+def fold_top(
+    body: Object, rules: ApiRules, special: Mapping[str, Callable[[Json], Json]]
+) -> Object:
+    """The envelope: sorted, without what the tables leave out, parameters folded, the members
+    named in `special` by their own function, everything else exactly as spelled.
+    """
+    out: Object = {}
+    for name in sorted(body):
+        value = body[name]
+        if name in rules.excluded or _is_default(name, value, rules):
+            continue
+        if name in special:
+            out[name] = special[name](value)
+        elif name in rules.scalars:
+            out[name] = canonical.fold(value)
+        elif name in rules.excluded_members and isinstance(value, dict):
+            left = {k: v for k, v in value.items() if k not in rules.excluded_members[name]}
+            if left:
+                out[name] = left
+        else:
+            out[name] = value
+    return out
+
+
+def _is_default(name: str, value: Json, rules: ApiRules) -> bool:
+    default = rules.defaults.get(name)
+    if default is None:
+        return False
+    if isinstance(value, Number) and not isinstance(default.value, bool):
+        return canonical.spelling(value.raw) == str(default.value)
+    return value is default.value and isinstance(value, bool)
+
+
+# Ids that providers make; anything else is left alone.
+_ID = re.compile(r"[A-Za-z0-9_\-.:]{1,128}")
+
+
+def rename_ids(ids: list[str], render: Callable[[Mapping[str, Json]], bytes]) -> bytes:
+    """The canonical bytes with each id renamed by its first appearance, if nothing speaks
+    against it; else with the ids as they are. `render` makes the bytes with a given renaming.
+    """
+    renamed: dict[str, Json] = {}
+    for each in ids:
+        renamed.setdefault(each, [Number(str(len(renamed)))])
+    if not renamed:
+        return render(renamed)
+    canonical_bytes = render(renamed)
+    for each in renamed:
+        # An id that occurs in any other text may be referred to by the model.
+        if _ID.fullmatch(each) is None or each.encode() in canonical_bytes:
+            return render({})
+    return canonical_bytes
+
+
+def render(value: Json) -> bytes:
+    """Canonical bytes. Raises `NotUnderstood` for lone surrogates."""
+    try:
+        return canonical.encode(value)
+    except Uncacheable as error:
+        raise NotUnderstood(Reason.UNCACHEABLE_JSON, "$", str(error)) from error

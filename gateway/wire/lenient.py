@@ -1,0 +1,32 @@
+"""Looking into answers that may hold anything: what isn't of the kind asked for is empty."""
+
+from __future__ import annotations
+
+from gateway.core.canonical import Json, Number
+
+
+def text(value: Json) -> str:
+    """The string, or ""."""
+    return value if isinstance(value, str) else ""
+
+
+def items(value: Json) -> list[Json]:
+    """The list, or []."""
+    return value if isinstance(value, list) else []
+
+
+def members(value: Json) -> dict[str, Json]:
+    """The object, or {}."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Json) -> list[dict[str, Json]]:
+    """The objects of the list."""
+    return [item for item in items(value) if isinstance(item, dict)]
+
+
+def index(value: Json) -> int | None:
+    """A number that counts from 0, or None."""
+    if not isinstance(value, Number) or not value.raw.isdigit():
+        return None
+    return int(value.raw)

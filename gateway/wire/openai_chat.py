@@ -1,0 +1,224 @@
+"""OpenAI Chat Completions: what a request asks, and our own errors in its shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.core import canonical, sse
+from gateway.core.model import Ask, Form, Question, Reason
+from gateway.wire import envelope, openai_chat_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.canonical import Json
+    from gateway.core.mint import Mint
+    from gateway.core.model import Answer, Entry
+    from gateway.providers.base import ApiRules
+    from gateway.wire.envelope import Object
+
+# Tools that the client runs itself. Any other type runs at the provider, and what it finds there
+# changes from day to day.
+_CLIENT_TOOLS = frozenset({"function", "custom"})
+_STREAM_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+class OpenAIChat:
+    """`POST /v1/chat/completions`."""
+
+    name = "openai_chat"
+    route = "/v1/chat/completions"
+    operation = "chat"
+
+    def understand(self, body: bytes, rules: ApiRules) -> Question:
+        """See `WireApi.understand`."""
+        request = envelope.parse_object(body)
+        model = envelope.text(request, "model", "$")
+        messages = envelope.objects(request, "messages", "$")
+        options = request.get("stream_options")
+        form = Form.STREAM if envelope.flag(request, "stream") else Form.BODY
+        ids = _tool_ids(messages)
+
+        def render(renamed: Mapping[str, Json]) -> bytes:
+            return envelope.render(
+                envelope.fold_top(
+                    request,
+                    rules,
+                    {
+                        "messages": lambda _: [_message(m, rules, renamed) for m in messages],
+                        "tools": lambda tools: _tools(tools, rules),
+                    },
+                )
+            )
+
+        may_rename = rules.rename_tool_ids is not None and not _may_think(
+            model, request, messages, rules
+        )
+        return Question(
+            ask=Ask(
+                form=form,
+                model=model,
+                include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+                may_add_usage="stream_options" not in request and rules.stream_usage is not None,
+                history_ids=frozenset(ids),
+                max_output_tokens=envelope.whole(
+                    request.get("max_completion_tokens", request.get("max_tokens"))
+                ),
+                deterministic=envelope.number(request.get("temperature")) == 0.0
+                or request.get("seed") is not None,
+            ),
+            canonical=envelope.rename_ids(ids, render) if may_rename else render({}),
+            pass_reason=_pass_reason(request, model),
+        )
+
+    def with_stream_usage(self, body: bytes, ask: Ask, rules: ApiRules) -> bytes | None:
+        """See `WireApi.with_stream_usage`. The object is not empty: it has a model."""
+        if ask.form is not Form.STREAM or not ask.may_add_usage or rules.stream_usage is None:
+            return None
+        start = body.index(b"{") + 1
+        return body[:start] + _STREAM_USAGE + body[start:]
+
+    def is_unasked_usage(self, event: bytes) -> bool:
+        """See `WireApi.is_unasked_usage`: a chunk with usage and without choices."""
+        if b'"usage"' not in event or b'"choices"' not in event:
+            return False
+        try:
+            chunk = orjson.loads(sse.parse(event)[0].data)
+        except (ValueError, IndexError):
+            return False
+        return isinstance(chunk, dict) and chunk.get("choices") == [] and bool(chunk.get("usage"))
+
+    def read_body(self, document: bytes, rules: ApiRules) -> Answer:
+        """See `WireApi.read_body`."""
+        return openai_chat_answer.read_body(document, rules)
+
+    def read_stream(self, events: bytes, rules: ApiRules) -> Answer:
+        """See `WireApi.read_stream`."""
+        return openai_chat_answer.read_stream(events, rules)
+
+    def can_serve(self, entry: Entry, ask: Ask) -> bool:
+        """See `WireApi.can_serve`."""
+        if ask.form not in entry.forms:
+            return False
+        return not (ask.form is Form.STREAM and ask.include_usage) or entry.has_stream_usage
+
+    def serve(self, entry: Entry, ask: Ask, mint: Mint, rules: ApiRules) -> bytes:
+        """See `WireApi.serve`."""
+        return openai_chat_answer.serve(entry, ask, mint, rules)
+
+    def error(self, status: int, message: str, code: str, param: str | None) -> bytes:
+        """See `WireApi.error`: `{"error": {"message", "type", "param", "code"}}`."""
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        return orjson.dumps(
+            {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        )
+
+
+def _pass_reason(request: Object, model: str) -> Reason | None:
+    if request.get("store") is True:
+        return Reason.PROVIDER_STORED
+    if envelope.is_search_model(model):
+        return Reason.SEARCH_MODEL
+    # OpenRouter's plugins (web search among them) run at the provider as well.
+    if request.get("web_search_options") is not None or request.get("plugins"):
+        return Reason.HOSTED_TOOL
+    tools = request.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and tool.get("type") not in _CLIENT_TOOLS:
+            return Reason.HOSTED_TOOL
+    return None
+
+
+def _tool_ids(messages: list[Object]) -> list[str]:
+    """Every tool-call id of the history in order of appearance. Raises `NotUnderstood`."""
+    ids: list[str] = []
+    for index, message in enumerate(messages):
+        where = f"$.messages[{index}]"
+        envelope.text(message, "role", where)
+        if message.get("tool_calls") is not None:
+            calls = envelope.objects(message, "tool_calls", where)
+            ids.extend(envelope.text(c, "id", f"{where}.tool_calls") for c in calls if "id" in c)
+        if message.get("tool_call_id") is not None:
+            ids.append(envelope.text(message, "tool_call_id", where))
+    return ids
+
+
+def _may_think(model: str, request: Object, messages: list[Object], rules: ApiRules) -> bool:
+    """Could thinking, or signed or encrypted history, be bound to the ids as they are?"""
+    effort = request.get("reasoning_effort")
+    if effort is not None and effort != "none":
+        return True
+    if request.get("reasoning") is not None or request.get("thinking") is not None:
+        return True
+    if effort is None and not envelope.is_plain_model(model, rules):
+        return True
+    return any(
+        name.startswith(("reasoning", "thinking", "signature", "encrypted"))
+        for message in messages
+        for name in message
+    )
+
+
+# Parts whose nested object is typed, read by name: its member order can't be seen.
+_PART_OBJECTS = frozenset({"image_url", "input_audio", "file", "text", "refusal"})
+
+
+def _message(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    out = envelope.sorted_members(message, {})
+    content = message.get("content")
+    if isinstance(content, list):
+        out["content"] = _parts(content, rules)
+    if isinstance(message.get("tool_calls"), list):
+        out["tool_calls"] = [_call(call, renamed) for call in message["tool_calls"]]  # type: ignore[union-attr]
+    joined = message.get("tool_call_id")
+    if isinstance(joined, str) and joined in renamed:
+        out["tool_call_id"] = renamed[joined]
+    return out
+
+
+def _parts(content: list[Json], rules: ApiRules) -> Json:
+    parts: list[Json] = []
+    for part in content:
+        if not isinstance(part, dict):
+            parts.append(part)
+            continue
+        folded = envelope.sorted_members(part, rules.markers)
+        for name in _PART_OBJECTS & folded.keys():
+            folded[name] = canonical.fold(folded[name])
+        parts.append(folded)
+    if rules.string_is_text_part is not None and len(parts) == 1:
+        only = parts[0]
+        if isinstance(only, dict) and only.keys() == {"type", "text"} and only["type"] == "text":
+            # A part whose text is no string is the upstream's to refuse; keep it distinct.
+            return only["text"] if isinstance(only["text"], str) else parts
+    return parts
+
+
+def _call(call: Json, renamed: Mapping[str, Json]) -> Json:
+    assert isinstance(call, dict)  # `_tool_ids` refused anything else
+    out = envelope.sorted_members(call, {})
+    if isinstance(call.get("function"), dict):
+        # `arguments` is a string that the client sends as it wants it read; it stays.
+        out["function"] = envelope.sorted_members(call["function"], {})  # type: ignore[arg-type]
+    each = call.get("id")
+    if isinstance(each, str) and each in renamed:
+        out["id"] = renamed[each]
+    return out
+
+
+def _tools(tools: Json, rules: ApiRules) -> Json:
+    if rules.fold_tools is None or not isinstance(tools, list):
+        return tools
+    folded: list[Json] = []
+    for tool in tools:
+        if not isinstance(tool, dict):
+            folded.append(tool)
+            continue
+        out = envelope.sorted_members(tool, {})
+        function = out.get("function")
+        if isinstance(function, dict):
+            out["function"] = envelope.sorted_members(function, {})
+        folded.append(out)
+    return folded

@@ -1,0 +1,264 @@
+"""OpenAI Chat Completions: chunks into a document, and a document into chunks.
+
+Rule 1: what can't be merged without loss is `Unmergeable`; nothing is dropped in silence.
+Rule 2: a document is only split in ways that `merge` was seen to undo (`splits_cleanly`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from gateway.core import canonical
+from gateway.wire import lenient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.core.canonical import Json
+    from gateway.providers.base import ApiRules
+    from gateway.wire.envelope import Object
+
+# Deltas of these members are pieces of one text; reasoning comes before the answer.
+_TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
+
+
+class Unmergeable(Exception):
+    """A stream that has no document of the same meaning; `str()` says where."""
+
+
+def merge(chunks: list[Object], rules: ApiRules) -> Object:
+    """The document that says what the chunks say. Raises `Unmergeable`."""
+    top: Object = {}
+    choices: dict[int, Object] = {}
+    for chunk in chunks:
+        for name, value in chunk.items():
+            if name == "choices":
+                for piece in value if isinstance(value, list) else ():
+                    _merge_choice(choices, piece)
+            elif name not in {"object", "obfuscation"}:
+                _settle(top, name, value, "$")
+    document: Object = {}
+    for name in ("id", "object", "created", "model"):
+        document[name] = "chat.completion" if name == "object" else top.pop(name, None)
+    document["choices"] = [_document_choice(choices[i], rules) for i in sorted(choices)]
+    spent = top.pop("usage", None)
+    if spent is not None:
+        document["usage"] = spent
+    document.update(top)
+    return document
+
+
+def _settle(owner: Object, name: str, value: Json, where: str) -> None:
+    """A member that is stated again must be stated alike; null states nothing."""
+    if owner.get(name) is None:
+        owner[name] = value
+    elif value is not None and value != owner[name]:
+        raise Unmergeable(f"{where}.{name} changes within the stream")
+
+
+def _merge_choice(choices: dict[int, Object], piece: Json) -> None:
+    if not isinstance(piece, dict) or not isinstance(piece.get("delta"), dict):
+        raise Unmergeable("a choice has no delta")
+    index = lenient.index(piece.get("index"))
+    if index is None:
+        raise Unmergeable("a choice has no index")
+    choice = choices.setdefault(index, {"index": piece["index"], "message": {}})
+    _merge_delta(lenient.members(choice["message"]), lenient.members(piece["delta"]))
+    for name, value in piece.items():
+        if name == "logprobs":
+            _merge_logprobs(choice, value)
+        elif name not in {"index", "delta"}:
+            _settle(choice, name, value, "$.choices[]")
+
+
+def _merge_delta(message: Object, delta: Object) -> None:
+    for name, value in delta.items():
+        if name in _TEXTS and isinstance(value, str):
+            message[name] = lenient.text(message.get(name)) + value
+        elif name == "tool_calls" and isinstance(value, list):
+            _merge_calls(message, value)
+        elif name == "function_call" and isinstance(value, dict):
+            _merge_function(message.setdefault("function_call", {}), value)
+        elif name == "role" or value is None:
+            _settle(message, name, value, "$.choices[].delta")
+        else:
+            raise Unmergeable(f"$.choices[].delta.{name} is not known to come in pieces")
+
+
+def _merge_calls(message: Object, pieces: list[Json]) -> None:
+    calls = message.setdefault("tool_calls", [])
+    if not isinstance(calls, list):
+        raise Unmergeable("tool_calls is no list")
+    for piece in pieces:
+        index = lenient.index(piece.get("index")) if isinstance(piece, dict) else None
+        if not isinstance(piece, dict) or index is None:
+            raise Unmergeable("a tool call has no index")
+        if index == len(calls):
+            calls.append({})
+        if index >= len(calls):
+            raise Unmergeable("tool calls out of order")
+        call = calls[index]
+        assert isinstance(call, dict)
+        for name, value in piece.items():
+            if name == "function" and isinstance(value, dict):
+                _merge_function(call.setdefault("function", {}), value)
+            elif name != "index":
+                _settle(call, name, value, "$.choices[].delta.tool_calls[]")
+
+
+def _merge_function(function: Json, piece: Object) -> None:
+    if not isinstance(function, dict):
+        raise Unmergeable("a function is no object")
+    for name, value in piece.items():
+        if name == "arguments" and isinstance(value, str):
+            function["arguments"] = lenient.text(function.get("arguments")) + value
+        else:
+            _settle(function, name, value, "$.choices[].delta.tool_calls[].function")
+
+
+def _merge_logprobs(choice: Object, piece: Json) -> None:
+    if piece is None:
+        return
+    if not isinstance(piece, dict):
+        raise Unmergeable("logprobs is no object")
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        logprobs = choice["logprobs"] = {}
+    for name, value in piece.items():
+        before = logprobs.get(name)
+        if isinstance(value, list) and isinstance(before, list):
+            before.extend(value)
+        elif before is None:
+            logprobs[name] = list(value) if isinstance(value, list) else value
+        elif value is not None:
+            raise Unmergeable(f"$.choices[].logprobs.{name} is not known to come in pieces")
+
+
+def _document_choice(choice: Object, rules: ApiRules) -> Object:
+    message = choice["message"]
+    assert isinstance(message, dict)
+    if message.get("tool_calls") is not None and not message.get("content"):
+        message["content"] = None
+    out: Object = {"role": message.pop("role", None) or "assistant"}
+    out["content"] = message.pop("content", None)
+    out.update({name: value for name, value in message.items() if value is not None})
+    for name, value in rules.message_defaults.items():
+        out.setdefault(name, list(value) if isinstance(value, list) else value)
+    return {
+        "index": choice["index"],
+        "message": out,
+        "logprobs": choice.get("logprobs"),
+        **{k: v for k, v in choice.items() if k not in {"index", "message", "logprobs"}},
+    }
+
+
+# About as much text as a provider sends in one chunk.
+_WORDS = re.compile(r"(?:\S*\s+){1,4}|\S+")
+_TOP = frozenset({"id", "object", "created", "model", "choices", "usage"})
+
+
+def split(document: Object, *, include_usage: bool) -> Iterator[Object]:
+    """The document as the chunks of a stream, `[DONE]` not included."""
+    top = {
+        "id": document.get("id"),
+        "object": "chat.completion.chunk",
+        "created": document.get("created"),
+        "model": document.get("model"),
+        **{name: value for name, value in document.items() if name not in _TOP},
+    }
+    usage: Object = {"usage": None} if include_usage else {}
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            for piece in _split_choice(choice):
+                yield {**top, "choices": [piece], **usage}
+    if include_usage:
+        yield {**top, "choices": [], "usage": document.get("usage")}
+
+
+def _split_choice(choice: Object) -> Iterator[Object]:
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    calls = message.get("tool_calls")
+    calls = calls if isinstance(calls, list) else []
+
+    def piece(delta: Object, finish: Json = None, logprobs: Json = None) -> Object:
+        return {
+            "index": choice.get("index"),
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish,
+        }
+
+    opening: Object = {"role": message.get("role"), "content": None if calls else ""}
+    if "refusal" in message:
+        opening["refusal"] = None
+    yield piece(opening)
+    logprobs = choice.get("logprobs")
+    for name in _TEXTS:
+        text = message.get(name)
+        if not isinstance(text, str):
+            continue
+        if logprobs is not None and name in {"content", "refusal"}:
+            # Tokens and their probabilities travel together.
+            yield piece({name: text}, logprobs=logprobs)
+            logprobs = None
+        else:
+            for words in _WORDS.findall(text):
+                yield piece({name: words})
+    function = message.get("function_call")
+    if isinstance(function, dict):
+        yield piece({"function_call": function})
+    for index, call in enumerate(calls):
+        for delta in _split_call(index, call):
+            yield piece({"tool_calls": [delta]})
+    closing = piece({}, finish=choice.get("finish_reason"), logprobs=logprobs)
+    known = {"index", "message", "logprobs", "finish_reason"}
+    yield {**closing, **{k: v for k, v in choice.items() if k not in known}}
+
+
+def _split_call(index: int, call: Json) -> Iterator[Object]:
+    number = canonical.Number(str(index))
+    if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
+        yield {"index": number, **(call if isinstance(call, dict) else {})}
+        return
+    function = call["function"]
+    assert isinstance(function, dict)
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        yield {"index": number, **call}
+        return
+    yield {"index": number, **call, "function": {**function, "arguments": ""}}
+    for words in _WORDS.findall(arguments):
+        yield {"index": number, "function": {"arguments": words}}
+
+
+def splits_cleanly(document: Object, rules: ApiRules) -> bool:
+    """Do the document's chunks merge back into it, with nothing lost or added?"""
+    try:
+        merged = merge(list(split(document, include_usage=True)), rules)
+    except Unmergeable:
+        return False
+    return _bare(merged, rules) == _bare(document, rules)
+
+
+def _bare(document: Object, rules: ApiRules) -> Json:
+    """The document without members that say nothing: null, or empty where that is usual."""
+
+    def bare(value: Json) -> Json:
+        if isinstance(value, dict):
+            return {k: bare(v) for k, v in value.items() if v is not None}
+        return [bare(item) for item in value] if isinstance(value, list) else value
+
+    out = bare(document)
+    choices = out.get("choices") if isinstance(out, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            for name, value in rules.message_defaults.items():
+                if message.get(name) == value:
+                    del message[name]
+            if message.get("content") == "":
+                del message["content"]
+    return out
