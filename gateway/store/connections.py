@@ -1,0 +1,207 @@
+"""A bounded pool of Redis connections, none of which ever has a reply pending when it is taken.
+
+Rule 1: a connection whose command ended in anything but a plain reply is closed: error, deadline,
+departure of the caller. The answer to one command can't be read as the answer to the next.
+Rule 2: a connection with unread bytes, or one that the server closed, is not handed out.
+Rule 3: a caller waits no longer than its own deadline, but a connection attempt may outlive it and
+serve the next caller: where the handshake (TCP, TLS, AUTH, SELECT) takes longer than the deadline
+of one command, there would never be a connection otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+from redis.asyncio.connection import parse_url as parse_redis_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OURS = frozenset(
+    {
+        "connection_class",
+        "health_check_interval",  # a PING before a command would be on the hot path
+        "max_connections",
+        "retry_on_timeout",  # nothing is retried: the request goes on without the store
+        "socket_connect_timeout",
+        "socket_timeout",
+        "decode_responses",
+        "timeout",
+    }
+)
+"""URL options that the pool decides; what a URL says about them is not passed on."""
+
+IDLE_S = 60.0
+"""A connection unused for longer is not trusted: NATs and load balancers forget it silently."""
+
+
+class _Abortable(AbstractConnection):
+    """What redis-py's connection lacks: closing without waiting, and a look before reuse."""
+
+    def abort(self) -> None:
+        """Close now. Bytes that a stopped server did not take are dropped, not kept in memory."""
+        writer, self._writer, self._reader = self._writer, None, None
+        self._parser.on_disconnect()  # type: ignore[no-untyped-call] # redis-py has no types here
+        if writer is not None:
+            writer.transport.abort()
+
+    def is_at_rest(self) -> bool:
+        """Connected, and nothing to read."""
+        reader, writer = self._reader, self._writer
+        return (
+            reader is not None
+            and writer is not None
+            and not writer.transport.is_closing()
+            and not reader.at_eof()
+            and reader.exception() is None
+            and self._socket_is_empty()  # type: ignore[no-untyped-call] # redis-py has no types here
+        )
+
+
+class _Plain(_Abortable, Connection):
+    """TCP."""
+
+
+class _Secure(_Abortable, SSLConnection):
+    """TLS."""
+
+
+def connector(url: str) -> tuple[Callable[[], _Abortable], int | None]:
+    """What makes connections to `url`, and its `max_connections`. Raises ValueError.
+
+    RESP2 and no `CLIENT SETINFO` unless the URL asks for more: without a password and a database
+    number a connection needs no round trip, and old servers and proxies understand it.
+    """
+    kind: type[_Abortable] = _Secure if url.startswith("rediss:") else _Plain
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        # urllib would quote what it takes for the port: it may be part of a password.
+        raise ValueError(
+            "the port is no number; a / ? # @ or : in a password must be percent-encoded"
+        ) from None
+    options: dict[str, Any] = dict(parse_redis_url(url))
+    size = options.get("max_connections")
+    settings: dict[str, Any] = {"protocol": 2, "driver_info": None}
+    settings |= {name: value for name, value in options.items() if name not in _OURS}
+    settings |= {"socket_timeout": None, "socket_connect_timeout": None}
+    try:
+        first = kind(**settings)
+    except (TypeError, RedisError) as exc:
+        raise ValueError(f"an option in the URL can't be used: {exc}") from exc
+
+    def make() -> _Abortable:
+        connection = kind(**settings)
+        if isinstance(connection, _Secure) and isinstance(first, _Secure):
+            # One TLS context for all: loading the certificates takes milliseconds each time.
+            connection.ssl_context = first.ssl_context
+        return connection
+
+    return make, size
+
+
+class Connections:
+    """At most `size` connections, the most recently used first. For one event loop."""
+
+    def __init__(
+        self, make: Callable[[], _Abortable], *, size: int, connect_timeout_s: float
+    ) -> None:
+        """`connect_timeout_s` bounds an attempt, whoever still waits for it."""
+        self._make = make
+        self._connect_timeout_s = connect_timeout_s
+        self._size = size
+        self._slots = asyncio.Semaphore(size)
+        self._idle: deque[tuple[float, _Abortable]] = deque()
+        self._attempts: set[asyncio.Task[_Abortable]] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        idle, connecting = len(self._idle), len(self._attempts)
+        return f"<Connections of {self._size}: {idle} idle, {connecting} connecting>"
+
+    async def ask(self, *command: bytes | str | int) -> Any:
+        """The reply to the command. The caller brings the deadline; may raise anything."""
+        connection = await self._take()
+        try:
+            await connection.send_command(*command, check_health=False)
+            reply = await connection.read_response()
+        except BaseException:
+            connection.abort()
+            self._slots.release()
+            raise
+        self._give_back(connection)
+        self._slots.release()
+        return reply
+
+    def drop_idle(self) -> None:
+        """Close what waits for use: after a failure it most likely shares that fate."""
+        while self._idle:
+            self._idle.pop()[1].abort()
+
+    async def close(self) -> None:
+        """Close everything; what is in use closes when its command ends."""
+        self._closed = True
+        self.drop_idle()
+        attempts = tuple(self._attempts)
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+    async def _take(self) -> _Abortable:
+        await self._slots.acquire()
+        oldest = asyncio.get_running_loop().time() - IDLE_S
+        while self._idle:
+            since, connection = self._idle.pop()
+            if since >= oldest and connection.is_at_rest():
+                return connection
+            connection.abort()
+        # The pool owns the attempt: `close` cancels it, `_adopt` takes what it made.
+        attempt = asyncio.create_task(self._connect())  # noqa: TID251
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+        try:
+            await asyncio.wait((attempt,))
+        except BaseException:
+            # The slot goes with the attempt, so that attempts are bounded too.
+            attempt.add_done_callback(self._adopt)
+            raise
+        if attempt.cancelled():
+            self._slots.release()
+            raise RedisConnectionError("the pool is closing")
+        error = attempt.exception()
+        if error is not None:
+            self._slots.release()
+            raise error
+        return attempt.result()
+
+    async def _connect(self) -> _Abortable:
+        if self._closed:
+            raise RedisConnectionError("the pool is closed")
+        connection = self._make()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call] # redis-py
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    def _adopt(self, attempt: asyncio.Task[_Abortable]) -> None:
+        self._slots.release()
+        if not attempt.cancelled() and attempt.exception() is None:
+            self._give_back(attempt.result())
+
+    def _give_back(self, connection: _Abortable) -> None:
+        if self._closed:
+            connection.abort()
+            return
+        now = asyncio.get_running_loop().time()
+        self._idle.append((now, connection))
+        while self._idle[0][0] < now - IDLE_S:
+            self._idle.popleft()[1].abort()

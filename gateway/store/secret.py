@@ -1,0 +1,197 @@
+"""The secret of the scope hash: who may share entries is decided with it.
+
+Rule 1: configured secrets win: the first writes, all read.
+Rule 2: otherwise it lives where the entries live, so that whoever shares them shares it: beside
+the SQLite file, or in Redis. Memory needs none that outlives the process.
+Rule 3: there is always one. Where it can't be kept or fetched, a random one serves: it costs hits,
+never separation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from blake3 import blake3
+
+from gateway.store.base import StoreUnavailable
+from gateway.store.open import describe, scheme, sqlite_path
+from gateway.store.redis import RedisStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CONTEXT = "warmgate 2026-11 scope secret"
+"""Of BLAKE3's key derivation: another use of the same text gives other keys."""
+
+REDIS_NAME = "scope-secret"
+REDIS_DEADLINE_S = 1.0
+"""Not on any request's path, so it may take its time."""
+
+RETRY_S = 1.0
+
+_LEAST_CHARS = 16
+"""A shorter text in a file of ours is a damaged one."""
+
+
+class Source(Protocol):
+    """Where a secret is kept that nobody configured."""
+
+    async def load(self) -> str:
+        """The text; made on the first call ever. Raises `StoreUnavailable`."""
+
+    async def close(self) -> None:
+        """Release what was opened."""
+
+
+class FileSecret:
+    """Beside the SQLite file, readable by its owner only."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep it in `path`."""
+        self._path = path
+
+    async def load(self) -> str:
+        """The file's text. Two processes that start together get the same one."""
+        try:
+            with suppress(FileExistsError):
+                self._create()
+            text = self._path.read_text(encoding="ascii").strip()
+            if stat.S_IMODE(self._path.stat().st_mode) & 0o077:
+                logger.warning("%s can be read by others; its mode should be 0600", self._path)
+        except (OSError, ValueError) as exc:
+            raise StoreUnavailable(f"{self._path} can't be used: {exc}") from exc
+        if len(text) < _LEAST_CHARS:
+            raise StoreUnavailable(f"{self._path} holds no secret; remove it to get a new one")
+        return text
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _create(self) -> None:
+        """Write it under another name, then link: nobody sees a half-written one, the first
+        link wins. Raises FileExistsError when there is one.
+        """
+        if self._path.exists():
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, self._path)
+        finally:
+            draft.unlink()
+
+
+class RedisSecret:
+    """In Redis, beside the entries. Created once by whichever replica comes first."""
+
+    def __init__(self, url: str, key_prefix: str) -> None:
+        """Keep it under `<key_prefix>scope-secret`. Raises ValueError for a URL it can't use."""
+        self._url = url
+        self._store = RedisStore(
+            url, deadline_s=REDIS_DEADLINE_S, key_prefix=key_prefix, connections=1
+        )
+
+    async def load(self) -> str:
+        """The text under that name."""
+        held = await self._store.claim(REDIS_NAME, secrets.token_hex(32).encode())
+        logger.warning(
+            "cache.secret is not set: the secret is kept in %s, where whoever can read it can "
+            "tell which credential an entry belongs to. Set cache.secret to prevent that",
+            describe(self._url),
+        )
+        # Any bytes serve: what another hand put there is shared by the replicas all the same.
+        return held.hex()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._store.close()
+
+
+class ScopeSecrets:
+    """The secrets in use. `generation` grows when they change: what was derived is void then."""
+
+    def __init__(self, configured: Sequence[str], source: Source | None) -> None:
+        """`configured` texts win; else `source`; without either a random one."""
+        self.generation = 0
+        texts = tuple(configured)
+        self._source = None if texts else source
+        self._current = tuple(map(derive, texts or (secrets.token_hex(32),)))
+        self._fetching: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ScopeSecrets {len(self._current)} in use, generation {self.generation}>"
+
+    @property
+    def current(self) -> tuple[bytes, ...]:
+        """Keys of 32 bytes: the first writes, all read. Never empty."""
+        return self._current
+
+    async def start(self) -> None:
+        """Fetch what was not configured; what is not there now is tried again once a second."""
+        if self._source is None or await self._fetch(self._source):
+            return
+        # Owned here: `close` cancels it.
+        self._fetching = asyncio.create_task(self._keep_fetching(self._source))  # noqa: TID251
+
+    async def close(self) -> None:
+        """Stop trying."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._fetching
+        if self._source is not None:
+            await self._source.close()
+
+    async def _keep_fetching(self, source: Source) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if await self._fetch(source, again=True):
+                return
+
+    async def _fetch(self, source: Source, *, again: bool = False) -> bool:
+        try:
+            text = await source.load()
+        except StoreUnavailable as exc:
+            if not again:
+                logger.warning(
+                    "No lasting scope secret (%s): a random one serves meanwhile, and answers "
+                    "stored with it will not be found later",
+                    exc,
+                )
+            return False
+        self._current = (derive(text),)
+        self.generation += 1
+        return True
+
+
+def scope_secrets(configured: Sequence[str], url: str, key_prefix: str) -> ScopeSecrets:
+    """The secrets for a store at `url`, not started. Raises ValueError for a URL it can't use."""
+    source: Source | None
+    match scheme(url):
+        case "memory":
+            source = None
+        case "sqlite":
+            path = sqlite_path(url)
+            source = FileSecret(path.with_name(path.name + ".secret"))
+        case _:
+            source = RedisSecret(url, key_prefix)
+    return ScopeSecrets(configured, source)
+
+
+def derive(text: str) -> bytes:
+    """The 32-byte key that a secret's text stands for."""
+    return blake3(text.encode(), derive_key_context=CONTEXT).digest()

