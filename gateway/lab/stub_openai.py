@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -109,18 +110,13 @@ def chat(body: dict[str, Any]) -> Reply:
     refused = steered(query, streaming=streaming)
     if refused is not None:
         return refused
-    document = _document(body, query)
-    cut = "cut" in query.directives
-    if not streaming:
-        return Reply(body=orjson.dumps(document, option=orjson.OPT_INDENT_2), cut=cut)
-    events = [_event(chunk) for chunk in _chunks(document, body.get("stream_options") or {})]
+    whole = reply(_document(body, query), body)
     if "error in stream" in query.directives:
         message = "The server had an error while processing your request. Sorry about that!"
         broken = {"message": message, "type": "server_error", "param": None, "code": None}
-        events = [*events[: len(events) // 2], _event({"error": broken})]
-    else:
-        events.append(b"data: [DONE]\n\n")
-    return Reply(events=tuple(events), content_type="text/event-stream; charset=utf-8", cut=cut)
+        half = whole.events[: len(whole.events) // 2]
+        return replace(whole, events=(*half, _event({"error": broken})))
+    return replace(whole, cut="cut" in query.directives)
 
 
 def read(body: dict[str, Any]) -> Query:
@@ -188,16 +184,31 @@ def usage(prompt: int, completion: int) -> dict[str, Any]:
 def _document(body: dict[str, Any], query: Query) -> dict[str, Any]:
     outcomes = [compose(query, i) for i in range(max(1, body.get("n") or 1))]
     choices = [_choice(i, outcome, body) for i, outcome in enumerate(outcomes)]
+    spent = usage(query.prompt_tokens, sum(map(_cost, outcomes)))
+    return completion(body["model"], choices, spent)
+
+
+def completion(model: str, choices: list[Any], spent: dict[str, Any]) -> dict[str, Any]:
+    """A `chat.completion` object, its id and creation time fresh."""
     return {
         "id": fresh_id("chatcmpl-", 29),
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": SNAPSHOTS.get(body["model"], body["model"]),
+        "model": SNAPSHOTS.get(model, model),
         "choices": choices,
-        "usage": usage(query.prompt_tokens, sum(map(_cost, outcomes))),
+        "usage": spent,
         "service_tier": "default",
         "system_fingerprint": FINGERPRINT,
     }
+
+
+def reply(document: dict[str, Any], body: dict[str, Any]) -> Reply:
+    """The completion in the form that the request asks for, complete and without faults."""
+    if body.get("stream") is not True:
+        return Reply(body=orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    chunks = _chunks(document, body.get("stream_options") or {})
+    events = (*map(_event, chunks), b"data: [DONE]\n\n")
+    return Reply(events=events, content_type="text/event-stream; charset=utf-8")
 
 
 def _cost(outcome: Outcome) -> int:
@@ -270,12 +281,13 @@ def _choice_chunks(choice: dict[str, Any]) -> list[dict[str, Any]]:
 
     calls = message.get("tool_calls") or []
     role: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
-    if calls or "function_call" in message:
+    if message["content"] is None:
         role["content"] = None
     if message["refusal"] is not None:
         role |= {"content": None, "refusal": ""}
     out = []
-    if len(calls) != 1 and "function_call" not in message:
+    speaks = message["content"] is not None or message["refusal"] is not None
+    if speaks or len(calls) > 1:
         out.append(chunk(role, {"content": [], "refusal": None} if logprobs else None))
         role = {}
     spoken = 0
