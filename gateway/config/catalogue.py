@@ -6,7 +6,7 @@ of them can name a setting that isn't there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -95,23 +95,30 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def find(path: Steps) -> tuple[type[BaseModel], FieldInfo] | None:
-    """The field at (or around) a path, and the model that has it; None where there is none."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The field that a path leads to; `member` when it leads into a mapping or a list there."""
+
+    name: str
+    info: FieldInfo
+    member: bool
+
+
+def find(path: Steps) -> Found | None:
+    """The field at (or around) a path; None where there is none."""
     model: type[BaseModel] | None = Config
-    found: tuple[type[BaseModel], FieldInfo] | None = None
-    inside = False
+    found: Found | None = None
     for step in path:
-        if inside:
-            inside = False
+        if found and not found.member and _container(found.info.annotation) is not None:
+            found = replace(found, member=True)
             continue
         if model is None:
             return found
-        info = model.model_fields.get(step) if isinstance(step, str) else None
+        info = model.model_fields.get(str(step))
         if info is None:
             return None
-        found = (model, info)
+        found = Found(str(step), info, member=False)
         model = section_of(info.annotation)
-        inside = _container(info.annotation) is not None
     return found
 
 
@@ -143,9 +150,13 @@ def _words(schema: dict[str, Any]) -> str:
             whole = "whole " if schema["type"] == "integer" else ""
             return f"a {whole}number{_range(schema)}"
         case "array":
-            return f"a list of {_words(schema['items']).removeprefix('a ')}s"
+            return f"a list of {_plural(_words(schema['items']))}"
         case _:
-            return "a secret" if schema.get("format") == "password" else "a text"
+            return "a secret" if schema.get("format") == "password" else "text"
+
+
+def _plural(words: str) -> str:
+    return words if words == "text" else words.removeprefix("a ") + "s"
 
 
 def _range(schema: dict[str, Any]) -> str:

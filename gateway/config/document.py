@@ -84,7 +84,19 @@ def read(file: Path) -> Document:
             ),
         )
     lines: dict[Steps, int] = {}
-    return Document(tree, lines, tuple(_walk(file, root, (), lines, set())))
+    try:
+        faults = _walk(file, root, (), lines, frozenset())
+    except _Endless as endless:
+        return Document(
+            None, faults=(Fault(f"{file}:{endless.line}", "contains itself", "remove the alias"),)
+        )
+    return Document(tree, lines, tuple(faults))
+
+
+class _Endless(Exception):
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
 
 
 def _syntax_fault(file: Path, error: Exception) -> Fault:
@@ -97,11 +109,11 @@ def _syntax_fault(file: Path, error: Exception) -> Fault:
 
 
 def _walk(
-    file: Path, node: yaml.Node, path: Steps, lines: dict[Steps, int], within: set[int]
+    file: Path, node: yaml.Node, path: Steps, lines: dict[Steps, int], within: frozenset[int]
 ) -> list[Fault]:
     """Note the line of every setting; faults are members named twice, of which YAML keeps one."""
     if id(node) in within:
-        return []
+        raise _Endless(node.start_mark.line + 1)
     faults: list[Fault] = []
     children: list[tuple[str | int, int, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):

@@ -182,19 +182,22 @@ def _label(origin: Origin, path: Steps, read: Document) -> str:
 
 
 def _without_empty(value: Any, path: Steps) -> Any:
-    """Sections of which every line is commented out are None in YAML, and mean nothing set."""
+    """Sections of which every line is commented out are None in YAML, and mean nothing set.
+
+    Names become text: YAML reads a bare `5` as a number.
+    """
     if isinstance(value, list):
         return [_without_empty(member, (*path, i)) for i, member in enumerate(value)]
     if not isinstance(value, dict):
         return value
     kept = {
-        name: _without_empty(member, (*path, name))
+        str(name): _without_empty(member, (*path, name))
         for name, member in value.items()
         if member is not None
     }
     if path == ("upstreams",):
         # A name alone asks for that upstream, and for nothing else.
-        kept |= {name: {} for name, member in value.items() if member is None}
+        kept |= {str(name): {} for name, member in value.items() if member is None}
     return kept
 
 

@@ -34,36 +34,30 @@ def explain(error: ErrorDetails, tree: Mapping[Any, Any]) -> tuple[str, str]:
             return _unknown(path)
         case "missing":
             return "is missing", _how_to_set(path, tree)
-        case "invalid_key":
-            return "has a member whose name is not a text", "put its name in quotes"
+        case _ if error["loc"][-1:] == (_KEY,) or error["type"] == "invalid_key":
+            return "has a name that is not text", "put the name in quotes"
         case _:
             return _wrong_kind(path, error)
 
 
 def _wrong_kind(path: Steps, error: ErrorDetails) -> tuple[str, str]:
     found = find(path)
-    name = next((step for step in reversed(path) if isinstance(step, str)), "")
     if found is None:
         return "can't be read", "see docs/reference/settings.md"
-    info = found[1]
-    expected = kind(info, name)
-    inside = section_of(info.annotation) is not None and len(path) > 1
-    if inside and path[-1] != name:
-        expected = "a section"  # a member of a list or a mapping of sections
-    elif inside and path[-2:-1] == ("upstreams",):
-        expected = "a section"
-    elif expected.startswith("a list of") and isinstance(path[-1], int):
-        expected = "a text"
-    shown = _shown(error["input"], expected)
+    info = found.info
+    if found.member:
+        expected = "a section" if section_of(info.annotation) else "text"
+    else:
+        expected = kind(info, found.name)
     mend = f"write {expected}"
-    if isinstance(error["input"], int | float | bool) and expected in {"a text", "a secret"}:
+    if isinstance(error["input"], int | float) and expected in {"text", "a secret"}:
         mend = "put it in quotes"
-    elif expected != "a section" and isinstance(info.default, str | int | float):
-        mend += f"; unset, it is {spell_value(info.default)}"
-    return f"{shown} is not {expected}", mend
+    elif not found.member and isinstance(info.default, str | int | float):
+        mend += f"; unset, it is {_spell(info.default)}"
+    return f"{_shown(error['input'], expected)} is not {expected}", mend
 
 
-def spell_value(value: str | float) -> str:
+def _spell(value: str | float) -> str:
     """As YAML spells it: true, not True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -82,7 +76,7 @@ def _shown(value: Any, expected: str) -> str:
 def _unknown(path: Steps) -> tuple[str, str]:
     *before, last = path
     found = find(tuple(before)) if before else None
-    model = section_of(found[1].annotation) if found else None
+    model = section_of(found.info.annotation) if found else None
     if not before:
         members = [s.path.partition(".")[0] for s in catalogue()]
     else:
