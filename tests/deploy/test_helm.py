@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.deploy.helm import CHART, Helm, missing
+from tests.deploy.manifests import (
+    Manifest,
+    all_containers,
+    gateway_container,
+    pod_of,
+    pods,
+    settings_of,
+    workload,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KUBES = ["1.30.0", "1.33.0", "1.37.0"]
+LABELS = ("name", "instance", "component", "version", "part-of", "managed-by")
+
+
+def containers(manifests: list[Manifest]) -> list[Manifest]:
+    return [container for pod in pods(manifests) for container in all_containers(pod)]
+
+
+def test_lints_strictly(helm: Helm, values: Path) -> None:
+    done = helm.run("lint", "--strict", CHART, "-f", values)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kube", KUBES)
+def test_renders_the_same_for_every_kubernetes(helm: Helm, values: Path, kube: str) -> None:
+    assert helm.template("-f", values, kube=kube) == helm.template("-f", values)
+
+
+def test_survives_being_packaged(helm: Helm, values: Path, tmp_path: Path) -> None:
+    assert helm.run("package", CHART, "-d", tmp_path).returncode == 0
+    (package,) = tmp_path.glob("warmgate-*.tgz")
+    assert helm.manifests("-f", values, chart=package) == helm.manifests("-f", values)
+
+
+def test_is_valid_for_kubernetes(helm: Helm, values: Path, tmp_path: Path) -> None:
+    validate = shutil.which("kubernetes-validate")
+    if validate is None:
+        missing("kubernetes-validate", "is not installed")
+    # There is no schema for the kinds of the Prometheus operator, and a missing schema is a
+    # warning only; any other warning means that nothing was checked.
+    manifests = [m for m in helm.manifests("-f", values) if m["kind"] != "PodMonitor"]
+    file = tmp_path / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(manifests), encoding="utf-8")
+    for kube in KUBES:
+        done = subprocess.run(
+            [validate, "--strict", "-k", kube.rpartition(".")[0], file],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert "WARN" not in said
+
+
+def test_sets_no_namespace(helm: Helm, values: Path) -> None:
+    for manifest in helm.manifests("-f", values):
+        assert "namespace" not in manifest["metadata"], manifest["kind"]
+
+
+def test_labels_everything_alike(helm: Helm, values: Path) -> None:
+    for manifest in helm.manifests("-f", values):
+        labels = manifest["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "rel"
+        assert {f"app.kubernetes.io/{name}" for name in LABELS} | {"helm.sh/chart"} <= set(
+            labels
+        ), manifest["kind"]
+
+
+def test_names_no_floating_image(helm: Helm, values: Path) -> None:
+    for container in containers(helm.manifests("-f", values)):
+        assert re.search(r"@sha256:[0-9a-f]{64}$|:[0-9][\w.-]*$", container["image"])
+
+
+def test_runs_the_gateway_with_least_privilege(helm: Helm, values: Path) -> None:
+    for container in containers(helm.manifests("-f", values)):
+        if container["name"] == "app":
+            continue
+        assert container["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_mounts_no_token(helm: Helm, values: Path) -> None:
+    manifests = helm.manifests("-f", values)
+    accounts = [m for m in manifests if m["kind"] == "ServiceAccount"]
+    for holder in (*pods(manifests), *accounts):
+        assert holder["automountServiceAccountToken"] is False
+
+
+def test_mounts_only_what_is_a_volume(helm: Helm, values: Path) -> None:
+    deployment = workload(helm.manifests("-f", values))
+    if deployment is None:
+        return
+    pod = pod_of(deployment)
+    container = gateway_container(pod)
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert set(mounts.values()) == set(volumes)
+    assert "emptyDir" in volumes[mounts["/tmp"]]
+
+
+def test_has_settings_that_the_gateway_accepts(helm: Helm, values: Path, tmp_path: Path) -> None:
+    manifests = helm.manifests("-f", values)
+    # The image's own variables are there too, and the pod's must win over them.
+    settings = settings_of(
+        manifests,
+        tmp_path,
+        image={"GATEWAY_SERVER__HOST": "192.0.2.1", "GATEWAY_SERVER__PROBE_HOST": "192.0.2.1"},
+    )
+    deployment = workload(manifests)
+    if deployment is None:
+        assert settings.store.url == "memory://"
+        return
+    container = gateway_container(pod_of(deployment))
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert settings.server.probe_port == ports["probes"]
+    assert settings.server.probe_host == "0.0.0.0"
+    if "api" in ports:
+        assert (settings.server.host, settings.server.port) == ("0.0.0.0", ports["api"])
+    else:
+        assert (settings.server.host, settings.server.port) == ("127.0.0.1", 4180)
+
+
+def test_ends_within_its_grace_period(helm: Helm, values: Path, tmp_path: Path) -> None:
+    manifests = helm.manifests("-f", values)
+    deployment = workload(manifests)
+    if deployment is None:
+        return
+    drain = settings_of(manifests, tmp_path).server.drain_timeout_s
+    pod = pod_of(deployment)
+    sleep = gateway_container(pod).get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})
+    asleep = sleep["preStop"]["sleep"]["seconds"]
+    assert drain > 0
+    assert asleep + drain + 5 <= pod["terminationGracePeriodSeconds"]
+
+
+def test_is_probed_on_the_probe_port(helm: Helm, values: Path) -> None:
+    deployment = workload(helm.manifests("-f", values))
+    if deployment is None:
+        return
+    container = gateway_container(pod_of(deployment))
+    paths = {
+        name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")
+    }
+    assert paths == {
+        "startup": {"path": "/readyz", "port": "probes"},
+        "liveness": {"path": "/livez", "port": "probes"},
+        "readiness": {"path": "/readyz", "port": "probes"},
+    }

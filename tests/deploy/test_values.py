@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.deploy.chart_schema import SCHEMA_FILE, rendered
+from tests.deploy.helm import CHART, Helm
+from tests.deploy.manifests import (
+    REDIS,
+    SECRETS,
+    gateway_container,
+    pod_of,
+    settings_of,
+    workload,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CREDENTIALS = sorted(SECRETS.values())
+
+
+def paths(schema: dict[str, Any], prefix: str = "") -> set[str]:
+    found = set()
+    for name, member in schema.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        found |= {path} | paths(member, f"{path}.")
+    return found
+
+
+def test_the_schema_knows_the_gateways_settings() -> None:
+    expected = rendered()
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == expected, (
+        "the settings have changed: .venv/bin/python -m tests.deploy.chart_schema"
+    )
+
+
+def test_every_value_is_documented_where_it_stands() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    text = (CHART / "values.yaml").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^ *# ([\w.]+): \S", text, re.MULTILINE))
+    # Set by Helm for all charts of a release; not ours to explain.
+    expected = paths(schema) - {"global"}
+    assert {path for path in documented if not path.startswith("config.")} == expected
+
+
+def test_every_value_has_a_default() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    for path in paths(schema) - {"global"}:
+        here = values
+        for step in path.split("."):
+            assert step in here, path
+            here = here[step]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("replicas=3", "replicas"),
+        ("mode=daemon", "mode"),
+        ("image.tag=latest", "image.tag"),
+        ("image.digest=sha256:0f", "image.digest"),
+        ("config.cache.tll_s=60", "tll_s"),
+        ("config.cache.ttl_s=0", "config.cache.ttl_s"),
+        ("config.cache.when=sometimes", "config.cache.when"),
+        ("config.server.port=9000", "port"),
+        ("config.server.probe_host=127.0.0.1", "probe_host"),
+        ("config.upstreams.x.provider=openai", "base_url"),
+        ("secrets.store__url=redis://plain", "secrets.store__url"),
+        ("secrets.log__level.existingSecret=x", "log__level"),
+        ("probePort=80", "probePort"),
+    ],
+)
+def test_a_mistake_is_refused_by_name(helm: Helm, arguments: str, complaint: str) -> None:
+    assert complaint in helm.refusal("--set", arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "config.cache.secret={0123456789abcdef0123456789abcdef}",
+        "config.upstreams.openai.api_key=sk-hidden-openai",
+        "config.store.url=redis://:hidden@redis.example.com:6379/0",
+        "config.store.url=rediss://gw:hidden@redis.example.com:6379/0",
+    ],
+)
+def test_a_credential_among_the_values_is_refused(helm: Helm, arguments: str) -> None:
+    refusal = helm.refusal("--set", arguments)
+    assert "hidden" not in refusal
+    assert "secret" in refusal.lower() or "api_key" in refusal
+
+
+def test_secrets_are_mounted_and_reach_the_settings(helm: Helm, tmp_path: Path) -> None:
+    text = helm.template(*REDIS)
+    assert not [secret for secret in CREDENTIALS if secret in text]
+    manifests = list(yaml.safe_load_all(text))
+    settings = settings_of(manifests, tmp_path)
+    assert settings.store.url == SECRETS["store__url"]
+    assert [secret.get_secret_value() for secret in settings.cache.secret] == [
+        SECRETS["cache__secret"]
+    ]
+    keys = {name: upstream.api_key for name, upstream in settings.upstreams.items()}
+    assert {name: key.get_secret_value() for name, key in keys.items() if key} == {
+        "openai": SECRETS["upstreams__openai__api_key"],
+        "my-vllm": SECRETS["upstreams__my-vllm__api_key"],
+    }
+
+
+def test_the_files_of_secrets_can_be_read_by_the_gateways_user(helm: Helm) -> None:
+    deployment = workload(helm.manifests(*REDIS))
+    assert deployment
+    (volume,) = (v for v in pod_of(deployment)["volumes"] if "projected" in v)
+    assert volume["projected"]["defaultMode"] == 0o444
+    (mount,) = (
+        mount
+        for mount in gateway_container(pod_of(deployment))["volumeMounts"]
+        if mount["name"] == volume["name"]
+    )
+    assert mount["readOnly"] is True
+
+
+def test_numbers_stay_whole_and_a_bare_off_stays_off(helm: Helm, tmp_path: Path) -> None:
+    settings = settings_of(helm.manifests(*REDIS), tmp_path)
+    assert settings.store.memory_bytes == 128 * 1024 * 1024
+    assert settings.routes[0].cache.when == "off"
+
+
+def test_an_older_kubernetes_is_refused(helm: Helm) -> None:
+    # It would not know preStop.sleep and leave it out.
+    done = helm.run("template", "rel", CHART, "--kube-version", "1.29.0")
+    assert done.returncode != 0
+    assert ">=1.30.0" in done.stderr
