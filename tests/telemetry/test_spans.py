@@ -7,7 +7,7 @@ import sys
 import time
 import timeit
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from multidict import CIMultiDict
@@ -28,12 +28,12 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @asynccontextmanager
 async def traced(
-    *, names: str = "latest", **environ: str
+    *, names: Literal["latest", "v1_41"] = "latest", **environ: str
 ) -> AsyncIterator[tuple[Telemetry, Collector]]:
     """Telemetry that sends spans to a collector soon after they end."""
     async with otlp_collector() as collector:
         telemetry = Telemetry.start(
-            config.Telemetry(metrics=False, genai_names=names),  # type: ignore[arg-type]
+            config.Telemetry(metrics=False, genai_names=names),
             {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
                 "OTEL_BSP_SCHEDULE_DELAY": "20",

@@ -1,0 +1,324 @@
+"""Metrics: names, labels and bounds, as Prometheus text and over OTLP."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import timeit
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import config
+from gateway.core.model import Reason, Result, Usage
+from gateway.telemetry import semconv
+from gateway.telemetry.metrics import ModelNames
+from gateway.telemetry.setup import Telemetry
+from tests.helpers.otlp_collector import otlp_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHAT = "/v1/chat/completions"
+OVER_HTTP = f"http_route={CHAT} url_scheme=http"
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    telemetry = Telemetry.start(config.Telemetry(traces="off"), {}, "9.9.9")
+    yield telemetry
+    telemetry.close(2)
+
+
+def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
+    """One miss that is stored, one hit, one broken stream, one store that is away."""
+    m = telemetry.metrics
+    m.inflight(+1)
+    m.lookup(0.0008, Result.MISS, Reason.ABSENT)
+    m.inference(
+        provider="openai",
+        model=model,
+        operation="chat",
+        duration_s=0.9,
+        first_chunk_s=0.2,
+        usage=Usage(10, 20, 3, 4, 50),
+    )
+    m.stored(Reason.STORED, 0.002, 1234)
+    m.stored(Reason.TRUNCATED)
+    m.request(
+        route=CHAT,
+        result=Result.MISS,
+        reason=Reason.ABSENT,
+        status=200,
+        provider="openai",
+        model=model,
+        duration_s=0.91,
+        overhead_s=0.003,
+    )
+    m.request(
+        route=CHAT,
+        result=Result.HIT,
+        reason=Reason.EXACT,
+        status=200,
+        provider="openai",
+        model=model,
+        duration_s=0.001,
+        overhead_s=0.001,
+    )
+    m.saved(Usage(uncached_input=30, output=12), "openai", model)
+    m.aborted("client")
+    m.store_unavailable("get")
+    m.inference(provider="openai", model=model, operation="chat", duration_s=1.0, error="502")
+    m.inflight(-1)
+
+
+def samples(telemetry: Telemetry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = telemetry.metrics.render().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(telemetry: Telemetry, name: str, **labels: str) -> float:
+    return samples(telemetry)[name, tuple(sorted(labels.items()))]
+
+
+def test_what_is_told_is_counted_under_its_documented_name(telemetry: Telemetry) -> None:
+    tell(telemetry)
+    expected: dict[tuple[str, str], float] = {
+        ("gateway_requests_total", "result=miss route=/v1/chat/completions status_class=2xx"): 1,
+        ("gateway_requests_total", "result=hit route=/v1/chat/completions status_class=2xx"): 1,
+        (
+            "gateway_cache_lookups_total",
+            "model=gpt-5.6 provider=openai reason=absent result=miss",
+        ): 1,
+        ("gateway_cache_lookups_total", "model=gpt-5.6 provider=openai reason=exact result=hit"): 1,
+        ("gateway_cache_lookup_duration_seconds_count", "reason=absent result=miss"): 1,
+        ("gateway_cache_store_operations_total", "outcome=stored"): 1,
+        ("gateway_cache_store_operations_total", "outcome=truncated"): 1,
+        ("gateway_cache_store_duration_seconds_count", "outcome=stored"): 1,
+        ("gateway_cache_store_entry_size_bytes_sum", ""): 1234,
+        (
+            "gateway_cache_saved_tokens_total",
+            "direction=input model=gpt-5.6 provider=openai",
+        ): 30,
+        (
+            "gateway_cache_saved_tokens_total",
+            "direction=output model=gpt-5.6 provider=openai",
+        ): 12,
+        ("gateway_overhead_duration_seconds_count", "result=hit"): 1,
+        ("gateway_inflight", ""): 0,
+        ("gateway_stream_aborted_total", "side=client"): 1,
+        ("gateway_store_unavailable_total", "operation=get"): 1,
+        (
+            "http_server_request_duration_seconds_count",
+            f"http_request_method=POST http_response_status_code=200 {OVER_HTTP}",
+        ): 2,
+    }
+    inference = (
+        "gen_ai_operation_name=chat gen_ai_provider_name=openai gen_ai_request_model=gpt-5.6"
+    )
+    for name, used in {"input": 37, "cache_read_input": 20, "cache_write_input": 7}.items():
+        expected[
+            f"gen_ai_client_inference_usage_{name}_tokens_total",
+            inference + " gen_ai_token_modality=unknown",
+        ] = used
+    expected[
+        "gen_ai_client_inference_usage_output_tokens_total",
+        inference + " gen_ai_token_modality=unknown",
+    ] = 50
+    expected["gen_ai_client_inference_time_to_first_chunk_seconds_sum", inference] = 0.2
+    # Prometheus gives every series of a family the same label names.
+    expected["gen_ai_client_inference_duration_seconds_sum", "error_type= " + inference] = 0.9
+    expected["gen_ai_client_inference_duration_seconds_sum", "error_type=502 " + inference] = 1
+    found = samples(telemetry)
+    for (name, labels), count in expected.items():
+        pairs = tuple(sorted((k, v) for k, _, v in (p.partition("=") for p in labels.split())))
+        assert found.get((name, pairs)) == count, (name, labels)
+    info = [labels for name, labels in found if name == "gateway_build_info"]
+    assert dict(info[0])["version"] == "9.9.9"
+
+
+def test_the_text_has_help_and_type_once_for_each_family_and_no_series_twice(
+    telemetry: Telemetry,
+) -> None:
+    tell(telemetry)
+    tell(telemetry, model='odd "name"\n\\ \ud800')
+    lines = telemetry.metrics.render().decode().splitlines()
+    helps = [line.split()[2] for line in lines if line.startswith("# HELP")]
+    types = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert helps == types
+    assert len(set(helps)) == len(helps)
+    assert all(re.fullmatch(r"[a-z_][a-z0-9_]*", name) for name in helps)
+    assert all(len(line.split(maxsplit=3)) == 4 for line in lines if line.startswith("# HELP"))
+    series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(set(series)) == len(series)
+    kinds = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
+    assert all(name.endswith("_total") for name, kind in kinds.items() if kind == "counter")
+    # promtool check metrics: base units only, and no unit or type words elsewhere.
+    assert not [name for name in helps if re.search(r"milli|_ms\b|_counter|_gauge", name)]
+
+
+def test_buckets_reach_from_a_millisecond_to_ten_minutes(telemetry: Telemetry) -> None:
+    tell(telemetry)
+    bounds = {
+        float(dict(labels)["le"])
+        for name, labels in samples(telemetry)
+        if name == "http_server_request_duration_seconds_bucket"
+    }
+    assert {0.001, 600.0} <= bounds
+
+
+def test_what_a_client_made_up_makes_no_new_series(telemetry: Telemetry) -> None:
+    for n in range(50):
+        telemetry.metrics.request(
+            route=f"/v1/made/{n}",
+            result=Result.PASS,
+            reason=Reason.ROUTE,
+            status=404,
+            provider="openai",
+            model=f"made-{n}",
+            duration_s=0.01,
+            method=f"M{n}",
+        )
+    assert (
+        value(
+            telemetry, "gateway_requests_total", route="_other", result="pass", status_class="4xx"
+        )
+        == 50
+    )
+    assert (
+        value(
+            telemetry,
+            "gateway_cache_lookups_total",
+            result="pass",
+            reason="route",
+            provider="openai",
+            model="_other",
+        )
+        == 50
+    )
+    methods = {
+        dict(labels)["http_request_method"]
+        for name, labels in samples(telemetry)
+        if name == "http_server_request_duration_seconds_count"
+    }
+    assert methods == {"_OTHER"}
+
+
+def test_a_model_gets_a_label_once_an_upstream_answered_for_it_up_to_a_limit() -> None:
+    names = ModelNames(limit=2)
+    assert names.label(None, proven=True) == ""
+    assert names.label("a", proven=False) == "_other"
+    assert names.label("a", proven=True) == "a"
+    assert names.label("a", proven=False) == "a"
+    assert names.label("x" * 1000, proven=True) == "_other"
+    assert names.label("b\ud800", proven=True) == "b\\ud800"
+    assert names.label("c", proven=True) == "_other"
+    assert names.label("b\ud800", proven=False) == "b\\ud800"
+
+
+def test_a_request_that_ended_before_the_cache_had_a_say_is_counted_too(
+    telemetry: Telemetry,
+) -> None:
+    telemetry.metrics.request(
+        route=CHAT,
+        result=None,
+        reason=None,
+        status=413,
+        provider=None,
+        model=None,
+        duration_s=0.01,
+    )
+    telemetry.metrics.request(
+        route=CHAT,
+        result=None,
+        reason=None,
+        status=500,
+        provider=None,
+        model=None,
+        duration_s=-1e-9,
+    )
+    assert (
+        value(telemetry, "gateway_requests_total", route=CHAT, result="none", status_class="4xx")
+        == 1
+    )
+    assert not [name for name, _ in samples(telemetry) if name == "gateway_cache_lookups_total"]
+    errors = {
+        dict(labels)["error_type"]
+        for name, labels in samples(telemetry)
+        if name == "http_server_request_duration_seconds_count"
+    }
+    assert errors == {"", "500"}
+
+
+def test_two_scrapes_at_once_both_get_every_series_once(telemetry: Telemetry) -> None:
+    tell(telemetry)
+    telemetry.metrics.render()
+    pages: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: pages.append(telemetry.metrics.render())) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(pages) == 8
+    assert len(set(pages)) == 1
+
+
+async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
+    async with otlp_collector() as collector:
+        telemetry = Telemetry.start(
+            config.Telemetry(traces="off"),
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+                "OTEL_METRIC_EXPORT_INTERVAL": "20",
+            },
+            "1",
+        )
+        tell(telemetry)
+        await collector.wait_for(lambda c: semconv.M_REQUESTS in c.metrics)
+        await asyncio.to_thread(telemetry.close, 5)
+    names = {name for key, name in vars(semconv).items() if key.startswith("M_")}
+    assert set(collector.metrics) == names
+    assert collector.metrics[semconv.M_USAGE_INPUT].unit == "{token}"
+    assert collector.metrics[semconv.M_INFERENCE_DURATION].unit == "s"
+
+
+def test_off_is_an_object_that_counts_nothing() -> None:
+    telemetry = Telemetry.start(config.Telemetry(metrics=False), {}, "1")
+    assert not telemetry.metrics.enabled
+    assert telemetry.metrics.render() == b""
+    each_us = min(timeit.repeat(lambda: tell(telemetry), number=1000, repeat=5)) / 1000 * 1e6
+    print(f"metrics off: {each_us:.2f} us for one miss and one hit")
+    assert each_us < 50
+
+
+def test_on_costs_well_below_a_millisecond(telemetry: Telemetry) -> None:
+    def hit() -> None:
+        telemetry.metrics.inflight(+1)
+        telemetry.metrics.lookup(0.0008, Result.HIT, Reason.EXACT)
+        telemetry.metrics.request(
+            route=CHAT,
+            result=Result.HIT,
+            reason=Reason.EXACT,
+            status=200,
+            provider="openai",
+            model="gpt-5.6",
+            duration_s=0.001,
+            overhead_s=0.001,
+        )
+        telemetry.metrics.saved(Usage(uncached_input=30, output=12), "openai", "gpt-5.6")
+        telemetry.metrics.inflight(-1)
+
+    each_us = min(timeit.repeat(hit, number=200, repeat=5)) / 200 * 1e6
+    for n in range(100):
+        tell(telemetry, model=f"model-{n}")
+    page_ms = min(timeit.repeat(telemetry.metrics.render, number=1, repeat=3)) * 1e3
+    print(f"metrics on: {each_us:.0f} us for one hit; /metrics with 100 models {page_ms:.0f} ms")
+    assert each_us < 1000
