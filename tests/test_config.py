@@ -342,6 +342,54 @@ def test_a_file_that_cannot_be_read_is_a_fault(
     assert problem in fault.problem
 
 
+ODD_VALUES = (
+    "",
+    "[]",
+    "{}",
+    "[[]]",
+    "{a: {b: 1}}",
+    "{1: 2}",
+    "[{}]",
+    "-1",
+    "1e400",
+    "'\\0'",
+    "'://'",
+    "'http://[::1'",
+    "2026-01-01",
+    "!!binary aGk=",
+    "!!set {a}",
+    "!!omap [a: 1]",
+)
+
+
+def faults_if_any(file: Path | None, environ: dict[str, str]) -> tuple[Fault, ...]:
+    try:
+        load(file, environ)
+    except ConfigError as error:
+        return error.faults
+    return ()
+
+
+def _around(variable: str | None) -> list[str]:
+    """The variable of a setting, and those of the sections around it."""
+    steps = (variable or "").replace("<NAME>", "OPENAI").split("__")
+    return ["__".join(steps[:end]) for end in range(1, len(steps) + 1) if variable]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_whatever_stands_for_a_setting_it_loads_or_is_a_named_fault(write: Any, value: str) -> None:
+    for setting in catalogue():
+        text = value
+        for step in reversed(setting.path.replace("<name>", "openai").split(".")):
+            name = step.removesuffix("[]")
+            text = f"{{{name}: [{text}]}}" if step.endswith("[]") else f"{{{name}: {text}}}"
+        faults = faults_if_any(write(text), {})
+        assert [f for f in faults if "YAML" in f.problem] == [], text
+        for variable in _around(setting.env):
+            faults += faults_if_any(None, {variable: value})
+        assert all(fault.path and fault.problem and fault.mend for fault in faults)
+
+
 @pytest.mark.parametrize("text", ["x: 2026-99-99", "x: " + "[" * 5000, "x: 0x"])
 def test_no_content_of_a_file_escapes_as_another_error(write: Any, text: str) -> None:
     assert faults_of(write(text))
@@ -366,7 +414,12 @@ def test_no_content_of_a_file_escapes_as_another_error(write: Any, text: str) ->
         ({"GATEWAY_ROUTES": '[{"path": '}, "GATEWAY_ROUTES", "neither JSON nor YAML", "one line"),
         ({"GATEWAY_ROUTES": '[{"upstream": "x"}]'}, "GATEWAY_ROUTES (routes[0].upstream)", "not an upstream", "openai"),
         ({"GATEWAY_CACHE": "{ttl: 5}"}, "GATEWAY_CACHE (cache.ttl)", "not a setting", "cache.ttl_s"),
-        ({"GATEWAY_UPSTREAMS": "{5: {base_url: 'http://h'}}"}, "GATEWAY_UPSTREAMS (upstreams[5])", "not text", "quotes"),
+        ({"GATEWAY_UPSTREAMS": "{5: {base_url: h}}"}, "GATEWAY_UPSTREAMS (upstreams.5.base_url)", "absolute", "https"),
+        ({"GATEWAY_CACHE": "{5: {6: 7}}"}, "GATEWAY_CACHE (cache.5)", "not a setting", "ttl_s"),
+        ({"GATEWAY_CACHE": "null"}, "GATEWAY_CACHE", "no value", "unset it"),
+        ({"GATEWAY_ROUTES": "# none"}, "GATEWAY_ROUTES", "no value", "unset it"),
+        ({"GATEWAY_CACHE__SECRET": " \n\n"}, "GATEWAY_CACHE__SECRET (cache.secret[0])", "shorter", "openssl"),
+        ({"GATEWAY_CACHE__SECRET": "\n\n"}, "GATEWAY_CACHE__SECRET", "no secret", "unset it"),
         ({"GATEWAY_CACHE": "5"}, "GATEWAY_CACHE", "not a section", "section"),
         ({"GATEWAY_UPSTREAMS__VLLM__API_KEY": "k"}, "upstreams.vllm.base_url", "missing", "GATEWAY_UPSTREAMS__VLLM__BASE_URL"),
         ({"GATEWAY_LOG__LEVEL_FILE": "/no/such"}, "GATEWAY_LOG__LEVEL_FILE", "No such file", "path"),

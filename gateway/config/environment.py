@@ -56,10 +56,17 @@ class _Source(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         del field_name, field
         try:
-            return yaml.safe_load(value)
+            return _names_as_text(yaml.safe_load(value))
         except (yaml.YAMLError, RecursionError) as error:
             # What is raised must be a ValueError, and must not quote the value.
             raise ValueError("neither JSON nor YAML") from error
+
+
+def _names_as_text(value: Any) -> Any:
+    # YAML reads a bare `5` as a number, and pydantic-settings relies on names being text.
+    if isinstance(value, dict):
+        return {str(name): _names_as_text(member) for name, member in value.items()}
+    return [_names_as_text(member) for member in value] if isinstance(value, list) else value
 
 
 def read_environment(
@@ -146,14 +153,18 @@ def _value(name: str, target: str, given: Mapping[str, str]) -> str:
 
 def _decode(source: EnvSettingsSource, path: tuple[str, ...], value: str) -> dict[str, Any]:
     if path == _SECRETS:
-        return {path[0]: {path[1]: _secrets(value)}}
+        if not (secrets := _secrets(value)):
+            raise _Mistake("holds no secret", "write one of 16 characters or more, or unset it")
+        return {path[0]: {path[1]: secrets}}
     source.env_vars = {(PREFIX + NESTS.join(path)).lower(): value}
+    mend = f"write {spell(path)} as JSON, in one line"
     try:
-        return source()
+        tree = source()
     except (SettingsError, ValueError):
-        raise _Mistake(
-            "is neither JSON nor YAML", f"write {spell(path)} as JSON, in one line"
-        ) from None
+        raise _Mistake("is neither JSON nor YAML", mend) from None
+    if not tree:
+        raise _Mistake("holds no value", f"{mend}, or unset it")
+    return tree
 
 
 def _secrets(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.config.catalogue import NESTS, PREFIX, catalogue, find, kind, section_of
 from gateway.config.document import Steps, spell
-from gateway.config.tree import DEFAULT_UPSTREAMS
+from gateway.config.tree import DEFAULT_UPSTREAMS, Config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN = 20  # a key pasted into the wrong place is longer
-_KEY = "[key]"
+_KEY = "[key]"  # what pydantic adds to the place of a name that broke a rule
 
 
 def path_of(error: ErrorDetails) -> Steps:
@@ -34,16 +34,13 @@ def explain(error: ErrorDetails, tree: Mapping[Any, Any]) -> tuple[str, str]:
             return _unknown(path)
         case "missing":
             return "is missing", _how_to_set(path, tree)
-        case _ if error["loc"][-1:] == (_KEY,) or error["type"] == "invalid_key":
-            return "has a name that is not text", "put the name in quotes"
         case _:
             return _wrong_kind(path, error)
 
 
 def _wrong_kind(path: Steps, error: ErrorDetails) -> tuple[str, str]:
     found = find(path)
-    if found is None:
-        return "can't be read", "see docs/reference/settings.md"
+    assert found is not None, "pydantic checks the kind of known fields only"
     info = found.info
     if found.member:
         expected = "a section" if section_of(info.annotation) else "text"
@@ -75,12 +72,10 @@ def _shown(value: Any, expected: str) -> str:
 
 def _unknown(path: Steps) -> tuple[str, str]:
     *before, last = path
-    found = find(tuple(before)) if before else None
-    model = section_of(found.info.annotation) if found else None
-    if not before:
-        members = [s.path.partition(".")[0] for s in catalogue()]
-    else:
-        members = list(model.model_fields) if model else []
+    found = find(tuple(before))
+    model = section_of(found.info.annotation) if found else Config
+    assert model is not None, "only a section has names to forbid"
+    members = list(model.model_fields)
     problem = "is not a setting"
     close = difflib.get_close_matches(str(last), members, n=1, cutoff=0.6)
     if close:
@@ -88,7 +83,7 @@ def _unknown(path: Steps) -> tuple[str, str]:
     elsewhere = [s.path for s in catalogue() if s.path.rpartition(".")[2] == str(last)]
     if len(elsewhere) == 1:
         return problem, f"did you mean `{elsewhere[0]}`?"
-    return problem, f"remove it, or use one of {', '.join(dict.fromkeys(members))}"
+    return problem, f"remove it, or use one of {', '.join(members)}"
 
 
 def _how_to_set(path: Steps, tree: Mapping[Any, Any]) -> str:
