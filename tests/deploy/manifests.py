@@ -18,7 +18,7 @@ PRODUCTION = "-f", CHART / "ci/production-values.yaml"
 SIDECAR = "-f", CHART / "ci/sidecar-app-values.yaml"
 
 SECRETS = {
-    "store__url": "redis://:hidden@redis.example.com:6379/0",
+    "store__url": "redis://:hidden@127.0.0.1:1/0",
     "cache__secret": "0123456789abcdef0123456789abcdef",
     "upstreams__openai__api_key": "sk-hidden-openai",
     "upstreams__my-vllm__api_key": "sk-hidden-vllm",
@@ -69,33 +69,40 @@ def pods(manifests: list[Manifest]) -> Iterator[Manifest]:
 def settings_of(
     manifests: list[Manifest], folder: Path, *, image: dict[str, str] | None = None
 ) -> Config:
-    """What the gateway makes of a rendered pod: its file, its variables, its mounted secrets.
+    """What the gateway makes of a rendered pod, or of the ConfigMap where there is no pod.
 
     `image` holds the variables that the image sets; those of the pod win.
     """
+    return load(*mounted(manifests, folder, image=image))
+
+
+def mounted(
+    manifests: list[Manifest], folder: Path, *, image: dict[str, str] | None = None
+) -> tuple[Path, dict[str, str]]:
+    """The config file and the environment of a rendered pod, with its files put into `folder`."""
     (config_map,) = (m for m in manifests if m["kind"] == "ConfigMap")
     (file_name, text), *more = config_map["data"].items()
     assert not more
     file = folder / file_name
     file.write_text(text, encoding="utf-8")
+    environ = dict(image or {})
     deployment = workload(manifests)
     if deployment is None:
-        return load(file, {})
+        return file, environ
     pod = pod_of(deployment)
     container = gateway_container(pod)
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
-    assert mounted["/etc/warmgate/config"]["configMap"]["name"] == config_map["metadata"]["name"]
+    places = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert places["/etc/warmgate/config"]["configMap"]["name"] == config_map["metadata"]["name"]
     assert container["args"] == ["serve", "--config", f"/etc/warmgate/config/{file_name}"]
-    environ = dict(image or {})
     for variable in container["env"]:
         value = variable.get("value", "from the pod")
         if variable["name"].startswith("GATEWAY_") and variable["name"].endswith("_FILE"):
             mount, _, name = value.rpartition("/")
-            sources = mounted[mount]["projected"]["sources"]
+            sources = places[mount]["projected"]["sources"]
             assert name in {item["path"] for s in sources for item in s["secret"]["items"]}
             secret = folder / name
             secret.write_text(SECRETS[name] + "\n", encoding="utf-8")
             value = str(secret)
         environ[variable["name"]] = value
-    return load(file, environ)
+    return file, environ

@@ -21,6 +21,7 @@ from packaging.markers import Marker
 from packaging.utils import parse_wheel_filename
 
 from gateway.config import Config, load
+from gateway.store.open import default_url
 from tests.deploy.helm import CHART
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def test_writes_only_where_its_user_may() -> None:
     assert (
         "install --directory --owner 65532 --group 65532 --mode 0700 /var/lib/warmgate" in prepared
     )
+    assert default_url(found).startswith("sqlite:////var/lib/warmgate/")
     assert found["PYTHONDONTWRITEBYTECODE"] == "1"
 
 

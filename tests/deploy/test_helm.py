@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ from tests.deploy.manifests import (
     Manifest,
     all_containers,
     gateway_container,
+    mounted,
     pod_of,
     pods,
     settings_of,
@@ -22,6 +25,7 @@ from tests.deploy.manifests import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+ROOT = CHART.parents[1]
 KUBES = ["1.30.0", "1.33.0", "1.37.0"]
 LABELS = ("name", "instance", "component", "version", "part-of", "managed-by")
 
@@ -142,6 +146,22 @@ def test_has_settings_that_the_gateway_accepts(helm: Helm, values: Path, tmp_pat
         assert (settings.server.host, settings.server.port) == ("0.0.0.0", ports["api"])
     else:
         assert (settings.server.host, settings.server.port) == ("127.0.0.1", 4180)
+
+
+def test_passes_gateway_check(helm: Helm, values: Path, tmp_path: Path) -> None:
+    file, environ = mounted(helm.manifests("-f", values), tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "check", "--config", file],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "drain_timeout_s" in done.stdout
+    assert "hidden" not in done.stdout
 
 
 def test_ends_within_its_grace_period(helm: Helm, values: Path, tmp_path: Path) -> None:

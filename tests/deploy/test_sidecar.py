@@ -9,6 +9,7 @@ import pytest
 from gateway.config import load
 from tests.deploy.helm import CHART, HERE, Helm
 from tests.deploy.manifests import (
+    SECRETS,
     SIDECAR,
     Manifest,
     annotations_of,
@@ -89,7 +90,7 @@ def test_an_apps_chart_takes_it_in_with_four_lines(
     manifests = helm.manifests(chart=app_chart)
     assert sorted(m["kind"] for m in manifests) == ["ConfigMap", "Deployment"]
     settings = settings_of(manifests, tmp_path)
-    assert settings.store.url == "redis://:hidden@redis.example.com:6379/0"
+    assert settings.store.url == SECRETS["store__url"]
     pod = the_pod(manifests)
     assert pod["initContainers"][0]["restartPolicy"] == "Always"
     assert pod["initContainers"][0]["image"] == "registry.example.com/warmgate:0.1.0"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from gateway.config import Config
+from gateway.telemetry.setup import Telemetry
 from tests.deploy.chart_schema import SCHEMA_FILE, rendered
 from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import (
@@ -128,6 +130,16 @@ def test_numbers_stay_whole_and_a_bare_off_stays_off(helm: Helm, tmp_path: Path)
     settings = settings_of(helm.manifests(*REDIS), tmp_path)
     assert settings.store.memory_bytes == 128 * 1024 * 1024
     assert settings.routes[0].cache.when == "off"
+
+
+def test_the_autoscaler_names_a_metric_that_is_exported() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    telemetry = Telemetry.start(Config().telemetry, {}, "0")
+    try:
+        exported = telemetry.metrics.render().decode()
+    finally:
+        telemetry.close(5)
+    assert f"\n# TYPE {values['autoscaling']['inflightMetric']} gauge\n" in exported
 
 
 def test_an_older_kubernetes_is_refused(helm: Helm) -> None:
