@@ -2,7 +2,8 @@
 
 Rule 1: parsing loses nothing that could matter: numbers keep their spelling, members their order.
 Rule 2: what JSON itself leaves undefined (a member named twice, lone surrogates, NaN, integers
-beyond 64 bits, bytes that are no UTF-8) has no canonical form: `Uncacheable`.
+beyond 64 bits, bytes that are no UTF-8) has no canonical form: `Uncacheable`. Nor has a nest
+deeper than MAX_DEPTH: so every parsed value can be folded, looked into and encoded.
 Rule 3: folding is a choice of the caller, place by place: `fold` for the envelope (parameters,
 message and part objects), nothing for JSON that is rendered into the prompt.
 """
@@ -10,6 +11,7 @@ message and part objects), nothing for JSON that is rendered into the prompt.
 from __future__ import annotations
 
 import json
+import re
 from typing import TypeAlias, Union
 
 import orjson
@@ -43,6 +45,11 @@ class Number:
 _INT_MIN = -(1 << 63)
 _INT_MAX = (1 << 64) - 1
 _MAX_INT_DIGITS = 20
+
+MAX_DEPTH = 128
+"""Arrays and objects within each other: far above any schema, far below anybody's stack."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def _integer(raw: str) -> Number:
@@ -81,7 +88,25 @@ def parse(text: bytes) -> Json:
         raise Uncacheable("nested too deeply") from error
     except json.JSONDecodeError as error:
         raise Uncacheable(f"not JSON: {error.msg} at character {error.pos}") from error
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    if _SURROGATE.search(text):
+        encode(value)  # only what is paired comes out again
     return value
+
+
+def _check_depth(value: Json) -> None:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return
+    raise Uncacheable("nested too deeply")
 
 
 def encode(value: Json) -> bytes:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Deltas of these members are pieces of one text; reasoning comes before the answer.
 _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
+_CHUNK_ONLY = frozenset({"object", "obfuscation"})
 
 
 class Unmergeable(Exception):
@@ -34,13 +35,16 @@ def merge(chunks: list[Object], rules: ApiRules) -> Object:
     for chunk in chunks:
         for name, value in chunk.items():
             if name == "choices":
-                for piece in value if isinstance(value, list) else ():
-                    _merge_choice(choices, piece)
-            elif name not in {"object", "obfuscation"}:
-                _settle(top, name, value, "$")
+                _merge_choices(choices, value)
+            elif name not in _CHUNK_ONLY:
+                _merge_top(top, name, value)
     document: Object = {}
     for name in ("id", "object", "created", "model"):
         document[name] = "chat.completion" if name == "object" else top.pop(name, None)
+    if not (lenient.text(document["id"]) and lenient.text(document["model"])):
+        raise Unmergeable("the stream doesn't say its id or model")
+    if lenient.index(document["created"]) is None:
+        raise Unmergeable("the stream doesn't say when it was made")
     document["choices"] = [_document_choice(choices[i], rules) for i in sorted(choices)]
     spent = top.pop("usage", None)
     if spent is not None:
@@ -49,12 +53,31 @@ def merge(chunks: list[Object], rules: ApiRules) -> Object:
     return document
 
 
+def _merge_top(top: Object, name: str, value: Json) -> None:
+    if name == "usage" and value is not None:
+        # Servers that state it in every chunk count up; the last one is the total.
+        top[name] = value
+    elif name == "created" and top.get(name) is not None:
+        pass  # stamped anew in every chunk by some servers, and replaced in replay anyway
+    else:
+        _settle(top, name, value, "$")
+
+
 def _settle(owner: Object, name: str, value: Json, where: str) -> None:
     """A member that is stated again must be stated alike; null states nothing."""
     if owner.get(name) is None:
         owner[name] = value
     elif value is not None and value != owner[name]:
         raise Unmergeable(f"{where}.{name} changes within the stream")
+
+
+def _merge_choices(choices: dict[int, Object], pieces: Json) -> None:
+    if pieces is None:
+        return
+    if not isinstance(pieces, list):
+        raise Unmergeable("choices is no list")
+    for piece in pieces:
+        _merge_choice(choices, piece)
 
 
 def _merge_choice(choices: dict[int, Object], piece: Json) -> None:
@@ -79,7 +102,7 @@ def _merge_delta(message: Object, delta: Object) -> None:
         elif name == "tool_calls" and isinstance(value, list):
             _merge_calls(message, value)
         elif name == "function_call" and isinstance(value, dict):
-            _merge_function(message.setdefault("function_call", {}), value)
+            _merge_function(_object(message, "function_call"), value)
         elif name == "role" or value is None:
             _settle(message, name, value, "$.choices[].delta")
         else:
@@ -87,9 +110,8 @@ def _merge_delta(message: Object, delta: Object) -> None:
 
 
 def _merge_calls(message: Object, pieces: list[Json]) -> None:
-    calls = message.setdefault("tool_calls", [])
-    if not isinstance(calls, list):
-        raise Unmergeable("tool_calls is no list")
+    # A delta may have said null before (`_settle` noted it), nothing else.
+    calls = message["tool_calls"] = lenient.items(message.get("tool_calls"))
     for piece in pieces:
         index = lenient.index(piece.get("index")) if isinstance(piece, dict) else None
         if not isinstance(piece, dict) or index is None:
@@ -102,14 +124,22 @@ def _merge_calls(message: Object, pieces: list[Json]) -> None:
         assert isinstance(call, dict)
         for name, value in piece.items():
             if name == "function" and isinstance(value, dict):
-                _merge_function(call.setdefault("function", {}), value)
+                _merge_function(_object(call, "function"), value)
             elif name != "index":
                 _settle(call, name, value, "$.choices[].delta.tool_calls[]")
 
 
-def _merge_function(function: Json, piece: Object) -> None:
-    if not isinstance(function, dict):
-        raise Unmergeable("a function is no object")
+def _object(owner: Object, name: str) -> Object:
+    """The member, begun if it was missing or null."""
+    if owner.get(name) is None:
+        owner[name] = {}
+    value = owner[name]
+    if not isinstance(value, dict):
+        raise Unmergeable(f"{name} is no object")
+    return value
+
+
+def _merge_function(function: Object, piece: Object) -> None:
     for name, value in piece.items():
         if name == "arguments" and isinstance(value, str):
             function["arguments"] = lenient.text(function.get("arguments")) + value
@@ -138,10 +168,12 @@ def _merge_logprobs(choice: Object, piece: Json) -> None:
 def _document_choice(choice: Object, rules: ApiRules) -> Object:
     message = choice["message"]
     assert isinstance(message, dict)
-    if message.get("tool_calls") is not None and not message.get("content"):
-        message["content"] = None
+    _check_calls(message)
+    # A stream opens with `content: ""` whatever follows; documents say null beside these.
+    alone = not any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
     out: Object = {"role": message.pop("role", None) or "assistant"}
-    out["content"] = message.pop("content", None)
+    content = message.pop("content", None)
+    out["content"] = content if content or alone else None
     out.update({name: value for name, value in message.items() if value is not None})
     for name, value in rules.message_defaults.items():
         out.setdefault(name, list(value) if isinstance(value, list) else value)
@@ -153,13 +185,33 @@ def _document_choice(choice: Object, rules: ApiRules) -> Object:
     }
 
 
+def _check_calls(message: Object) -> None:
+    """A call that its pieces left without a name or arguments has no form in a document."""
+    for call in lenient.objects(message.get("tool_calls")):
+        if not (lenient.text(call.get("id")) and lenient.text(call.get("type"))):
+            raise Unmergeable("a tool call has no id or type")
+        if call["type"] == "function":
+            _check_function(call.get("function"))
+    if message.get("function_call") is not None:
+        _check_function(message["function_call"])
+
+
+def _check_function(function: Json) -> None:
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        raise Unmergeable("a function call has no arguments")
+    if not lenient.text(function.get("name")):
+        raise Unmergeable("a function call has no name")
+
+
 # About as much text as a provider sends in one chunk.
 _WORDS = re.compile(r"(?:\S*\s+){1,4}|\S+")
 _TOP = frozenset({"id", "object", "created", "model", "choices", "usage"})
 
 
 def split(document: Object, *, include_usage: bool) -> Iterator[Object]:
-    """The document as the chunks of a stream, `[DONE]` not included."""
+    """The document as the chunks of a stream, `[DONE]` not included. Raises `Unmergeable` where
+    a part of it has no documented form in a stream.
+    """
     top = {
         "id": document.get("id"),
         "object": "chat.completion.chunk",
@@ -191,7 +243,8 @@ def _split_choice(choice: Object) -> Iterator[Object]:
             "finish_reason": finish,
         }
 
-    opening: Object = {"role": message.get("role"), "content": None if calls else ""}
+    said = isinstance(message.get("content"), str)
+    opening: Object = {"role": message.get("role"), "content": "" if said else None}
     if "refusal" in message:
         opening["refusal"] = None
     yield piece(opening)
@@ -220,15 +273,12 @@ def _split_choice(choice: Object) -> Iterator[Object]:
 
 def _split_call(index: int, call: Json) -> Iterator[Object]:
     number = canonical.Number(str(index))
-    if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
-        yield {"index": number, **(call if isinstance(call, dict) else {})}
-        return
-    function = call["function"]
-    assert isinstance(function, dict)
+    function = lenient.members(lenient.members(call).get("function"))
     arguments = function.get("arguments")
+    if not isinstance(call, dict) or call.get("type") != "function":
+        raise Unmergeable("only calls of functions are documented to come in pieces")
     if not isinstance(arguments, str):
-        yield {"index": number, **call}
-        return
+        raise Unmergeable("a function call has no arguments")
     yield {"index": number, **call, "function": {**function, "arguments": ""}}
     for words in _WORDS.findall(arguments):
         yield {"index": number, "function": {"arguments": words}}
@@ -241,6 +291,10 @@ def splits_cleanly(document: Object, rules: ApiRules) -> bool:
     except Unmergeable:
         return False
     return _bare(merged, rules) == _bare(document, rules)
+
+
+# vLLM's documents hold `tool_calls: []` in every message, and no stream says so.
+_SAYS_NOTHING: Object = {"content": "", "tool_calls": []}
 
 
 def _bare(document: Object, rules: ApiRules) -> Json:
@@ -258,7 +312,8 @@ def _bare(document: Object, rules: ApiRules) -> Json:
         if isinstance(message, dict):
             for name, value in rules.message_defaults.items():
                 if message.get(name) == value:
+                    message.pop(name, None)
+            for name, nothing in _SAYS_NOTHING.items():
+                if message.get(name) == nothing:
                     del message[name]
-            if message.get("content") == "":
-                del message["content"]
     return out
