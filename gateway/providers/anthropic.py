@@ -35,13 +35,20 @@ MESSAGES = ApiRules(
         "metadata": {"user_id": Rule("end-user id for abuse detection; never shown", _PARAMS)}
     },
     # No defaults: the reference documents none that hold for every model.
-    scalars=MESSAGES_SCALARS,
+    scalars={
+        **MESSAGES_SCALARS,
+        "tool_choice": Rule("a typed object, read by name: type, name, ...", _PARAMS),
+    },
     markers={"cache_control": Rule("marks a prompt-cache boundary; not in the hash", _CACHING)},
     fold_tools=Rule("tools are typed objects, rendered by the provider in its own order", _PARAMS),
     string_is_text_part=Rule(
-        "a string is shorthand for one content block of type text", f"{_PARAMS}: messages, system"
+        "a string is shorthand for one content block of type text; `system` needs the list form"
+        " only to carry a marker",
+        f"{_PARAMS}: messages; {_CACHING}: system",
     ),
     rename_tool_ids=Rule("opaque handles that only join a tool_use to its tool_result", _PARAMS),
+    # "On Claude Opus 4.8, requests without a thinking field run without thinking; on Claude Opus 5,
+    # the same requests run with adaptive thinking" (migration guide of Opus 5). Later ones all do.
     plain_models=("claude-3", "claude-opus-4", "claude-sonnet-4", "claude-haiku-4"),
 )
 

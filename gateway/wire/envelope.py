@@ -19,6 +19,7 @@ from gateway.wire.base import NotUnderstood
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gateway.core.mint import Mint
     from gateway.providers.base import ApiRules
 
 Object: TypeAlias = dict[str, Json]
@@ -146,6 +147,20 @@ def rename_ids(ids: list[str], render: Callable[[Mapping[str, Json]], bytes]) ->
         if _ID.fullmatch(each) is None or each.encode() in canonical_bytes:
             return render({})
     return canonical_bytes
+
+
+def replace_ids(calls: list[Object], history_ids: frozenset[str], mint: Mint) -> None:
+    """Give each call of an answer a new `id`, in the same format, where the one it has already
+    occurs in the request's own history; all others keep theirs. Changes the calls in place.
+    """
+    given = {each for call in calls if isinstance(each := call.get("id"), str)}
+    taken = history_ids | given
+    for clash in sorted(given & history_ids):
+        fresh = mint.unlike(clash, taken)
+        taken |= {fresh}
+        for call in calls:
+            if call.get("id") == clash:
+                call["id"] = fresh
 
 
 def render(value: Json) -> bytes:

@@ -1,0 +1,288 @@
+"""Anthropic Messages: what a request asks, and our own errors in its shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.core import canonical
+from gateway.core.model import Ask, Form, Question, Reason
+from gateway.wire import anthropic_messages_answer, envelope, lenient
+from gateway.wire.base import NotUnderstood
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.canonical import Json
+    from gateway.core.mint import Mint
+    from gateway.core.model import Answer, Entry
+    from gateway.providers.base import ApiRules
+    from gateway.wire.envelope import Object
+
+# Tools that the client runs itself; each but `custom` has a dated version: `bash_20250124`. Any
+# other type runs at the provider, or shows a screen, and what it finds changes from day to day.
+_CLIENT_TOOLS = ("bash_", "text_editor_", "memory_")
+_ERRORS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+class AnthropicMessages:
+    """`POST /v1/messages`."""
+
+    name = "anthropic_messages"
+    route = "/v1/messages"
+    operation = "chat"
+
+    def understand(self, body: bytes, rules: ApiRules) -> Question:
+        """See `WireApi.understand`."""
+        try:
+            return _understood(envelope.parse_object(body), rules)
+        except RecursionError as error:
+            raise NotUnderstood(Reason.UNCACHEABLE_JSON, "$", "nested too deeply") from error
+
+    def with_stream_usage(self, body: bytes, ask: Ask, rules: ApiRules) -> bytes | None:  # noqa: ARG002 - the protocol's
+        """See `WireApi.with_stream_usage`: here every stream states its usage."""
+        return None
+
+    def is_unasked_usage(self, event: bytes) -> bool:  # noqa: ARG002 - the protocol's
+        """See `WireApi.is_unasked_usage`."""
+        return False
+
+    def read_body(self, document: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - the protocol's
+        """See `WireApi.read_body`."""
+        return anthropic_messages_answer.read_body(document)
+
+    def read_stream(self, events: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - the protocol's
+        """See `WireApi.read_stream`."""
+        return anthropic_messages_answer.read_stream(events)
+
+    def can_serve(self, entry: Entry, ask: Ask) -> bool:
+        """See `WireApi.can_serve`."""
+        return ask.form in entry.forms
+
+    def serve(self, entry: Entry, ask: Ask, mint: Mint, rules: ApiRules) -> bytes:  # noqa: ARG002 - the protocol's
+        """See `WireApi.serve`."""
+        return anthropic_messages_answer.serve(entry, ask, mint)
+
+    def error(self, status: int, message: str, code: str, param: str | None) -> bytes:
+        """See `WireApi.error`: `{"type": "error", "error": {"type", "message", "code", "param"}}`.
+
+        The last two are ours: the API has no such members, and its SDKs keep what they don't know.
+        """
+        kind = _ERRORS.get(status, "invalid_request_error" if status < 500 else "api_error")
+        error = {"type": kind, "message": message, "code": code, "param": param}
+        return orjson.dumps({"type": "error", "error": error, "request_id": None})
+
+
+def _understood(request: Object, rules: ApiRules) -> Question:
+    model = envelope.text(request, "model", "$")
+    messages = envelope.objects(request, "messages", "$")
+    system = _blocks(request, "system", "$") if request.get("system") is not None else []
+    tools = envelope.objects(request, "tools", "$") if request.get("tools") is not None else []
+    ids = _tool_ids(messages)
+
+    def render(renamed: Mapping[str, Json]) -> bytes:
+        return envelope.render(
+            envelope.fold_top(
+                request,
+                rules,
+                {
+                    "messages": lambda _: [_message(m, rules, renamed) for m in messages],
+                    "system": lambda text: _content(text, system, rules, renamed),
+                    "tools": lambda value: _tools(tools, rules) if tools else value,
+                },
+            )
+        )
+
+    return Question(
+        ask=Ask(
+            form=Form.STREAM if envelope.flag(request, "stream") else Form.BODY,
+            model=model,
+            history_ids=frozenset(ids),
+            max_output_tokens=envelope.whole(request.get("max_tokens")),
+            deterministic=envelope.number(request.get("temperature")) == 0.0,
+        ),
+        canonical=envelope.rename_ids(ids, render)
+        if ids and _may_rename(model, request, messages, rules)
+        else render({}),
+        pass_reason=_pass_reason(request, model, messages, tools),
+    )
+
+
+def _blocks(owner: Object, name: str, where: str) -> list[Object]:
+    """The blocks of a member that is a string (then there are none) or a list of blocks."""
+    return [] if isinstance(owner.get(name), str) else envelope.objects(owner, name, where)
+
+
+# --- what makes the answer depend on more than the request -----------------------------------
+
+
+def _pass_reason(
+    request: Object, model: str, messages: list[Object], tools: list[Object]
+) -> Reason | None:
+    if request.get("thread") is not None:
+        return Reason.PROVIDER_STORED  # the history is kept there (beta)
+    if envelope.is_search_model(model):
+        return Reason.SEARCH_MODEL
+    blocks = [b for message in messages for b in lenient.objects(message.get("content"))]
+    # A tool may also be defined in the middle of a conversation (beta `inline-tools`).
+    inline = [
+        definition
+        for block in blocks
+        if block.get("type") == "tool_addition"
+        and isinstance(definition := lenient.members(block.get("tool")).get("definition"), dict)
+    ]
+    # OpenRouter's plugins (web search among them) run at the provider as well.
+    if request.get("mcp_servers") or request.get("plugins"):
+        return Reason.HOSTED_TOOL
+    if not all(map(_is_client_tool, [*tools, *inline])):
+        return Reason.HOSTED_TOOL
+    if request.get("container") is not None:
+        return Reason.CONTAINER
+    if any(block.get("type") == "container_upload" for block in blocks):
+        return Reason.CONTAINER
+    return None
+
+
+def _is_client_tool(tool: Object) -> bool:
+    kind = tool.get("type")
+    if kind is None or kind == "custom":
+        return True
+    return isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS)
+
+
+# --- tool-call ids ---------------------------------------------------------------------------
+
+
+def _tool_ids(messages: list[Object]) -> list[str]:
+    """Every tool-call id of the history in order of appearance. Raises `NotUnderstood`."""
+    ids: list[str] = []
+    for index, message in enumerate(messages):
+        where = f"$.messages[{index}]"
+        envelope.text(message, "role", where)
+        for block in _blocks(message, "content", where):
+            kind = lenient.text(block.get("type"))
+            if kind.endswith("tool_use"):
+                ids.append(envelope.text(block, "id", f"{where}.content[]"))
+            elif kind.endswith("tool_result"):
+                ids.append(envelope.text(block, "tool_use_id", f"{where}.content[]"))
+    return ids
+
+
+def _may_rename(model: str, request: Object, messages: list[Object], rules: ApiRules) -> bool:
+    """Is it certain that neither thinking nor anything in the history is bound to the ids?"""
+    if rules.rename_tool_ids is None:
+        return False
+    thinking = request.get("thinking")
+    if thinking is None:
+        if not envelope.is_plain_model(model, rules):
+            return False
+    elif lenient.members(thinking).get("type") != "disabled":
+        return False
+    return not any(
+        _is_bound(block)
+        for message in messages
+        for block in lenient.objects(message.get("content"))
+    )
+
+
+def _is_bound(block: Object) -> bool:
+    """Is this thinking, signed, encrypted, or of a server's tool, here or in what it holds?"""
+    kind = lenient.text(block.get("type"))
+    if kind in {"thinking", "redacted_thinking"} or kind.endswith(("_tool_use", "_tool_result")):
+        return True
+    if any(name.startswith(("signature", "encrypted")) for name in block):
+        return True
+    inner = block.get("content")
+    held = lenient.objects(inner) if isinstance(inner, list) else [lenient.members(inner)]
+    return any(_is_bound(each) for each in held if each)
+
+
+# --- canonical form --------------------------------------------------------------------------
+
+# Blocks that the reference lets carry a marker. On others (thinking, what is inside a tool result)
+# the API refuses it, and a request that would be refused must not meet an answer.
+_MARKED = frozenset(
+    {
+        *("text", "image", "document", "search_result", "tool_use", "tool_result"),
+        *("server_tool_use", "mcp_tool_use", "mcp_tool_result", "advisor_tool_result"),
+        *("web_search_tool_result", "web_fetch_tool_result", "tool_search_tool_result"),
+        *("code_execution_tool_result", "bash_code_execution_tool_result"),
+        *("text_editor_code_execution_tool_result", "container_upload", "compaction"),
+        *("tool_addition", "tool_removal"),
+    }
+)
+# An image's or a document's source with these members only is typed, read by name.
+_SOURCE = frozenset({"type", "media_type", "data", "url", "file_id"})
+
+
+def _message(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    out = envelope.sorted_members(message, {})
+    out["content"] = _content(
+        message["content"], lenient.objects(message["content"]), rules, renamed
+    )
+    return out
+
+
+def _content(
+    text: Json, blocks: list[Object], rules: ApiRules, renamed: Mapping[str, Json]
+) -> Json:
+    """A string, or blocks; one text block that says no more than its text is a string too."""
+    if not isinstance(text, list):
+        return text
+    folded = [_block(block, rules, renamed) for block in blocks]
+    if rules.string_is_text_part is not None and len(folded) == 1:
+        only = folded[0]
+        if only.keys() == {"type", "text"} and only["type"] == "text":
+            # A block whose text is no string is the upstream's to refuse; keep it distinct.
+            return only["text"] if isinstance(only["text"], str) else [only]
+    return list(folded)
+
+
+def _block(block: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Object:
+    kind = lenient.text(block.get("type"))
+    out = envelope.sorted_members(block, rules.markers if kind in _MARKED else {})
+    # A tool's `input` is rendered into the prompt: it stays as it is spelled.
+    _fold_source(kind, out)
+    held = block.get("content")
+    if kind == "tool_result" and isinstance(held, list):
+        out["content"] = [_inner(each) for each in held]
+    joined = "id" if kind == "tool_use" else "tool_use_id" if kind == "tool_result" else ""
+    if joined and isinstance(each := block.get(joined), str) and each in renamed:
+        out[joined] = renamed[each]
+    return out
+
+
+def _inner(block: Json) -> Json:
+    """A block inside a tool result: typed like any other, but no marker is allowed there."""
+    if not isinstance(block, dict):
+        return block
+    out = envelope.sorted_members(block, {})
+    _fold_source(lenient.text(block.get("type")), out)
+    return out
+
+
+def _fold_source(kind: str, block: Object) -> None:
+    source = block.get("source")
+    if kind in {"image", "document"} and isinstance(source, dict) and source.keys() <= _SOURCE:
+        block["source"] = canonical.fold(source)
+
+
+def _tools(tools: list[Object], rules: ApiRules) -> Json:
+    """Tools without markers, their members in order; schemas and examples stay as spelled."""
+    if rules.fold_tools is not None:
+        return [envelope.sorted_members(tool, rules.markers) for tool in tools]
+    return [
+        {name: value for name, value in tool.items() if name not in rules.markers} for tool in tools
+    ]
