@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import orjson
 
 from gateway.core import canonical, sse
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import envelope, openai_chat_answer
+from gateway.wire import envelope, lenient, openai_chat_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 # Tools that the client runs itself. Any other type runs at the provider, and what it finds there
 # changes from day to day.
 _CLIENT_TOOLS = frozenset({"function", "custom"})
+# Switches that let the provider look things up by itself: OpenAI, OpenRouter (plugins, web search
+# among them), xAI, Qwen.
+_SEARCHES = (
+    "web_search_options",
+    "web_search",
+    "plugins",
+    "search_parameters",
+    "search_options",
+    "enable_search",
+    "enable_web_search",
+)
+_OFF: tuple[Json, ...] = (None, False, [])
 _STREAM_USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -31,12 +44,16 @@ class OpenAIChat:
     name = "openai_chat"
     route = "/v1/chat/completions"
     operation = "chat"
+    request_id_header = "x-request-id"
 
     def understand(self, body: bytes, rules: ApiRules) -> Question:
         """See `WireApi.understand`."""
         request = envelope.parse_object(body)
         model = envelope.text(request, "model", "$")
         messages = envelope.objects(request, "messages", "$")
+        # Checked here, so that a tool in an odd shape is never taken for one that the client runs.
+        has_tools = request.get("tools") is not None
+        tools = envelope.objects(request, "tools", "$") if has_tools else []
         options = request.get("stream_options")
         form = Form.STREAM if envelope.flag(request, "stream") else Form.BODY
         ids = _tool_ids(messages)
@@ -53,8 +70,10 @@ class OpenAIChat:
                 )
             )
 
-        may_rename = rules.rename_tool_ids is not None and not _may_think(
-            model, request, messages, rules
+        may_rename = (
+            bool(ids)
+            and rules.rename_tool_ids is not None
+            and not _may_think(model, request, messages, rules)
         )
         return Question(
             ask=Ask(
@@ -63,14 +82,12 @@ class OpenAIChat:
                 include_usage=isinstance(options, dict) and options.get("include_usage") is True,
                 may_add_usage="stream_options" not in request and rules.stream_usage is not None,
                 history_ids=frozenset(ids),
-                max_output_tokens=envelope.whole(
-                    request.get("max_completion_tokens", request.get("max_tokens"))
-                ),
+                max_output_tokens=_max_output_tokens(request),
                 deterministic=envelope.number(request.get("temperature")) == 0.0
                 or request.get("seed") is not None,
             ),
             canonical=envelope.rename_ids(ids, render) if may_rename else render({}),
-            pass_reason=_pass_reason(request, model),
+            pass_reason=_pass_reason(request, model, tools),
         )
 
     def with_stream_usage(self, body: bytes, ask: Ask, rules: ApiRules) -> bytes | None:
@@ -111,24 +128,28 @@ class OpenAIChat:
     def error(self, status: int, message: str, code: str, param: str | None) -> bytes:
         """See `WireApi.error`: `{"error": {"message", "type", "param", "code"}}`."""
         kind = "invalid_request_error" if status < 500 else "server_error"
+        # A message may quote a header or a path, which may hold what is no text.
+        said = message.encode("utf-8", "replace").decode()
         return orjson.dumps(
-            {"error": {"message": message, "type": kind, "param": param, "code": code}}
+            {"error": {"message": said, "type": kind, "param": param, "code": code}}
         )
 
 
-def _pass_reason(request: Object, model: str) -> Reason | None:
-    if request.get("store") is True:
+def _pass_reason(request: Object, model: str, tools: list[Object]) -> Reason | None:
+    if request.get("store") not in _OFF:
         return Reason.PROVIDER_STORED
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
-    # OpenRouter's plugins (web search among them) run at the provider as well.
-    if request.get("web_search_options") is not None or request.get("plugins"):
+    if any(request.get(name) not in _OFF for name in _SEARCHES):
         return Reason.HOSTED_TOOL
-    tools = request.get("tools")
-    for tool in tools if isinstance(tools, list) else ():
-        if isinstance(tool, dict) and tool.get("type") not in _CLIENT_TOOLS:
-            return Reason.HOSTED_TOOL
+    if any(lenient.text(tool.get("type")) not in _CLIENT_TOOLS for tool in tools):
+        return Reason.HOSTED_TOOL
     return None
+
+
+def _max_output_tokens(request: Object) -> int | None:
+    limit = envelope.whole(request.get("max_completion_tokens"))
+    return envelope.whole(request.get("max_tokens")) if limit is None else limit
 
 
 def _tool_ids(messages: list[Object]) -> list[str]:
@@ -150,15 +171,29 @@ def _may_think(model: str, request: Object, messages: list[Object], rules: ApiRu
     effort = request.get("reasoning_effort")
     if effort is not None and effort != "none":
         return True
-    if request.get("reasoning") is not None or request.get("thinking") is not None:
+    if any(
+        _THOUGHT.search(name) and value not in _OFF
+        for name, value in request.items()
+        if name != "reasoning_effort"
+    ):
         return True
     if effort is None and not envelope.is_plain_model(model, rules):
         return True
-    return any(
-        name.startswith(("reasoning", "thinking", "signature", "encrypted"))
-        for message in messages
-        for name in message
-    )
+    return any(map(_holds_thought, messages))
+
+
+_THOUGHT = re.compile("reason|think|thought|signature|encrypted")
+
+
+def _holds_thought(value: Json) -> bool:
+    """Does any member name or type, however deep, speak of thinking, signed or encrypted?"""
+    if isinstance(value, dict):
+        return (
+            any(_THOUGHT.search(name) for name in value)
+            or _THOUGHT.search(lenient.text(value.get("type"))) is not None
+            or any(map(_holds_thought, value.values()))
+        )
+    return isinstance(value, list) and any(map(_holds_thought, value))
 
 
 # Parts whose nested object is typed, read by name: its member order can't be seen.
@@ -171,7 +206,9 @@ def _message(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> J
     if isinstance(content, list):
         out["content"] = _parts(content, rules)
     if isinstance(message.get("tool_calls"), list):
-        out["tool_calls"] = [_call(call, renamed) for call in message["tool_calls"]]  # type: ignore[union-attr]
+        out["tool_calls"] = [
+            _call(c, rules, renamed) for c in lenient.objects(message["tool_calls"])
+        ]
     joined = message.get("tool_call_id")
     if isinstance(joined, str) and joined in renamed:
         out["tool_call_id"] = renamed[joined]
@@ -196,12 +233,13 @@ def _parts(content: list[Json], rules: ApiRules) -> Json:
     return parts
 
 
-def _call(call: Json, renamed: Mapping[str, Json]) -> Json:
-    assert isinstance(call, dict)  # `_tool_ids` refused anything else
-    out = envelope.sorted_members(call, {})
-    if isinstance(call.get("function"), dict):
+def _call(call: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    # Without `fold_tools` a chat template may render it whole, members in the order they came in.
+    out = dict(call) if rules.fold_tools is None else envelope.sorted_members(call, {})
+    function = call.get("function")
+    if isinstance(function, dict) and rules.fold_tools is not None:
         # `arguments` is a string that the client sends as it wants it read; it stays.
-        out["function"] = envelope.sorted_members(call["function"], {})  # type: ignore[arg-type]
+        out["function"] = envelope.sorted_members(function, {})
     each = call.get("id")
     if isinstance(each, str) and each in renamed:
         out["id"] = renamed[each]

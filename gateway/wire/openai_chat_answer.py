@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core import canonical, sse, usage
 from gateway.core.model import Answer, Finish, Form
-from gateway.wire import lenient
+from gateway.wire import envelope, lenient
 from gateway.wire.openai_chat_stream import Unmergeable, merge, split, splits_cleanly
 
 if TYPE_CHECKING:
@@ -113,17 +113,29 @@ def _choice_finish(choice: Object) -> Finish:
 
 
 def _chunks(events: bytes) -> tuple[list[Object], bool]:
+    """The chunks, and whether `[DONE]` was seen. What this API's streams never hold is refused,
+    because it would be lost when the stream is written anew.
+    """
     chunks: list[Object] = []
     done = False
     for event in sse.parse(events):
-        if event.data == _DONE:
+        if done:
+            raise Unmergeable("something follows [DONE]")
+        if event.data.strip() == _DONE:
             done = True
             continue
         chunk = canonical.parse(event.data.encode())
         if not isinstance(chunk, dict):
             raise Unmergeable("a chunk is no object")
+        if event.name == "error":
+            chunk = {"error": chunk}
+        elif event.name not in {"", "message"}:
+            raise Unmergeable(f"an event is named {event.name}")
         chunks.append(chunk)
     return chunks, done
+
+
+_NO_ANSWER = ("role", "reasoning", "thinking")
 
 
 def _skeleton(chunks: list[Object]) -> Object:
@@ -132,15 +144,19 @@ def _skeleton(chunks: list[Object]) -> Object:
     said: dict[str, Object] = {}
     top: Object = {}
     for chunk in chunks:
-        for name in ("id", "model", "usage"):
+        for name in ("id", "model"):
             top[name] = top.get(name) or chunk.get(name)
+        # Where every chunk states it, it counts up: the last one is the total.
+        top["usage"] = chunk.get("usage") or top.get("usage")
         for piece in lenient.objects(chunk.get("choices")):
             index = repr(piece.get("index"))
             reasons[index] = piece.get("finish_reason") or reasons.get(index)
             # Enough to tell empty from refused from an answer of some kind.
             delta = lenient.members(piece.get("delta"))
             kinds = {
-                k if k == "refusal" else "content" for k, v in delta.items() if v and k != "role"
+                k if k == "refusal" else "content"
+                for k, v in delta.items()
+                if v and not k.startswith(_NO_ANSWER)
             }
             said.setdefault(index, {}).update(dict.fromkeys(kinds, True))
     top["choices"] = [
@@ -188,8 +204,8 @@ def _fresh(document: Object, ask: Ask, mint: Mint) -> Object:
         for choice in lenient.objects(document.get("choices"))
         for call in lenient.objects(lenient.members(choice.get("message")).get("tool_calls"))
     ]
-    _replace_ids(calls, ask, mint)
-    return _restamped(document, mint.like(lenient.text(document.get("id"))), mint)
+    envelope.replace_ids(calls, ask.history_ids, mint)
+    return _restamped(document, _fresh_id([document], mint), mint)
 
 
 def _fresh_chunks(chunks: list[Object], ask: Ask, mint: Mint) -> list[Object]:
@@ -199,9 +215,15 @@ def _fresh_chunks(chunks: list[Object], ask: Ask, mint: Mint) -> list[Object]:
         for choice in lenient.objects(chunk.get("choices"))
         for call in lenient.objects(lenient.members(choice.get("delta")).get("tool_calls"))
     ]
-    _replace_ids(calls, ask, mint)
-    fresh = mint.like(next((i for c in chunks if (i := lenient.text(c.get("id")))), ""))
+    envelope.replace_ids(calls, ask.history_ids, mint)
+    fresh = _fresh_id(chunks, mint)
     return [_restamped(chunk, fresh, mint) for chunk in chunks]
+
+
+def _fresh_id(owners: list[Object], mint: Mint) -> str:
+    """One id for the whole answer: clients count an answer with a known id as one they had."""
+    original = next((given for o in owners if (given := lenient.text(o.get("id")))), "")
+    return mint.unlike(original, {original})
 
 
 def _restamped(owner: Object, fresh_id: str, mint: Mint) -> Object:
@@ -213,15 +235,3 @@ def _restamped(owner: Object, fresh_id: str, mint: Mint) -> Object:
     if isinstance(created, canonical.Number) and created.raw != "0":
         out["created"] = canonical.Number(str(mint.now_s))
     return out
-
-
-def _replace_ids(calls: list[Object], ask: Ask, mint: Mint) -> None:
-    """Give a call a new id where the old one already occurs in this request's own history."""
-    given = {lenient.text(call.get("id")) for call in calls} - {""}
-    taken = set(ask.history_ids) | given
-    for clash in sorted(given & ask.history_ids):
-        fresh = mint.unlike(clash, taken)
-        taken.add(fresh)
-        for call in calls:
-            if call.get("id") == clash:
-                call["id"] = fresh
