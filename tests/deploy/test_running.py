@@ -50,7 +50,6 @@ def status(port: int, path: str) -> int:
 def test_a_rendered_pod_gets_ready_and_ends_on_sigterm(
     helm: Helm, tmp_path: Path, name: str
 ) -> None:
-    pytest.importorskip("gateway.app")
     manifests = helm.manifests("-f", CHART / f"ci/{name}-values.yaml")
     file, environ = mounted(manifests, tmp_path)
     deployment = workload(manifests)
@@ -89,3 +88,5 @@ def test_a_rendered_pod_gets_ready_and_ends_on_sigterm(
             assert gateway.wait(STOP_S) == 0, (tmp_path / "log").read_text()
         finally:
             gateway.kill()
+    # The pod's root is read-only.
+    assert not (tmp_path / "no-home").exists()
