@@ -27,6 +27,8 @@ class Known:
     """The identity under each secret, the writing one first; empty for a pass."""
     ask: Ask | None
     pass_reason: Reason | None
+    who: bytes
+    """The credential at this endpoint, hashed: what acceptance is remembered by."""
 
 
 class Door:

@@ -52,11 +52,14 @@ def parse(values: Iterable[str]) -> Directives:
     )
 
 
+_LONGEST_S = 2.0**31
+
+
 def _seconds(argument: str | None) -> float | None:
-    # delta-seconds is digits only; a larger value than fits means "no limit that matters".
     if argument is None or not (argument.isascii() and argument.isdigit()):
-        return None
-    return float(argument[:12])
+        return None  # delta-seconds is digits only
+    # RFC 9111 section 1.2.2: what is too large to hold counts as 2^31.
+    return min(float(argument), _LONGEST_S)
 
 
 _NAME = "gateway"

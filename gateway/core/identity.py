@@ -15,7 +15,7 @@ from blake3 import blake3
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.core.model import Pairs
+    from gateway.core.model import Form, Pairs
     from gateway.providers.base import Provider
 
 KEY_VERSION = 1
@@ -25,9 +25,7 @@ KEY_VERSION = 1
 TRANSPORT = frozenset(
     (
         "accept",
-        "accept-charset",
         "accept-encoding",
-        "accept-language",
         "access-control-request-headers",
         "access-control-request-method",
         "age",
@@ -62,7 +60,10 @@ TRANSPORT = frozenset(
         "referer",
         "request-id",
         "te",
+        "elastic-apm-traceparent",
+        "sentry-trace",
         "traceparent",
+        "uber-trace-id",
         "tracestate",
         "baggage",
         "b3",
@@ -82,6 +83,11 @@ TRANSPORT = frozenset(
         "x-client-request-id",
         "x-cloud-trace-context",
         "x-correlation-id",
+        "x-datadog-origin",
+        "x-datadog-parent-id",
+        "x-datadog-sampling-priority",
+        "x-datadog-tags",
+        "x-datadog-trace-id",
         "x-envoy-attempt-count",
         "x-envoy-expected-rq-timeout-ms",
         "x-envoy-external-address",
@@ -114,6 +120,11 @@ CREDENTIALS = (
 _COOKIE = "cookie"
 
 
+def is_transport(name: str) -> bool:
+    """Does the (lower-case) header only carry or route the request?"""
+    return name in TRANSPORT or name.startswith(_TRANSPORT_PREFIXES)
+
+
 def digest(parts: Iterable[bytes]) -> bytes:
     """32 bytes that stand for this list of parts and for no other."""
     hasher = blake3()
@@ -128,9 +139,9 @@ def keyed_headers(headers: Pairs, provider: Provider) -> bytes:
     kept: dict[str, list[str]] = {}
     prefixes = provider.header_prefixes
     for name, value in headers:
-        if name in CREDENTIALS or name == _COOKIE or name.startswith(_TRANSPORT_PREFIXES):
+        if name in CREDENTIALS or name == _COOKIE:
             continue
-        if name in TRANSPORT if prefixes is None else not name.startswith(prefixes):
+        if is_transport(name) or (prefixes is not None and not name.startswith(prefixes)):
             continue
         if name in provider.header_sets:
             kept.setdefault(name, []).extend(v for v in map(str.strip, value.split(",")) if v)
@@ -189,3 +200,8 @@ def identity(  # noqa: PLR0917 - the list of parts, in order
             canonical,
         )
     )
+
+
+def form_key(key: bytes, form: Form) -> bytes:
+    """Where an entry lives that serves one form only, beside one that serves the other."""
+    return digest((b"form", key, form.encode()))

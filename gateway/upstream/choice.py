@@ -131,12 +131,13 @@ class Choice:
         for route in self._routes:
             if _matches(route.path, route.model, asked, model):
                 own = route.cache
-                store = own.store or cache.store
+                # What the route leaves unsaid comes from `cache`, member by member.
+                said = own.store.model_dump(exclude_unset=True) if own.store else {}
                 return CachePolicy(
                     when=own.when or cache.when,
                     ttl_s=own.ttl_s or cache.ttl_s,
-                    truncated=store.truncated,
-                    refused=store.refused,
+                    truncated=said.get("truncated", cache.store.truncated),
+                    refused=said.get("refused", cache.store.refused),
                 )
         return CachePolicy(cache.when, cache.ttl_s, cache.store.truncated, cache.store.refused)
 

@@ -31,6 +31,8 @@ class WireApi(Protocol):
     """The module's name: `openai_chat`, `anthropic_messages`."""
     route: str
     """The path that speaks it: `/v1/chat/completions`."""
+    request_id_header: str
+    """Where its SDKs read the request id of a response: `x-request-id`."""
     operation: str
     """`gen_ai.operation.name` of its calls: `chat`, ..."""
 

@@ -1,0 +1,188 @@
+"""The composition root: builds everything from the config, and owns the order of start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import secrets as random_source
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from gateway import __version__
+from gateway.acceptance import Acceptance
+from gateway.background import Background
+from gateway.cache import Clock, ResponseCache
+from gateway.door import Door
+from gateway.proxy import Proxy
+from gateway.recognition import Recognition
+from gateway.server.probes import Readiness, probe_app
+from gateway.store.open import default_url, describe, open_store
+from gateway.store.secret import scope_secrets
+from gateway.telemetry.logs import setup_logging
+from gateway.telemetry.setup import Telemetry
+from gateway.upstream.choice import Choice
+from gateway.upstream.client import UpstreamClient
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.config import Config
+    from gateway.store.base import Store
+    from gateway.store.secret import ScopeSecrets
+
+_log = structlog.get_logger("warmgate.app")
+
+_MAX_HEAD_BYTES = 64 * 1024
+_TELEMETRY_CLOSE_S = 5.0
+_BACKGROUND_CLOSE_S = 5.0
+_KEEPALIVE_S = 75.0
+
+
+@dataclass(slots=True)
+class RunningGateway:
+    """A gateway that serves. `api_url` and `probe_url` are where it listens."""
+
+    api_url: str
+    probe_url: str
+    readiness: Readiness
+    background: Background
+    _api: web.ServerRunner
+    _probes: web.AppRunner
+    _client: UpstreamClient
+    _store: Store
+    _secrets: ScopeSecrets
+    _telemetry: Telemetry
+
+    async def stop(self) -> None:
+        """Drain and close, in the reverse order of the start; each step has a bound."""
+        self.readiness.drain()
+        await self._api.cleanup()
+        await self.background.close(_BACKGROUND_CLOSE_S)
+        await self._client.close()
+        await self._secrets.close()
+        await self._store.close()
+        await self._probes.cleanup()
+        await asyncio.to_thread(self._telemetry.close, _TELEMETRY_CLOSE_S)
+
+
+async def start(config: Config, environ: Mapping[str, str] | None = None) -> RunningGateway:
+    """Build it and listen. Raises OSError when a port can't be had, ValueError for a bad store."""
+    environ = os.environ if environ is None else environ
+    clock = Clock(now=time.time, monotonic=time.monotonic)
+    telemetry = Telemetry.start(config.telemetry, environ, __version__)
+    store_url = config.store.url or default_url(environ)
+    store = open_store(config.store, clock.now, environ)
+    secrets = scope_secrets(
+        [secret.get_secret_value() for secret in config.cache.secret],
+        store_url,
+        config.store.key_prefix,
+    )
+    await store.start()
+    await secrets.start()
+    client = UpstreamClient()
+    await client.start()
+    background = Background()
+    choice = Choice(config)
+    proxy = Proxy(
+        config=config,
+        choice=choice,
+        client=client,
+        recognition=Recognition(
+            config,
+            choice,
+            secrets,
+            Door(config.cache.door_entries, config.generation().encode()),
+        ),
+        cache=ResponseCache(store, background, telemetry, clock),
+        acceptance=Acceptance(config.cache.auth_ttl_s, clock.monotonic),
+        telemetry=telemetry,
+        clock=clock,
+        random_bytes=random_source.token_bytes,
+    )
+    readiness = Readiness()
+    server = web.Server(
+        proxy.handle,
+        handler_cancellation=True,
+        access_log=None,
+        # A body that came compressed goes on compressed.
+        auto_decompress=False,
+        keepalive_timeout=_KEEPALIVE_S,
+        max_line_size=_MAX_HEAD_BYTES,
+        max_field_size=_MAX_HEAD_BYTES,
+    )
+    api = web.ServerRunner(server, shutdown_timeout=config.server.drain_timeout_s)
+    await api.setup()
+    probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
+    await probes.setup()
+    try:
+        api_url = await _listen(api, config.server.host, config.server.port)
+        probe_url = await _listen(probes, config.server.probe_host, config.server.probe_port)
+    except OSError:
+        await api.cleanup()
+        await probes.cleanup()
+        await client.close()
+        await secrets.close()
+        await store.close()
+        raise
+    readiness.ready()
+    _log.info("listening", api=api_url, probes=probe_url, store=describe(store_url))
+    return RunningGateway(
+        api_url, probe_url, readiness, background, api, probes, client, store, secrets, telemetry
+    )
+
+
+async def _listen(runner: web.ServerRunner | web.AppRunner, host: str, port: int) -> str:
+    site = web.TCPSite(runner, host, port, backlog=1024, reuse_address=True)
+    await site.start()
+    bound = runner.addresses[0]
+    shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+    return f"http://{shown}:{bound[1]}"
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status."""
+    setup_logging(config.log.level, config.log.format)
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        loop_factory = asyncio.new_event_loop
+    else:
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        gateway = await start(config)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"gateway: can't start: {error}\n")
+        return 1
+    sys.stdout.write(_greeting(gateway))
+    sys.stdout.flush()
+    # What was built at start stays; the collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+    await stopping.wait()
+    await gateway.stop()
+    return 0
+
+
+def _greeting(gateway: RunningGateway) -> str:
+    return (
+        f"warmgate {__version__} listening on {gateway.api_url} (probes {gateway.probe_url})\n"
+        "Paste into the shell of your app:\n\n"
+        f"  export OPENAI_BASE_URL={gateway.api_url}/v1\n"
+        f"  export ANTHROPIC_BASE_URL={gateway.api_url}\n\n"
+    )

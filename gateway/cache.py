@@ -1,0 +1,178 @@
+"""The response cache as the proxy uses it: look an entry up, keep an answer.
+
+What may be served and stored is decided in `core.policy`; here it is carried out, and nothing
+that goes wrong here fails a request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.core import identity
+from gateway.core.model import Entry, Form, Reason, Result
+from gateway.core.policy import Hit, Keep, Lookup, Skip, after_lookup, after_response, missed
+from gateway.store import codec
+from gateway.store.base import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.background import Background
+    from gateway.core.directives import Directives
+    from gateway.core.model import Answer
+    from gateway.core.policy import AfterLookup, CachePolicy
+    from gateway.door import Known
+    from gateway.exchange import Exchange
+    from gateway.providers.base import ApiRules
+    from gateway.server.stream import Recording
+    from gateway.store.base import Store
+    from gateway.telemetry.setup import Telemetry
+    from gateway.wire.base import WireApi
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from: `now` seconds since the epoch, `monotonic` seconds since anything."""
+
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
+
+
+class ResponseCache:
+    """Entries in a store, under the identities of the requests they answer."""
+
+    def __init__(
+        self, store: Store, background: Background, telemetry: Telemetry, clock: Clock
+    ) -> None:
+        self._store = store
+        self._background = background
+        self._telemetry = telemetry
+        self._clock = clock
+
+    async def look(  # noqa: PLR0917
+        self,
+        exchange: Exchange,
+        api: WireApi,
+        known: Known,
+        lookup: Lookup,
+        policy: CachePolicy,
+        directives: Directives,
+        *,
+        proven: bool,
+    ) -> AfterLookup:
+        """What the cache has for the request. Never raises: a store that is away is a miss."""
+        if lookup.no_read is not None:
+            return missed(lookup.no_read, directives)
+        assert known.ask is not None
+        ask = known.ask
+        span = self._telemetry.spans.lookup(exchange.span)
+        began = self._clock.monotonic()
+        keys = [
+            key for each in known.identities for key in (each, identity.form_key(each, ask.form))
+        ]
+        found: AfterLookup
+        try:
+            blobs = await self._store.get(keys)
+        except StoreUnavailable:
+            self._telemetry.metrics.store_unavailable("get")
+            found = missed(Reason.STORE_UNAVAILABLE, directives)
+        else:
+            found = after_lookup(
+                (e for blob in blobs if blob is not None and (e := self._decoded(blob))),
+                lambda entry: entry.api == api.name and api.can_serve(entry, ask),
+                policy,
+                directives,
+                proven=proven,
+                now=self._clock.now(),
+            )
+        result, reason = (
+            (Result.HIT, Reason.EXACT) if isinstance(found, Hit) else (Result.MISS, found.reason)
+        )
+        self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, reason)
+        span.end(result, reason, exchange.key_hex8)
+        return found
+
+    def _decoded(self, blob: bytes) -> Entry | None:
+        try:
+            return codec.decode(blob)
+        except codec.Damaged:
+            # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
+            self._telemetry.metrics.stored(Reason.UNREADABLE)
+            return None
+
+    def keep(
+        self,
+        exchange: Exchange,
+        api: WireApi,
+        known: Known,
+        policy: CachePolicy,
+        answer: Answer,
+        *,
+        write: bool,
+    ) -> None:
+        """Store the answer, if it may be; the writing goes on behind the response."""
+        assert known.ask is not None
+        decision = after_response(answer, known.ask, policy, write=write)
+        match decision:
+            case Skip(reason):
+                self._told(exchange, reason)
+            case Keep(ttl_s):
+                key = known.identities[0]
+                if len(answer.forms) == 1:
+                    # One form only: leave room beside it for an entry that serves the other.
+                    key = identity.form_key(key, next(iter(answer.forms)))
+                entry = Entry(
+                    api=api.name,
+                    recorded=answer.recorded,
+                    forms=answer.forms,
+                    payload=answer.payload,
+                    stored_at=self._clock.now(),
+                    ttl_s=ttl_s,
+                    model=answer.model,
+                    response_id=answer.response_id,
+                    usage=answer.usage,
+                    has_stream_usage=answer.has_stream_usage,
+                )
+                blob = codec.encode(entry)
+                if not self._background.spawn(self._put(exchange, key, blob, ttl_s), "store put"):
+                    self._told(exchange, Reason.STORE_UNAVAILABLE)
+                    return
+                exchange.stored = Reason.STORED
+                exchange.span.stored(Reason.STORED)
+
+    def skip(self, exchange: Exchange, reason: Reason) -> None:
+        """Say why an answer was not even judged."""
+        self._told(exchange, reason)
+
+    def _told(self, exchange: Exchange, reason: Reason) -> None:
+        exchange.stored = reason
+        exchange.span.stored(reason)
+        self._telemetry.metrics.stored(reason)
+
+    async def _put(self, exchange: Exchange, key: bytes, blob: bytes, ttl_s: float) -> None:
+        span = self._telemetry.spans.store(exchange.span)
+        began = self._clock.monotonic()
+        outcome: str = Reason.STORED
+        try:
+            await self._store.put(key, blob, ttl_s)
+        except StoreUnavailable:
+            outcome = Reason.STORE_UNAVAILABLE
+            self._telemetry.metrics.store_unavailable("put")
+        finally:
+            self._telemetry.metrics.stored(outcome, self._clock.monotonic() - began, len(blob))
+            span.end(outcome)
+
+
+def judged(api: WireApi, rules: ApiRules, taken: Recording) -> Answer | Reason:
+    """The recorded answer, read, or why it can't be."""
+    if taken.overflowed:
+        return Reason.TOO_LARGE
+    if not taken.complete:
+        return Reason.INCOMPLETE
+    payload = taken.payload()
+    if payload is None:
+        return Reason.CONTENT_ENCODING
+    if taken.form is Form.STREAM:
+        return api.read_stream(payload, rules)
+    return api.read_body(payload, rules)

@@ -1,0 +1,170 @@
+"""What is told of one request: gathered as it goes, said once when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.core.model import Form
+from gateway.telemetry.logs import request_line
+from gateway.telemetry.spans import NULL_SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.core.model import Answer, Reason, Result, Usage
+    from gateway.door import Known
+    from gateway.telemetry.metrics import Metrics
+    from gateway.telemetry.setup import Telemetry
+    from gateway.telemetry.spans import ServerSpan
+    from gateway.upstream.choice import Endpoint
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what became of it. Times are seconds of a monotonic clock."""
+
+    request_id: str
+    method: str
+    path: str
+    scheme: str
+    started: float
+    span: ServerSpan = field(default=NULL_SERVER)
+    route: str | None = None
+    endpoint: Endpoint | None = None
+    model: str | None = None
+    result: Result | None = None
+    reason: Reason | None = None
+    stored: Reason | None = None
+    key_hex8: str | None = None
+    status: int = 0
+    usage: Usage | None = None
+    elsewhere_s: float = 0.0
+    """Time that was the upstream's or the client's, not ours."""
+    aborted: str | None = None
+    error: str | None = None
+    begun: bool = False
+    """The response's head has left: an error can't be answered any more, only shown."""
+
+    def decided(self, result: Result, reason: Reason) -> None:
+        """What the cache said, once."""
+        self.result = result
+        self.reason = reason
+        self.span.cache(result, reason, self.key_hex8)
+
+    def to(self, endpoint: Endpoint) -> None:
+        """Who is asked."""
+        self.endpoint = endpoint
+        self.span.identify(self.request_id, endpoint.name)
+
+    def gave_up(self, side: str) -> None:
+        """`client` or `upstream` went away before the end."""
+        self.aborted = side
+        self.span.aborted(side)
+
+    def failed(self, word: str) -> None:
+        """It ended in an error; `word` is short and fixed."""
+        self.error = word
+        self.span.error(word)
+
+    def end(self, now: float, metrics: Metrics) -> None:
+        """Say it: metrics, one log line, the end of the span."""
+        duration = now - self.started
+        overhead = max(0.0, duration - self.elsewhere_s)
+        endpoint = self.endpoint
+        metrics.request(
+            route=self.route,
+            result=self.result,
+            reason=self.reason,
+            status=self.status,
+            provider=endpoint.provider.name if endpoint else None,
+            model=self.model,
+            duration_s=duration,
+            overhead_s=overhead,
+            method=self.method,
+            scheme=self.scheme,
+            error=self.error,
+        )
+        if self.aborted is not None:
+            metrics.aborted(self.aborted)
+        request_line(
+            request_id=self.request_id,
+            method=self.method,
+            path=self.path,
+            status=self.status,
+            duration_s=duration,
+            route=self.route,
+            upstream=endpoint.name if endpoint else None,
+            model=self.model,
+            result=self.result,
+            reason=self.reason,
+            stored=self.stored,
+            key_hex8=self.key_hex8,
+            overhead_s=overhead,
+            usage=self.usage,
+            trace_id=self.span.trace_id,
+            aborted=self.aborted,
+            error=self.error,
+        )
+        self.span.set_status(self.status)
+        self.span.end()
+
+
+class ModelCall:
+    """One call of a model, told as a span and in the metrics."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        operation: str,
+        known: Known,
+        telemetry: Telemetry,
+        timer: Callable[[], float],
+    ) -> None:
+        self._exchange = exchange
+        self._operation = operation
+        self._provider = known.endpoint.provider.otel_name
+        self._metrics = telemetry.metrics
+        self._timer = timer
+        self._first_s: float | None = None
+        self._duration_s = 0.0
+        self.span = telemetry.spans.inference(
+            exchange.span,
+            operation=operation,
+            provider=self._provider,
+            model=exchange.model,
+            host=known.endpoint.host,
+            port=known.endpoint.port,
+            stream=known.ask is not None and known.ask.form is Form.STREAM,
+        )
+        self._began = timer()
+
+    def first_chunk(self) -> None:
+        """The first bytes of the answer came."""
+        self._first_s = self._timer() - self._began
+        self.span.first_chunk(self._first_s)
+
+    def over(self) -> None:
+        """The last byte came and went, or the call was given up: what follows is our own time."""
+        self._duration_s = self._timer() - self._began
+        self._exchange.elsewhere_s += self._duration_s
+
+    def end(self, answer: Answer | None) -> None:
+        """Say it, with what could be read of the answer."""
+        exchange = self._exchange
+        if answer is not None:
+            if answer.usage is not None:
+                exchange.usage = answer.usage
+                self.span.usage(answer.usage)
+            self.span.response(answer.response_id, answer.model, answer.finish_reasons)
+        failed = str(exchange.status) if exchange.status >= 400 else None
+        self._metrics.inference(
+            provider=self._provider,
+            model=exchange.model,
+            operation=self._operation,
+            duration_s=self._duration_s,
+            first_chunk_s=self._first_s,
+            usage=exchange.usage if answer is not None else None,
+            error=exchange.error or failed,
+        )
+        self.span.end()

@@ -1,0 +1,399 @@
+"""The way of one request: performs, in order, what core decides. The only file where decisions
+meet I/O.
+
+Rule 1: what goes wrong in the cache, the store or telemetry never fails a request.
+Rule 2: bytes that we did not mean to change go on exactly as they came, in both directions.
+Rule 3: a client that goes away ends the upstream call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
+from aiohttp import web
+
+from gateway.cache import judged
+from gateway.core import directives as cache_control
+from gateway.core.directives import cache_status
+from gateway.core.mint import Mint
+from gateway.core.model import Form, Reason, Result
+from gateway.core.policy import Hit, Lookup, Miss, Pass, Unsatisfiable, before_lookup
+from gateway.errors import GatewayError, NotInCache
+from gateway.exchange import Exchange, ModelCall
+from gateway.providers import registry
+from gateway.recognition import Sender
+from gateway.server import body as request_body
+from gateway.server import forwarding, relay, replies, stream
+from gateway.server.tunnel import tunnel
+from gateway.telemetry.metrics import ROUTES
+from gateway.upstream.choice import take_apart, url
+from gateway.wire.table import APIS, error_api
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import aiohttp
+    from multidict import CIMultiDict
+
+    from gateway.acceptance import Acceptance
+    from gateway.cache import Clock, ResponseCache
+    from gateway.config import Config
+    from gateway.core.directives import Directives
+    from gateway.core.model import Answer
+    from gateway.core.policy import CachePolicy
+    from gateway.door import Known
+    from gateway.providers.base import ApiRules
+    from gateway.recognition import Recognition
+    from gateway.telemetry.setup import Telemetry
+    from gateway.telemetry.spans import AttemptSpan
+    from gateway.upstream.choice import Asked, Choice
+    from gateway.upstream.client import UpstreamClient
+    from gateway.wire.base import WireApi
+
+_log = structlog.get_logger("warmgate.proxy")
+
+
+class Proxy:
+    """Handles every request on the API port."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        choice: Choice,
+        client: UpstreamClient,
+        recognition: Recognition,
+        cache: ResponseCache,
+        acceptance: Acceptance,
+        telemetry: Telemetry,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._config = config
+        self._choice = choice
+        self._client = client
+        self._recognition = recognition
+        self._cache = cache
+        self._acceptance = acceptance
+        self._telemetry = telemetry
+        self._clock = clock
+        self._random = random_bytes
+        self._tenant_header = config.cache.tenant_header.lower()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request. Raises only what ends the connection."""
+        target = request.raw_path
+        exchange = Exchange(
+            request_id=f"gw_{self._random(12).hex()}",
+            method=request.method,
+            path=target.partition("?")[0],
+            scheme=request.scheme,
+            started=self._clock.monotonic(),
+        )
+        self._telemetry.metrics.inflight(+1)
+        try:
+            return await self._answer(request, target, exchange)
+        except GatewayError as problem:
+            exchange.failed(problem.code)
+            if exchange.begun:
+                # The head is out: all that is left is to show that the answer is cut short.
+                exchange.gave_up("upstream")
+                relay.cut(request)
+                raise ConnectionResetError from problem
+            exchange.status = problem.status
+            return replies.error(
+                problem, error_api(exchange.path, request.headers), exchange.request_id
+            )
+        except (stream.ClientGone, ConnectionError):
+            exchange.gave_up("client")
+            raise ConnectionResetError from None
+        except asyncio.CancelledError:
+            exchange.gave_up("client")
+            raise
+        except Exception:
+            _log.exception("request failed", request_id=exchange.request_id)
+            exchange.failed(GatewayError.code)
+            if exchange.begun:
+                relay.cut(request)
+                raise
+            exchange.status = GatewayError.status
+            internal = GatewayError("the gateway failed; its log has the details")
+            return replies.error(
+                internal, error_api(exchange.path, request.headers), exchange.request_id
+            )
+        finally:
+            self._telemetry.metrics.inflight(-1)
+            exchange.end(self._clock.monotonic(), self._telemetry.metrics)
+
+    async def _answer(
+        self, request: web.BaseRequest, target: str, exchange: Exchange
+    ) -> web.StreamResponse:
+        if exchange.path == "/" and request.method in {"GET", "HEAD"}:
+            exchange.status = 200
+            return replies.index()
+        asked = take_apart(target)
+        exchange.route = asked.path if asked.path in ROUTES else None
+        exchange.span = self._telemetry.spans.server(
+            method=request.method,
+            route=exchange.route,
+            path=exchange.path,
+            scheme=request.scheme,
+            host=request.host.partition(":")[0],
+            port=self._config.server.port or None,
+            headers=request.headers,
+        )
+        api = APIS.get(asked.path) if request.method == "POST" else None
+        sender = Sender(forwarding.pairs(request.headers), request.headers, request.remote)
+        if api is None:
+            return await self._pass_through(request, asked, sender, exchange)
+        return await self._understood(request, asked, sender, api, exchange)
+
+    # --- requests that we understand ------------------------------------------------------------
+
+    async def _understood(
+        self,
+        request: web.BaseRequest,
+        asked: Asked,
+        sender: Sender,
+        api: WireApi,
+        exchange: Exchange,
+    ) -> web.StreamResponse:
+        body = await request_body.read(request, self._config.server.body_limit_bytes)
+        directives = cache_control.parse(request.headers.getall("Cache-Control", ()))
+        known = self._recognition.recognise(sender, asked, api, body)
+        exchange.to(known.endpoint)
+        exchange.model = known.ask.model if known.ask else None
+        policy = self._choice.policy(asked, exchange.model or "")
+        decision = before_lookup(known.pass_reason, known.ask, policy, directives)
+        if isinstance(decision, Pass):
+            exchange.decided(Result.PASS, decision.reason)
+            if directives.only_if_cached:
+                raise _not_in_cache(decision.reason)
+            return await self._forward(request, asked, api, known, body, exchange, None, directives)
+        exchange.key_hex8 = known.identities[0].hex()[:8]
+        proven = self._config.cache.scope == "credential" or self._acceptance.proven(known.who)
+        found = await self._cache.look(
+            exchange, api, known, decision, policy, directives, proven=proven
+        )
+        match found:
+            case Hit():
+                served = self._served(api, known, found, exchange)
+                if served is not None:
+                    return served
+                exchange.decided(Result.MISS, Reason.UNREADABLE)
+            case Unsatisfiable(reason):
+                exchange.decided(Result.MISS, reason)
+                raise _not_in_cache(reason)
+            case Miss(reason):
+                exchange.decided(Result.MISS, reason)
+            case _:
+                assert_never(found)
+        storing = (policy, decision)
+        return await self._forward(request, asked, api, known, body, exchange, storing, directives)
+
+    def _served(
+        self, api: WireApi, known: Known, hit: Hit, exchange: Exchange
+    ) -> web.StreamResponse | None:
+        """The hit as a response; None when the entry turns out not to be servable after all."""
+        ask, entry = known.ask, hit.entry
+        assert ask is not None
+        rules = registry.rules(known.endpoint.provider, api.name)
+        try:
+            payload = api.serve(entry, ask, Mint(int(self._clock.now()), self._random(16)), rules)
+        except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
+            _log.exception("an entry can't be served", key=exchange.key_hex8, api=api.name)
+            return None
+        exchange.decided(Result.HIT, Reason.EXACT)
+        exchange.status = 200
+        if entry.usage is not None:
+            exchange.usage = entry.usage
+            exchange.span.saved(entry.usage)
+            self._telemetry.metrics.saved(entry.usage, known.endpoint.provider.name, entry.model)
+        headers = {
+            "Age": str(int(hit.age_s)),
+            "Cache-Status": cache_status(Result.HIT, Reason.EXACT, ttl_left_s=hit.ttl_left_s),
+            "x-gateway-cache": Result.HIT.value,
+            "x-gateway-request-id": exchange.request_id,
+            api.request_id_header: f"req_{self._random(16).hex()}",
+        }
+        if ask.form is Form.STREAM:
+            headers["Content-Type"] = "text/event-stream; charset=utf-8"
+            headers["Cache-Control"] = "no-store"
+            headers["X-Accel-Buffering"] = "no"
+        else:
+            headers["Content-Type"] = "application/json"
+        return web.Response(body=payload, headers=headers)
+
+    async def _forward(  # noqa: PLR0917
+        self,
+        request: web.BaseRequest,
+        asked: Asked,
+        api: WireApi,
+        known: Known,
+        body: bytes,
+        exchange: Exchange,
+        storing: tuple[CachePolicy, Lookup] | None,
+        directives: Directives,
+    ) -> web.StreamResponse:
+        """Ask the upstream; tee its answer into the cache if `storing`."""
+        endpoint = known.endpoint
+        rules = registry.rules(endpoint.provider, api.name)
+        headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
+        sent = body
+        asked_usage = False
+        if storing is not None and known.ask is not None:
+            changed = None
+            if storing[1].write and not directives.no_transform:
+                changed = api.with_stream_usage(body, known.ask, rules)
+            if changed is not None:
+                sent, asked_usage = changed, True
+            forwarding.ask_only_for_decodable(headers, plain=asked_usage)
+        call = ModelCall(exchange, api.operation, known, self._telemetry, self._clock.monotonic)
+        taken: stream.Recording | None = None
+        answer: Answer | None = None
+        try:
+            async with self._client.call(
+                request.method,
+                url(endpoint, asked),
+                headers,
+                sent,
+                endpoint,
+                lambda attempt: call.span.attempt(request.method, url(endpoint, asked), attempt),
+            ) as upstream:
+                self._acceptance.learn(known.who, upstream.status)
+                call.span.http(upstream.status)
+                if upstream.status == 200:
+                    taken = stream.recording(upstream, self._config.cache.max_entry_bytes)
+                sieve = None
+                if asked_usage and taken is not None and taken.form is Form.STREAM:
+                    sieve = stream.Sieve(api.is_unasked_usage)
+                return await self._relay(
+                    request, upstream, exchange, taken, sieve, call.first_chunk
+                )
+        except GatewayError as problem:
+            call.span.error(problem.code)
+            raise
+        finally:
+            call.over()
+            if taken is not None and taken.complete:
+                answer = self._keep(exchange, api, known, rules, taken, storing)
+            elif storing is not None and exchange.begun:
+                self._cache.skip(exchange, _unread(exchange, taken))
+            call.end(answer)
+
+    def _keep(  # noqa: PLR0917
+        self,
+        exchange: Exchange,
+        api: WireApi,
+        known: Known,
+        rules: ApiRules,
+        taken: stream.Recording,
+        storing: tuple[CachePolicy, Lookup] | None,
+    ) -> Answer | None:
+        """Read what was recorded, and store it if that was asked for."""
+        try:
+            answer = judged(api, rules, taken)
+            if isinstance(answer, Reason):
+                if storing is not None:
+                    self._cache.skip(exchange, answer)
+                return None
+            if storing is not None:
+                policy, lookup = storing
+                self._cache.keep(exchange, api, known, policy, answer, write=lookup.write)
+        except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
+            _log.exception("an answer can't be kept", api=api.name)
+            return None
+        return answer
+
+    # --- everything else ------------------------------------------------------------------------
+
+    async def _pass_through(
+        self, request: web.BaseRequest, asked: Asked, sender: Sender, exchange: Exchange
+    ) -> web.StreamResponse:
+        """Pass a request on byte for byte, its body as it arrives."""
+        endpoint = self._choice.endpoint(asked, sender.lookup, "")
+        exchange.to(endpoint)
+        exchange.decided(Result.PASS, Reason.ROUTE)
+        directives = cache_control.parse(request.headers.getall("Cache-Control", ()))
+        if directives.only_if_cached and request.method == "POST":
+            raise _not_in_cache(Reason.ROUTE)
+        headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
+        body: AsyncIterator[bytes] | None = None
+        if request.body_exists:
+            body = request_body.pieces(request)
+            if "Content-Length" in request.headers:
+                headers["Content-Length"] = request.headers["Content-Length"]
+        upgrade = _upgrade(request)
+        if upgrade is not None:
+            headers["Connection"], headers["Upgrade"] = "Upgrade", upgrade
+        began = self._clock.monotonic()
+
+        def attempt_span(attempt: int) -> AttemptSpan:
+            return exchange.span.attempt(request.method, url(endpoint, asked), attempt)
+
+        try:
+            async with self._client.call(
+                request.method, url(endpoint, asked), headers, body, endpoint, attempt_span
+            ) as upstream:
+                self._acceptance.learn(self._recognition.who(sender, endpoint), upstream.status)
+                if upstream.status == 101:
+                    exchange.begun = True
+                    answered = self._marked(upstream, exchange)
+                    answered["Connection"] = "Upgrade"
+                    answered["Upgrade"] = upstream.headers.get("Upgrade", upgrade or "")
+                    return await tunnel(request, upstream, answered)
+                return await self._relay(request, upstream, exchange, None, None, _nothing)
+        finally:
+            exchange.elsewhere_s += self._clock.monotonic() - began
+
+    async def _relay(  # noqa: PLR0917
+        self,
+        request: web.BaseRequest,
+        upstream: aiohttp.ClientResponse,
+        exchange: Exchange,
+        taken: stream.Recording | None,
+        sieve: stream.Sieve | None,
+        on_first: Callable[[], None],
+    ) -> web.StreamResponse:
+        """The upstream's response to the client, as it comes."""
+        headers = self._marked(upstream, exchange)
+        exchange.begun = True
+        return await stream.relay_response(request, upstream, headers, taken, sieve, on_first)
+
+    def _marked(self, upstream: aiohttp.ClientResponse, exchange: Exchange) -> CIMultiDict[str]:
+        """The upstream's headers with what the cache has to say, ours appended last."""
+        headers = forwarding.response_headers(upstream.headers)
+        assert exchange.result is not None
+        assert exchange.reason is not None
+        headers.add(
+            "Cache-Status", cache_status(exchange.result, exchange.reason, status=upstream.status)
+        )
+        headers["x-gateway-cache"] = exchange.result.value
+        headers["x-gateway-request-id"] = exchange.request_id
+        exchange.status = upstream.status
+        return headers
+
+
+def _not_in_cache(reason: Reason) -> NotInCache:
+    return NotInCache(
+        f"only-if-cached was asked for, and there is no answer to serve ({reason.value})"
+    )
+
+
+def _unread(exchange: Exchange, taken: stream.Recording | None) -> Reason:
+    """Why nothing was read of an answer that had begun."""
+    if exchange.status != 200:
+        return Reason.STATUS
+    return Reason.CONTENT_TYPE if taken is None else Reason.INCOMPLETE
+
+
+def _upgrade(request: web.BaseRequest) -> str | None:
+    """The protocol that the client wants to switch to, if it says so as it must."""
+    tokens = {t.strip().lower() for t in request.headers.get("Connection", "").split(",")}
+    return request.headers.get("Upgrade") if "upgrade" in tokens else None
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,149 @@
+"""Who asks what of whom: from a raw request to its endpoint, scope and identities.
+
+The door is asked first; only what it doesn't know is parsed and brought into canonical form.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.core import identity
+from gateway.core.model import Reason
+from gateway.door import Known
+from gateway.providers import registry
+from gateway.wire.base import NotUnderstood
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.config import Config
+    from gateway.core.model import Pairs
+    from gateway.door import Door
+    from gateway.store.secret import ScopeSecrets
+    from gateway.upstream.choice import Asked, Choice, Endpoint
+    from gateway.wire.base import WireApi
+
+_SIGNED = "aws4-hmac-sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a request, as far as it can be believed."""
+
+    headers: Pairs
+    lookup: Mapping[str, str]
+    """The same headers by case-insensitive name."""
+    peer: str | None
+    """The address at the other end of the connection."""
+
+
+class Recognition:
+    """Recognises requests under one config."""
+
+    def __init__(self, config: Config, choice: Choice, secrets: ScopeSecrets, door: Door) -> None:
+        self._choice = choice
+        self._secrets = secrets
+        self._door = door
+        self._scope = config.cache.scope
+        self._tenant_header = config.cache.tenant_header.lower()
+        self._trusted = tuple(ipaddress.ip_network(n) for n in config.server.trusted_proxies)
+
+    def recognise(self, sender: Sender, asked: Asked, api: WireApi, body: bytes) -> Known:
+        """What is asked of whom. Raises `NotFound` for an upstream that isn't there."""
+        tenant = self._tenant(sender)
+        key = self._door.key(
+            f"{asked.explicit or ''} {asked.path}?{asked.query}",
+            b"" if tenant is None else b"tenant " + tenant.encode("utf-8", "surrogateescape"),
+            self._secrets.generation,
+            _telling(sender.headers),
+            body,
+        )
+        known = self._door.get(key)
+        if known is None:
+            known = self._parse(sender, asked, api, body, tenant)
+            self._door.put(key, known)
+        return known
+
+    def _parse(
+        self, sender: Sender, asked: Asked, api: WireApi, body: bytes, tenant: str | None
+    ) -> Known:
+        model = _peek_model(body) if self._choice.needs_model(asked) else ""
+        endpoint = self._choice.endpoint(asked, sender.lookup, model)
+        who = self.who(sender, endpoint)
+        untouchable = _untouchable(sender)
+        if untouchable is not None:
+            return Known(endpoint, (), None, untouchable, who)
+        rules = registry.rules(endpoint.provider, api.name)
+        try:
+            question = api.understand(body, rules)
+        except NotUnderstood as odd:
+            return Known(endpoint, (), None, odd.reason, who)
+        if question.pass_reason is not None:
+            return Known(endpoint, (), question.ask, question.pass_reason, who)
+        headers = identity.keyed_headers(sender.headers, endpoint.provider)
+        scopes = (self._scope_id(s, sender, endpoint, tenant) for s in self._secrets.current)
+        identities = tuple(
+            identity.identity(
+                scope, endpoint.identity, asked.path, asked.query, headers, question.canonical
+            )
+            for scope in scopes
+        )
+        return Known(endpoint, identities, question.ask, None, who)
+
+    def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
+        """The credential at this endpoint, hashed: what acceptance is remembered by."""
+        credential = identity.credential(sender.headers, endpoint.provider)
+        return identity.scope(
+            self._secrets.current[0], "accepted", endpoint.identity + b"\0" + credential
+        )
+
+    def _tenant(self, sender: Sender) -> str | None:
+        """The tenant that a trusted proxy names; anybody else's word is ignored."""
+        if self._scope != "tenant" or sender.peer is None:
+            return None
+        name = sender.lookup.get(self._tenant_header)
+        if not name:
+            return None
+        try:
+            peer = ipaddress.ip_address(sender.peer)
+        except ValueError:
+            return None
+        return name if any(peer in network for network in self._trusted) else None
+
+    def _scope_id(
+        self, secret: bytes, sender: Sender, endpoint: Endpoint, tenant: str | None
+    ) -> bytes:
+        if self._scope == "shared":
+            return identity.scope(secret, "shared", b"")
+        if tenant is not None:
+            return identity.scope(secret, "tenant", tenant.encode("utf-8", "surrogateescape"))
+        credential = identity.credential(sender.headers, endpoint.provider)
+        return identity.scope(secret, "credential" if credential else "anonymous", credential)
+
+
+def _telling(headers: Pairs) -> Pairs:
+    """The headers that could matter to any provider, credentials and cookies included."""
+    return tuple(pair for pair in headers if not identity.is_transport(pair[0]))
+
+
+def _untouchable(sender: Sender) -> Reason | None:
+    """Bodies that we can't read, or that a signature binds: never parsed, never changed."""
+    if sender.lookup.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        return Reason.ENCODED_BODY
+    if sender.lookup.get("authorization", "").strip().lower().startswith(_SIGNED):
+        return Reason.SIGNED
+    return None
+
+
+def _peek_model(body: bytes) -> str:
+    """The model that a body names; only where a route asks for it, before anything is parsed."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    model = value.get("model") if isinstance(value, dict) else None
+    return model if isinstance(model, str) else ""

@@ -1,0 +1,110 @@
+"""Which headers travel on, in both directions. Order, spelling and repetition are kept.
+
+RFC 9110 section 7.6.1: an intermediary must remove the hop-by-hop fields, and those that
+`Connection` names, before it forwards a message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from multidict import CIMultiDict
+
+from gateway.core.identity import CREDENTIALS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from multidict import CIMultiDictProxy
+
+    from gateway.core.model import Pairs
+    from gateway.upstream.choice import Endpoint
+
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+# What we ask and answer ourselves: framing, the host, and `Expect`, which our server has met.
+_OWN_REQUEST = frozenset(("host", "content-length", "expect"))
+_OURS = "x-gateway-"
+
+# The codings that `decode` of the collector can undo. A stored entry is identity-encoded.
+DECODABLE = frozenset(("gzip", "deflate", "identity"))
+
+
+def pairs(headers: CIMultiDictProxy[str]) -> Pairs:
+    """The header lines as data: names lower-cased, in order."""
+    return tuple((name.lower(), value) for name, value in headers.items())
+
+
+def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
+    return {
+        name.strip().lower()
+        for key, value in headers
+        if key.lower() == "connection"
+        for name in value.split(",")
+    }
+
+
+def request_headers(
+    headers: CIMultiDictProxy[str], endpoint: Endpoint, tenant_header: str
+) -> CIMultiDict[str]:
+    """The client's headers as the upstream gets them: its own credential untouched, or the
+    configured one in its place; our own headers stay here.
+    """
+    dropped = _named_by_connection(headers.items())
+    out: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _HOP_BY_HOP or lower in _OWN_REQUEST or lower in dropped:
+            continue
+        if lower.startswith(_OURS) or lower == tenant_header:
+            continue
+        if endpoint.api_key is not None and lower in CREDENTIALS:
+            continue
+        out.add(name, value)
+    if endpoint.api_key is not None:
+        if endpoint.provider.credential_header == "authorization":
+            out["Authorization"] = f"Bearer {endpoint.api_key}"
+        else:
+            out[endpoint.provider.credential_header] = endpoint.api_key
+    return out
+
+
+def ask_only_for_decodable(headers: CIMultiDict[str], *, plain: bool) -> None:
+    """Narrow `Accept-Encoding` to codings that we can read (`plain`: to none at all).
+
+    A request without the header stays without: then any answer in an odd coding passes through
+    and is not stored.
+    """
+    asked = ",".join(headers.popall("Accept-Encoding", []))
+    if plain:
+        headers["Accept-Encoding"] = "identity"
+        return
+    if not asked:
+        return
+    kept = [
+        member.strip()
+        for member in asked.split(",")
+        if member.split(";")[0].strip().lower() in DECODABLE
+    ]
+    headers["Accept-Encoding"] = ", ".join(kept) or "identity"
+
+
+def response_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """The upstream's headers as the client gets them."""
+    dropped = _named_by_connection(headers.items())
+    return CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in _HOP_BY_HOP and name.lower() not in dropped
+    )

@@ -1,0 +1,143 @@
+"""Chunks of an upstream answer: to the client as they arrive, and into a recording beside.
+
+Rule 1: nothing is buffered on the way to the client; its pace is the upstream's pace.
+Rule 2: a recording has a bound; beyond it the answer goes on, only unrecorded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gateway.core.model import Form
+from gateway.core.sse import Splitter
+from gateway.server.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import aiohttp
+    from aiohttp import web
+    from multidict import CIMultiDict
+
+_MAX_EVENT_BYTES = 1024 * 1024
+
+
+class ClientGone(Exception):
+    """The client has hung up. Nobody's error; the upstream call ends with it."""
+
+
+class Recording:
+    """What an upstream answers, identity-encoded, at most `limit` bytes of it."""
+
+    def __init__(self, form: Form, coding: str, limit: int) -> None:
+        self.form = form
+        self.complete = False
+        """The upstream's last byte has come."""
+        self.overflowed = False
+        self._coding = coding
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep the chunk, as long as there is room."""
+        if self.overflowed:
+            return
+        self._size += len(chunk)
+        if self._size > self._limit:
+            self.overflowed = True
+            self._pieces.clear()
+        else:
+            self._pieces.append(chunk)
+
+    def payload(self) -> bytes | None:
+        """The recorded bytes, decoded; None when they can't be, or would be too many."""
+        raw = b"".join(self._pieces)
+        if self._coding in {"", "identity"}:
+            return raw
+        try:
+            # 32 adds automatic detection of gzip and zlib headers; a raw deflate is not taken.
+            inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+            decoded = inflater.decompress(raw, self._limit)
+        except zlib.error:
+            return None
+        return decoded if inflater.eof and not inflater.unconsumed_tail else None
+
+
+def recording(upstream: aiohttp.ClientResponse, limit: int) -> Recording | None:
+    """A recording for the answer, by what its own headers say; None for what can't be stored."""
+    coding = upstream.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in {"", "identity", "gzip", "deflate"}:
+        return None
+    kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return Recording(Form.STREAM, coding, limit)
+    if kind == "application/json" or kind.endswith("+json"):
+        return Recording(Form.BODY, coding, limit)
+    return None
+
+
+class Sieve:
+    """Keeps back the events that `unwanted` names; every other byte passes as it came."""
+
+    def __init__(self, unwanted: Callable[[bytes], bool]) -> None:
+        self._unwanted = unwanted
+        self._splitter = Splitter(_MAX_EVENT_BYTES)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What of the stream may go out now."""
+        pieces = self._splitter.feed(chunk)
+        return b"".join(piece for piece in pieces if not self._unwanted(piece))
+
+    def rest(self) -> bytes:
+        """What is left when the stream has ended."""
+        return self._splitter.rest()
+
+
+async def relay_response(  # noqa: PLR0917
+    request: web.BaseRequest,
+    upstream: aiohttp.ClientResponse,
+    headers: CIMultiDict[str],
+    taken: Recording | None,
+    sieve: Sieve | None,
+    on_first: Callable[[], None],
+) -> web.StreamResponse:
+    """Send the upstream's response on under `headers`, each chunk as it arrives.
+
+    `on_first` is called at the first byte of the body. Raises `ClientGone`, and aiohttp's errors
+    for an upstream that breaks off.
+    """
+    if sieve is not None:
+        headers.popall("Content-Length", None)
+    out = Relay(upstream.status, upstream.reason, headers)
+    with _client_errors():
+        await out.prepare(request)
+    first = True
+    async for chunk in upstream.content.iter_any():
+        if first:
+            on_first()
+            first = False
+        if taken is not None:
+            taken.feed(chunk)
+        piece = chunk if sieve is None else sieve.feed(chunk)
+        if piece:
+            with _client_errors():
+                await out.write(piece)
+    if taken is not None:
+        taken.complete = True
+    with _client_errors():
+        if sieve is not None and (piece := sieve.rest()):
+            await out.write(piece)
+        await out.write_eof()
+    return out
+
+
+@contextmanager
+def _client_errors() -> Iterator[None]:
+    """Tell a client that went away from an upstream that broke off."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise ClientGone from error
