@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 Object: TypeAlias = dict[str, Json]
 
 # Models that search on their own: the answer depends on the day, not only on the request.
-_SEARCH_MODELS = ("*-search-preview*", "*-search-api*", "*deep-research*", "*:online", "sonar*")
+_SEARCH_MODELS = (
+    "*-search-preview*",
+    "*-search-api*",
+    "*deep-research*",
+    "*:online",
+    "sonar*",
+    "compound*",
+)
 
 
 def parse_object(body: bytes) -> Object:
