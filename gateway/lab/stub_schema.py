@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 WORDS = (
@@ -131,9 +132,11 @@ def _number(schema: dict[str, Any], seed: int) -> float:
     if low is None:
         low = 0 if high is None else high - 100
     high = low + 100 if high is None else high
-    value = low + seed % (int(high - low) + 1)
     step = schema.get("multipleOf")
-    return int(value) // step * step if step else value
+    if step:
+        first = math.ceil(low / step)
+        return (first + seed % max(1, math.floor(high / step) - first + 1)) * step
+    return low + seed % (int(high - low) + 1)
 
 
 def _roomy(schema: dict[str, Any]) -> bool:
