@@ -132,10 +132,10 @@ def _number(schema: dict[str, Any], seed: int) -> float:
     if low is None:
         low = 0 if high is None else high - 100
     high = low + 100 if high is None else high
-    step = schema.get("multipleOf")
+    step: float | None = schema.get("multipleOf")
     if step:
-        first = math.ceil(low / step)
-        return (first + seed % max(1, math.floor(high / step) - first + 1)) * step
+        first, last = math.ceil(low / step), math.floor(high / step)
+        return step * (first + seed % max(1, last - first + 1))
     return low + seed % (int(high - low) + 1)
 
 
