@@ -71,6 +71,8 @@ class StubProvider:
         self.received: deque[Received] = deque(maxlen=remember)
         self.hung_up = 0
         """Clients that went away before their answer was complete."""
+        self.hang_up = asyncio.Event()
+        """Set when `hung_up` grows; clear it to wait for the next one."""
         self._runner: web.AppRunner | None = None
         self._url = ""
 
@@ -165,6 +167,7 @@ class StubProvider:
                 )
         except (asyncio.CancelledError, ConnectionError):
             self.hung_up += 1
+            self.hang_up.set()
             raise
         if not response.prepared:
             for name, value in _headers(request).items():
