@@ -5,7 +5,9 @@ departure of the caller. The answer to one command can't be read as the answer t
 Rule 2: a connection with unread bytes, or one that the server closed, is not handed out.
 Rule 3: a caller waits no longer than its own deadline, but a connection attempt may outlive it and
 serve the next caller: where the handshake (TCP, TLS, AUTH, SELECT) takes longer than the deadline
-of one command, there would never be a connection otherwise.
+of one command, there would never be a connection otherwise. For the same reason a caller whose
+patience went into the attempt does not use what it made: it would run into its deadline and close
+the connection again.
 """
 
 from __future__ import annotations
@@ -106,14 +108,26 @@ def connector(url: str) -> tuple[Callable[[], _Abortable], int | None]:
     return make, size
 
 
+class SlowHandshake(Exception):
+    """There is a connection now, but too late for this caller: the next one has it."""
+
+
 class Connections:
     """At most `size` connections, the most recently used first. For one event loop."""
 
     def __init__(
-        self, make: Callable[[], _Abortable], *, size: int, connect_timeout_s: float
+        self,
+        make: Callable[[], _Abortable],
+        *,
+        size: int,
+        connect_timeout_s: float,
+        patience_s: float,
     ) -> None:
-        """`connect_timeout_s` bounds an attempt, whoever still waits for it."""
+        """`connect_timeout_s` bounds an attempt, whoever still waits for it; after `patience_s`
+        its result is left to the next caller.
+        """
         self._make = make
+        self._patience_s = patience_s
         self._connect_timeout_s = connect_timeout_s
         self._size = size
         self._slots = asyncio.Semaphore(size)
@@ -155,7 +169,8 @@ class Connections:
 
     async def _take(self) -> _Abortable:
         await self._slots.acquire()
-        oldest = asyncio.get_running_loop().time() - IDLE_S
+        began = asyncio.get_running_loop().time()
+        oldest = began - IDLE_S
         while self._idle:
             since, connection = self._idle.pop()
             if since >= oldest and connection.is_at_rest():
@@ -178,6 +193,9 @@ class Connections:
         if error is not None:
             self._slots.release()
             raise error
+        if asyncio.get_running_loop().time() - began > self._patience_s:
+            self._adopt(attempt)
+            raise SlowHandshake
         return attempt.result()
 
     async def _connect(self) -> _Abortable:

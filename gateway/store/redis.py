@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.breaker import Breaker
-from gateway.store.connections import Connections, connector
+from gateway.store.connections import Connections, SlowHandshake, connector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,8 @@ class RedisStore:
             make,
             size=size or connections,
             connect_timeout_s=max(CONNECT_TIMEOUT_S, deadline_s),
+            # A handshake is at least one round trip, and so is the command that comes after it.
+            patience_s=deadline_s / 2,
         )
         self._breaker = Breaker(_now, span_s=deadline_s)
 
@@ -111,6 +113,9 @@ class RedisStore:
             # It is alive, it only says no: full, read-only, not permitted.
             self._answered()
             raise StoreUnavailable(f"Redis refused: {exc}") from exc
+        except SlowHandshake as exc:
+            self._breaker.abandoned()
+            raise StoreUnavailable("connecting to Redis took too long to wait for") from exc
         except Exception as exc:
             problem = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
             self._failed(exc, problem)

@@ -52,6 +52,7 @@ class SqliteFile:
         self._clock = clock
         self._budget_bytes = budget_bytes
         self._database: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -132,6 +133,7 @@ class SqliteFile:
             if is_new:
                 database.executescript(_SCHEMA)
             database.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            self._opened = _identity(self.path)
         except BaseException:
             database.close()
             raise
@@ -159,9 +161,16 @@ class SqliteFile:
             yield self._database
         except sqlite3.Error as exc:
             if _is_damage(exc):
-                # The next `open` sets the file aside.
-                self.close()
+                self._give_up(exc)
             raise StoreUnavailable(f"{self.path}: {exc}") from exc
+
+    def _give_up(self, exc: sqlite3.Error) -> None:
+        """Close a file that turned out to be damaged and set it aside; the next `open` mends."""
+        self.close()
+        with suppress(OSError):
+            # Another process may have done so already: what is there now would be its new file.
+            if _identity(self.path) == self._opened:
+                self._set_aside(exc)
 
     def _set_aside(self, exc: Exception) -> None:
         number = 1
@@ -199,6 +208,11 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_damage(exc: Exception) -> bool:

@@ -7,15 +7,19 @@ import contextlib
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
 
 
 @dataclass
 class Faults:
     """What to do to replies from now on; connections that are open are included."""
 
-    delay_s: float = 0.0
-    """Hold every reply for so long; the order within a connection is kept."""
+    delay_s: Callable[[], float] = lambda: 0.0
+    """How long to hold the next reply; the order within a connection is kept."""
     cut_after: int | None = None
     """Close the connection cleanly after so many bytes of the next reply."""
     reset_after: int | None = None
@@ -29,6 +33,8 @@ class FaultProxy:
     """Listens on a free port of 127.0.0.1 and forwards to `target_port`."""
 
     target_port: int
+    tls: ssl.SSLContext | None = None
+    """Ends TLS here; the target is spoken to in plain text."""
     faults: Faults = field(default_factory=Faults)
     port: int = 0
     connections: int = 0
@@ -36,7 +42,7 @@ class FaultProxy:
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -50,7 +56,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis{'s' if self.tls else ''}://127.0.0.1:{self.port}/0"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -102,8 +108,7 @@ class FaultProxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
-                if self.faults.delay_s:
-                    await asyncio.sleep(self.faults.delay_s)
+                await asyncio.sleep(self.faults.delay_s())
                 for limit, reset in (
                     (self.faults.cut_after, False),
                     (self.faults.reset_after, True),
