@@ -9,7 +9,6 @@ import orjson
 from gateway.core import canonical
 from gateway.core.model import Ask, Form, Question, Reason
 from gateway.wire import anthropic_messages_answer, envelope, lenient
-from gateway.wire.base import NotUnderstood
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,13 +42,11 @@ class AnthropicMessages:
     name = "anthropic_messages"
     route = "/v1/messages"
     operation = "chat"
+    request_id_header = "request-id"
 
     def understand(self, body: bytes, rules: ApiRules) -> Question:
         """See `WireApi.understand`."""
-        try:
-            return _understood(envelope.parse_object(body), rules)
-        except RecursionError as error:
-            raise NotUnderstood(Reason.UNCACHEABLE_JSON, "$", "nested too deeply") from error
+        return _understood(envelope.parse_object(body), rules)
 
     def with_stream_usage(self, body: bytes, ask: Ask, rules: ApiRules) -> bytes | None:  # noqa: ARG002 - the protocol's
         """See `WireApi.with_stream_usage`: here every stream states its usage."""

@@ -34,8 +34,6 @@ def read_body(document: bytes) -> Answer:
     """Judge a whole JSON answer. Never raises."""
     try:
         message = canonical.parse(document)
-        # What can be read but not written again (lone surrogates, deep nests) can't be served.
-        canonical.encode(message)
     except canonical.Uncacheable:
         return Answer(Form.BODY, document, Finish.UNKNOWN)
     if not isinstance(message, dict):
@@ -47,10 +45,9 @@ def read_stream(text: bytes) -> Answer:
     """Judge a whole recorded SSE text. Never raises."""
     try:
         named = _events(text)
-        events = [event for _, event in named]
-        canonical.encode(list(events))
     except (canonical.Uncacheable, UnicodeDecodeError, Unmergeable):
         return Answer(Form.STREAM, text, Finish.UNKNOWN)
+    events = [event for _, event in named]
     if any(name == "error" or event.get("type") == "error" for name, event in named):
         return Answer(Form.STREAM, text, Finish.ERROR)
     if not any(event.get("type") == "message_stop" for event in events):

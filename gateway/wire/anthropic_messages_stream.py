@@ -96,8 +96,12 @@ class _Merging:
             raise Unmergeable(f"event {kind!r} is not known")
 
     def _begin(self, message: Json) -> None:
-        if self._message is not None or not isinstance(message, dict) or message.get("content"):
-            raise Unmergeable("message_start doesn't start an empty message")
+        if self._message is not None:
+            raise Unmergeable("a second message_start")
+        if not isinstance(message, dict) or message.get("type") != "message":
+            raise Unmergeable("message_start has no message")
+        if message.get("content"):
+            raise Unmergeable("message_start has content already")
         self._message = dict(message)
 
     def _open_block(self, index: Json, block: Json) -> None:
@@ -173,7 +177,7 @@ def _parsed(block: Object, text: str) -> Object:
         raise Unmergeable("an input that is stated whole and in pieces")
     try:
         value = canonical.parse(text.encode())
-    except (canonical.Uncacheable, UnicodeEncodeError) as error:
+    except canonical.Uncacheable as error:
         raise Unmergeable(f"an input that is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise Unmergeable("an input that is no object")
@@ -268,7 +272,7 @@ def splits_cleanly(message: Object) -> bool:
     """Do the message's events merge back into it, with nothing lost or added?"""
     try:
         merged = merge(list(split(message)))
-    except (Unmergeable, canonical.Uncacheable):
+    except Unmergeable:
         return False
     return _stated(merged) == _stated(message)
 
