@@ -54,7 +54,7 @@ class Telemetry:
         `routes` are the paths that may be a metric label. Starts a thread for each signal that
         is pushed; contacts nobody yet.
         """
-        # Imported only when something is on: without it a start is 150 ms and 20 MB lighter.
+        # Imported only when something is on: it takes 0.2 s and 10 MB.
         if settings.traces == "off" and not settings.metrics:
             return cls()
         from gateway.telemetry import otlp  # noqa: PLC0415
