@@ -1,6 +1,6 @@
 """The door: an exact repeat of a request pays neither parsing nor canonicalisation.
 
-A bounded memo from BLAKE3 over the *raw* request (and the generation of the config) to what was
+A memo, bounded in bytes, from BLAKE3 over the *raw* request (and the generation of the config) to what was
 found out about it: the identities, and what is needed to serve a hit. It holds no content.
 """
 
@@ -31,11 +31,22 @@ class Known:
     """The credential at this endpoint, hashed: what acceptance is remembered by."""
 
 
+# An ordinary request; one with a long history of tool calls takes the room of several.
+_ENTRY_BYTES = 1024
+_ID_BYTES = 128
+
+
+def _size(known: Known) -> int:
+    return _ENTRY_BYTES + _ID_BYTES * len(known.ask.history_ids if known.ask else ())
+
+
 class Door:
-    """Remembers the last `entries` distinct requests; 0 remembers none."""
+    """Remembers about the last `entries` distinct requests; 0 remembers none."""
 
     def __init__(self, entries: int, generation: bytes) -> None:
-        self._memo: LRUCache[bytes, Known] | None = LRUCache(entries) if entries else None
+        self._memo: LRUCache[bytes, Known] | None = (
+            LRUCache(entries * _ENTRY_BYTES, _size) if entries else None
+        )
         self._generation = generation
 
     def key(
@@ -62,5 +73,5 @@ class Door:
 
     def put(self, key: bytes | None, known: Known) -> None:
         """Remember it."""
-        if key is not None and self._memo is not None:
+        if key is not None and self._memo is not None and _size(known) <= self._memo.maxsize:
             self._memo[key] = known

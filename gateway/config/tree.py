@@ -160,7 +160,7 @@ class Cache(Section):
         8 * MIB, description="Largest answer that is collected and stored."
     )
     door_entries: Count = Field(
-        20_000, description="Exact repeats that skip parsing: how many are remembered."
+        20_000, description="Exact repeats that skip parsing: how many are remembered (1 KiB each)."
     )
 
 

@@ -36,6 +36,9 @@ _HOP_BY_HOP = frozenset(
 # What we ask and answer ourselves: framing, the host, and `Expect`, which our server has met.
 _OWN_REQUEST = frozenset(("host", "content-length", "expect"))
 _OURS = "x-gateway-"
+# The trace is our users' own: it leaves only where `propagate_trace` says so, baggage never.
+_TRACE = frozenset(("traceparent", "tracestate"))
+_BAGGAGE = "baggage"
 
 # The codings that `decode` of the collector can undo. A stored entry is identity-encoded.
 DECODABLE = frozenset(("gzip", "deflate", "identity"))
@@ -67,7 +70,9 @@ def request_headers(
         lower = name.lower()
         if lower in _HOP_BY_HOP or lower in _OWN_REQUEST or lower in dropped:
             continue
-        if lower.startswith(_OURS) or lower == tenant_header:
+        if lower.startswith(_OURS) or lower in {tenant_header, _BAGGAGE}:
+            continue
+        if lower in _TRACE and not endpoint.propagate_trace:
             continue
         if endpoint.api_key is not None and lower in CREDENTIALS:
             continue
