@@ -9,7 +9,7 @@ from cachetools import TLRUCache
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-OVERHEAD_BYTES = 640
+OVERHEAD_BYTES = 512
 """What one kept blob costs beside itself: key, tuple, and the nodes of the cache's own
 structures. Measured with tracemalloc; a test holds it to that."""
 

@@ -173,6 +173,7 @@ class ScopeSecrets:
                     exc,
                 )
             return False
+        await source.close()
         self._current = (derive(text),)
         self.generation += 1
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -57,6 +58,7 @@ class RedisServer:
     def start(self) -> None:
         assert self._process is None
         log = self._folder / "server.log"
+        log.write_bytes(b"")
         self._process = subprocess.Popen(
             [
                 str(self._executable),
@@ -74,8 +76,9 @@ class RedisServer:
         give_up = time.monotonic() + READY_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > give_up:
+                said = log.read_text(errors="replace")
                 self.close()
-                raise RuntimeError(f"{self._executable} did not start:\n{log.read_text()}")
+                raise RuntimeError(f"{self._executable} did not start:\n{said}")
             time.sleep(0.005)  # polling a foreign process: there is no event to wait for
 
     def kill(self) -> None:
@@ -118,7 +121,15 @@ def missing_is_a_failure() -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below the ephemeral range: while a server is down, a client that dials its port from that
+    same port would talk to itself, and any other connection could take the port.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")

@@ -77,5 +77,5 @@ async def test_the_budget_covers_what_the_process_really_pays() -> None:
 
 async def test_it_says_how_full_it_is() -> None:
     store = MemoryStore(100_000, Clock())
-    await store.put(key(1), bytes(360), 60)
+    await store.put(key(1), bytes(488), 60)
     assert repr(store) == "<MemoryStore 1 blobs, 1000 of 100000 B>"
