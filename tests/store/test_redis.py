@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.store.base import StoreUnavailable
+from gateway.store.connections import IDLE_S
 from gateway.store.redis import RedisStore
 from tests.helpers.fault_proxy import FaultProxy
 from tests.helpers.redis_servers import RedisServer, binary
@@ -192,13 +193,15 @@ async def test_closing_cancels_attempts_and_ends_what_waits_for_them(
 
 
 async def test_idle_connections_that_grew_old_are_not_trusted(
-    make: Callable[..., RedisStore], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RedisStore], redis_server: RedisServer
 ) -> None:
     async with FaultProxy(redis_server.port) as proxy:
         store = make(proxy.url)
         await store.get([A])
-        monkeypatch.setattr("gateway.store.connections.IDLE_S", 0.0)
+        ((since, connection),) = store._connections._idle
+        store._connections._idle[0] = (since - IDLE_S - 1, connection)
         await store.get([A])
+        assert not connection.is_connected
         assert proxy.connections == 2
         await store.close()
 
