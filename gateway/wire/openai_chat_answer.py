@@ -69,9 +69,10 @@ def _unreadable(form: Form, payload: bytes) -> Answer:
 def _judged(answer: Object, recorded: Form, payload: bytes, *, convertible: bool) -> Answer:
     spent = usage.from_openai(canonical.plain(answer.get("usage")))
     other = Form.BODY if recorded is Form.STREAM else Form.STREAM
-    # A document always states its usage; without it a stream can't become one.
-    both = convertible and (recorded is Form.BODY or spent is not None)
     choices = lenient.objects(answer.get("choices"))
+    # A document always states its usage; without it a stream can't become one. Without choices
+    # there is nothing to put into chunks.
+    both = convertible and choices != [] and (recorded is Form.BODY or spent is not None)
     reasons = tuple(str(c.get("finish_reason") or "") for c in choices)
     return Answer(
         recorded,
