@@ -100,24 +100,22 @@ class Proxy:
             if exchange.begun:
                 # The head is out: all that is left is to show that the answer is cut short.
                 exchange.gave_up("upstream")
-                relay.cut(request)
-                raise ConnectionResetError from problem
+                return relay.cut(request)
             exchange.status = problem.status
             return replies.error(
                 problem, error_api(exchange.path, request.headers), exchange.request_id
             )
         except (stream.ClientGone, ConnectionError):
             exchange.gave_up("client")
-            raise ConnectionResetError from None
+            return relay.Cut()
         except asyncio.CancelledError:
             exchange.gave_up("client")
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the client gets an answer whatever it was
             _log.exception("request failed", request_id=exchange.request_id)
             exchange.failed(GatewayError.code)
             if exchange.begun:
-                relay.cut(request)
-                raise
+                return relay.cut(request)
             exchange.status = GatewayError.status
             internal = GatewayError("the gateway failed; its log has the details")
             return replies.error(
@@ -243,9 +241,9 @@ class Proxy:
         headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
         sent = body
         asked_usage = False
-        if storing is not None and known.ask is not None:
+        if storing is not None and storing[1].write and known.ask is not None:
             changed = None
-            if storing[1].write and not directives.no_transform:
+            if not directives.no_transform:
                 changed = api.with_stream_usage(body, known.ask, rules)
             if changed is not None:
                 sent, asked_usage = changed, True
@@ -267,7 +265,7 @@ class Proxy:
                 if upstream.status == 200:
                     taken = stream.recording(upstream, self._config.cache.max_entry_bytes)
                 sieve = None
-                if asked_usage and taken is not None and taken.form is Form.STREAM:
+                if asked_usage and taken and taken.form is Form.STREAM and taken.plain:
                     sieve = stream.Sieve(api.is_unasked_usage)
                 return await self._relay(
                     request, upstream, exchange, taken, sieve, call.first_chunk
@@ -277,10 +275,12 @@ class Proxy:
             raise
         finally:
             call.over()
-            if taken is not None and taken.complete:
+            if taken is not None:
                 answer = self._keep(exchange, api, known, rules, taken, storing)
+                exchange.answered = answer is not None
             elif storing is not None and exchange.begun:
-                self._cache.skip(exchange, _unread(exchange, taken))
+                not_ok = exchange.status != 200
+                self._cache.skip(exchange, Reason.STATUS if not_ok else Reason.CONTENT_TYPE)
             call.end(answer)
 
     def _keep(  # noqa: PLR0917
@@ -380,13 +380,6 @@ def _not_in_cache(reason: Reason) -> NotInCache:
     return NotInCache(
         f"only-if-cached was asked for, and there is no answer to serve ({reason.value})"
     )
-
-
-def _unread(exchange: Exchange, taken: stream.Recording | None) -> Reason:
-    """Why nothing was read of an answer that had begun."""
-    if exchange.status != 200:
-        return Reason.STATUS
-    return Reason.CONTENT_TYPE if taken is None else Reason.INCOMPLETE
 
 
 def _upgrade(request: web.BaseRequest) -> str | None:

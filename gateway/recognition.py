@@ -56,7 +56,7 @@ class Recognition:
         """What is asked of whom. Raises `NotFound` for an upstream that isn't there."""
         tenant = self._tenant(sender)
         key = self._door.key(
-            f"{asked.explicit or ''} {asked.path}?{asked.query}",
+            f"{asked.explicit or ''} {asked.path}?{asked.query or ''}",
             b"" if tenant is None else b"tenant " + tenant.encode("utf-8", "surrogateescape"),
             self._secrets.generation,
             _telling(sender.headers),
@@ -88,7 +88,7 @@ class Recognition:
         scopes = (self._scope_id(s, sender, endpoint, tenant) for s in self._secrets.current)
         identities = tuple(
             identity.identity(
-                scope, endpoint.identity, asked.path, asked.query, headers, question.canonical
+                scope, endpoint.identity, asked.path, asked.query or "", headers, question.canonical
             )
             for scope in scopes
         )

@@ -1,4 +1,4 @@
-"""Which headers travel on, in both directions. Order, spelling and repetition are kept.
+"""Which headers travel on, in both directions. Order, values and repetition are kept.
 
 RFC 9110 section 7.6.1: an intermediary must remove the hop-by-hop fields, and those that
 `Connection` names, before it forwards a message.
@@ -66,6 +66,7 @@ def request_headers(
     """
     dropped = _named_by_connection(headers.items())
     out: CIMultiDict[str] = CIMultiDict()
+    spelled: dict[str, str] = {}
     for name, value in headers.items():
         lower = name.lower()
         if lower in _HOP_BY_HOP or lower in _OWN_REQUEST or lower in dropped:
@@ -76,7 +77,8 @@ def request_headers(
             continue
         if endpoint.api_key is not None and lower in CREDENTIALS:
             continue
-        out.add(name, value)
+        # aiohttp's client takes `X-A` and `x-a` for two names, and lets the later one win.
+        out.add(spelled.setdefault(lower, name), value)
     if endpoint.api_key is not None:
         if endpoint.provider.credential_header == "authorization":
             out["Authorization"] = f"Bearer {endpoint.api_key}"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
     from multidict import CIMultiDict
+
+# How long the other side may take for what was written before its connection was closed.
+FLUSH_S = 10.0
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Relay(web.StreamResponse):
@@ -20,15 +28,47 @@ class Relay(web.StreamResponse):
     async def _prepare_headers(self) -> None:
         # aiohttp's low-level server has no hook at this place; the byte tests hold it.
         absent = [n for n in (hdrs.SERVER, hdrs.CONTENT_TYPE) if n not in self.headers]
+        length = self.headers.get(hdrs.CONTENT_LENGTH) if self.status == 304 else None
         await super()._prepare_headers()
         for name in absent:
             self.headers.popall(name, None)
+        if length is not None:
+            # RFC 9110 section 8.6: in a 304 it tells the length that a 200 would have had.
+            self.headers[hdrs.CONTENT_LENGTH] = length
 
 
-def cut(request: web.BaseRequest) -> None:
+class Cut(web.StreamResponse):
+    """What a handler returns when there is nothing to end properly: the connection closes after
+    the bytes that are written already, and a body that was under way stays unfinished.
+
+    (Raising instead would make aiohttp log a traceback for each client that went away.)
+    """
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
+        """End the connection."""
+        raise ConnectionResetError
+
+
+def cut(request: web.BaseRequest) -> Cut:
     """End the connection without ending the response: the client must see that it is cut short.
 
     A chunked body that ended in order would pass for a whole one.
     """
-    if request.transport is not None:
-        request.transport.abort()
+    transport = request.transport
+    if transport is None:
+        return Cut()
+    if request.version < HttpVersion11:
+        # Without chunks the end of the connection is the end of the body: only a reset differs.
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+        return Cut()
+    close_within(transport, FLUSH_S)
+    return Cut()
+
+
+def close_within(transport: asyncio.WriteTransport, seconds: float) -> None:
+    """Close after what is written; at once if that is not taken in time."""
+    transport.close()
+    asyncio.get_running_loop().call_later(seconds, transport.abort)

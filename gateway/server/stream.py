@@ -6,18 +6,19 @@ Rule 2: a recording has a bound; beyond it the answer goes on, only unrecorded.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import aiohttp
 
 from gateway.core.model import Form
 from gateway.core.sse import Splitter
 from gateway.server.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    import aiohttp
     from aiohttp import web
     from multidict import CIMultiDict
 
@@ -41,6 +42,11 @@ class Recording:
         self._pieces: list[bytes] = []
         self._size = 0
 
+    @property
+    def plain(self) -> bool:
+        """Not encoded: events can be told apart while they pass."""
+        return self._coding in {"", "identity"}
+
     def feed(self, chunk: bytes) -> None:
         """Keep the chunk, as long as there is room."""
         if self.overflowed:
@@ -55,7 +61,7 @@ class Recording:
     def payload(self) -> bytes | None:
         """The recorded bytes, decoded; None when they can't be, or would be too many."""
         raw = b"".join(self._pieces)
-        if self._coding in {"", "identity"}:
+        if self.plain:
             return raw
         try:
             # 32 adds automatic detection of gzip and zlib headers; a raw deflate is not taken.
@@ -63,7 +69,8 @@ class Recording:
             decoded = inflater.decompress(raw, self._limit)
         except zlib.error:
             return None
-        return decoded if inflater.eof and not inflater.unconsumed_tail else None
+        ended = inflater.eof or not self.complete
+        return decoded if ended and not inflater.unconsumed_tail else None
 
 
 def recording(upstream: aiohttp.ClientResponse, limit: int) -> Recording | None:
@@ -107,37 +114,53 @@ async def relay_response(  # noqa: PLR0917
     """Send the upstream's response on under `headers`, each chunk as it arrives.
 
     `on_first` is called at the first byte of the body. Raises `ClientGone`, and aiohttp's errors
-    for an upstream that breaks off.
+    for an upstream that breaks off, after all that came of it has been sent on.
     """
     if sieve is not None:
         headers.popall("Content-Length", None)
     out = Relay(upstream.status, upstream.reason, headers)
-    with _client_errors():
-        await out.prepare(request)
+    content = upstream.content
+    write = out.write
     first = True
-    async for chunk in upstream.content.iter_any():
-        if first:
-            on_first()
-            first = False
-        if taken is not None:
-            taken.feed(chunk)
-        piece = chunk if sieve is None else sieve.feed(chunk)
-        if piece:
-            with _client_errors():
-                await out.write(piece)
+    try:
+        try:
+            await out.prepare(request)
+        except ConnectionError as error:
+            raise ClientGone from error
+        while chunk := await content.readany():
+            if first:
+                on_first()
+                first = False
+            if taken is not None:
+                taken.feed(chunk)
+            piece = chunk if sieve is None else sieve.feed(chunk)
+            if piece:
+                try:
+                    await write(piece)
+                except ConnectionError as error:
+                    raise ClientGone from error
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        await _last_of(content, sieve, out)
+        raise
     if taken is not None:
         taken.complete = True
-    with _client_errors():
-        if sieve is not None and (piece := sieve.rest()):
-            await out.write(piece)
-        await out.write_eof()
+    await _end(sieve, out)
     return out
 
 
-@contextmanager
-def _client_errors() -> Iterator[None]:
-    """Tell a client that went away from an upstream that broke off."""
+async def _last_of(content: aiohttp.StreamReader, sieve: Sieve | None, out: Relay) -> None:
+    """Send what had come when the upstream broke off: aiohttp tells of the end before it."""
+    late = content._read_nowait(-1)  # noqa: SLF001 - the public one raises the error again
+    left = late if sieve is None else sieve.feed(late) + sieve.rest()
+    if left:
+        with contextlib.suppress(ConnectionError):
+            await out.write(left)
+
+
+async def _end(sieve: Sieve | None, out: Relay) -> None:
     try:
-        yield
+        if sieve is not None and (piece := sieve.rest()):
+            await out.write(piece)
+        await out.write_eof()
     except ConnectionError as error:
         raise ClientGone from error

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from gateway.server.relay import Relay
+from gateway.server.relay import FLUSH_S, Relay, close_within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,6 +58,13 @@ class Pipe:
     def set_exception(self, *_: Any) -> None:
         """The sender is gone."""
         self.feed_eof()
+
+    def rest(self) -> bytes:
+        """Take out what has come and was not passed on."""
+        left = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        return left
 
     async def drain_to(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Pass everything on until the sender is done."""
@@ -116,7 +123,12 @@ async def tunnel(
         # One side went away while the other was written to: the same as its end.
         pass
     finally:
-        upstream.close()
+        # What one side said before it went is still for the other: a close frame, often.
+        if (last := from_client.rest()) and not transport.is_closing():
+            transport.write(last)
+        # An upgraded connection is never reused: this closes it after what is written.
+        upstream.release()
+        close_within(transport, FLUSH_S)
         if request.transport is not None:
-            request.transport.close()
+            close_within(request.transport, FLUSH_S)
     return relay

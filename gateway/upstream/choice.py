@@ -51,7 +51,8 @@ class Asked:
 
     explicit: str | None
     path: str
-    query: str
+    query: str | None
+    """None without a question mark, empty after a bare one."""
 
 
 # Paths of OpenAI's that Anthropic doesn't have: headers don't change who is meant.
@@ -80,7 +81,7 @@ _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 
 def take_apart(target: str) -> Asked:
     """The parts of a raw request target. Raises `BadRequest`, `NotFound`."""
-    path, _, query = target.partition("?")
+    path, mark, query = target.partition("?")
     if not path.startswith("/"):
         # Absolute form: a client that uses us as a forward proxy.
         raise BadRequest(f"a request target must be a path, not {path[:80]!r}")
@@ -95,7 +96,7 @@ def take_apart(target: str) -> Asked:
             f"no such path: {path[:120]}. API paths begin with /v1/ (or /u/NAME/v1/): set the "
             "client's base URL to the gateway's address as `gateway serve` prints it"
         )
-    return Asked(explicit, path, query)
+    return Asked(explicit, path, query if mark else None)
 
 
 class Choice:
@@ -156,7 +157,7 @@ def _by_shape(path: str, headers: Mapping[str, str]) -> str:
 
 def url(endpoint: Endpoint, asked: Asked) -> str:
     """`/v1/X` -> `<base_url>/X`, spelled as the client spelled it."""
-    query = f"?{asked.query}" if asked.query else ""
+    query = "" if asked.query is None else f"?{asked.query}"
     return f"{endpoint.base_url}{asked.path.removeprefix('/v1')}{query}"
 
 

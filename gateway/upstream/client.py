@@ -20,6 +20,8 @@ from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, Upstre
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
     from multidict import CIMultiDict
 
     from gateway.telemetry.spans import AttemptSpan
@@ -34,6 +36,19 @@ _MAX_HEAD_BYTES = 64 * 1024
 _KEEPALIVE_S = 30.0
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Connections whose calls were given up end at once, not when the upstream has read all that
+    was on its way to it.
+    """
+
+    def _release(
+        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
+    ) -> None:
+        if should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
+
+
 class UpstreamClient:
     """Sends requests to upstreams. One for each process."""
 
@@ -43,7 +58,7 @@ class UpstreamClient:
     async def start(self) -> None:
         """Open the session; needs a running loop."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0, limit_per_host=0, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=30
             ),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -55,6 +70,8 @@ class UpstreamClient:
             max_line_size=_MAX_HEAD_BYTES,
             max_field_size=_MAX_HEAD_BYTES,
         )
+        # aiohttp would send a GET, PUT or DELETE again when a kept connection breaks.
+        self._session._retry_connection = False  # noqa: SLF001 - there is no public switch
 
     async def close(self) -> None:
         """Close every connection."""
@@ -110,6 +127,7 @@ class UpstreamClient:
             sock_connect=endpoint.connect_timeout_s,
             sock_read=endpoint.idle_timeout_s,
         )
+        target = _as_spelled(url)
         for attempt in range(_ATTEMPTS):
             span = attempt_span(attempt)
             if endpoint.propagate_trace:
@@ -117,7 +135,7 @@ class UpstreamClient:
             try:
                 response = await self._session.request(
                     method,
-                    URL(url, encoded=True),
+                    target,
                     headers=headers,
                     data=_payload(body, headers),
                     allow_redirects=False,
@@ -138,6 +156,15 @@ class UpstreamClient:
             else:
                 return response, span
         raise AssertionError  # the last attempt returned or raised
+
+
+def _as_spelled(url: str) -> URL:
+    """A URL whose path and query go out as they are: yarl would drop an empty query, or what
+    follows a raw `#`, if it were let to tell the parts of the target apart.
+    """
+    scheme, _, rest = url.partition("://")
+    authority, slash, target = rest.partition("/")
+    return URL.build(scheme=scheme, authority=authority, path=slash + target, encoded=True)
 
 
 def _payload(
