@@ -251,14 +251,14 @@ def _split_choice(choice: Object) -> Iterator[Object]:
     logprobs = choice.get("logprobs")
     for name in _TEXTS:
         text = message.get(name)
-        if not isinstance(text, str):
-            continue
+        if not isinstance(text, str) or (name == "content" and not text):
+            continue  # an empty content was said in the opening
         if logprobs is not None and name in {"content", "refusal"}:
             # Tokens and their probabilities travel together.
             yield piece({name: text}, logprobs=logprobs)
             logprobs = None
         else:
-            for words in _WORDS.findall(text):
+            for words in _WORDS.findall(text) or [""]:
                 yield piece({name: words})
     function = message.get("function_call")
     if isinstance(function, dict):
