@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.core import identity
-from gateway.core.model import Entry, Form, Reason, Result
+from gateway.core.model import Entry, Finish, Form, Reason, Result
 from gateway.core.policy import Hit, Keep, Lookup, Skip, after_lookup, after_response, missed
 from gateway.store import codec
 from gateway.store.base import StoreUnavailable
@@ -168,11 +168,16 @@ def judged(api: WireApi, rules: ApiRules, taken: Recording) -> Answer | Reason:
     """The recorded answer, read, or why it can't be."""
     if taken.overflowed:
         return Reason.TOO_LARGE
-    if not taken.complete:
+    if not taken.complete and taken.form is Form.BODY:
         return Reason.INCOMPLETE
     payload = taken.payload()
     if payload is None:
-        return Reason.CONTENT_ENCODING
-    if taken.form is Form.STREAM:
-        return api.read_stream(payload, rules)
-    return api.read_body(payload, rules)
+        return Reason.CONTENT_ENCODING if taken.complete else Reason.INCOMPLETE
+    if taken.form is Form.BODY:
+        return api.read_body(payload, rules)
+    answer = api.read_stream(payload, rules)
+    # A stream ends with its terminal event: a client may hang up there, before the response's end
+    # has come. Without that event, what was recorded is a part, maybe cut within a character.
+    if not taken.complete and answer.finish in {Finish.INCOMPLETE, Finish.UNKNOWN}:
+        return Reason.INCOMPLETE
+    return answer

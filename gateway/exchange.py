@@ -45,6 +45,8 @@ class Exchange:
     error: str | None = None
     begun: bool = False
     """The response's head has left: an error can't be answered any more, only shown."""
+    answered: bool = False
+    """The model's answer came in full, whatever happened to its connection afterwards."""
 
     def decided(self, result: Result, reason: Reason) -> None:
         """What the cache said, once."""
@@ -58,7 +60,13 @@ class Exchange:
         self.span.identify(self.request_id, endpoint.name)
 
     def gave_up(self, side: str) -> None:
-        """`client` or `upstream` went away before the end."""
+        """`client` or `upstream` went away before the end.
+
+        A client that has its answer has not: OpenAI's SDK hangs up at `[DONE]`, without waiting
+        for the end of the response.
+        """
+        if side == "client" and self.answered:
+            return
         self.aborted = side
         self.span.aborted(side)
 

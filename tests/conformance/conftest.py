@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anthropic
 import openai
 import pytest
+import structlog
 
 from gateway.app import start
 from gateway.config import Config
@@ -71,6 +73,10 @@ class World:
         """How often the provider was called."""
         return self.stub.total_calls
 
+    def settle(self) -> None:
+        """Wait until the last answer is kept: that happens behind the response."""
+        self.elsewhere.run(self.gateway.background.idle())
+
 
 class OpenWorld(Protocol):
     def __call__(self, **settings: Any) -> World:
@@ -98,7 +104,7 @@ class Client:
     def call(self, ask: Callable[[Any], Any]) -> Any:
         """What a plain method returns."""
         made = ask(self.sdk)
-        return self._settled(made)
+        return self.settled(made)
 
     def items(self, ask: Callable[[Any], Any], seen: list[Any] | None = None) -> list[Any]:
         """All items of a stream or of pages; into `seen`, for those that end in an error."""
@@ -120,9 +126,10 @@ class Client:
         return self.loop.run(_within(manager, read))
 
     def close(self) -> None:
-        self._settled(self.sdk.close())
+        self.settled(self.sdk.close())
 
-    def _settled(self, made: Any) -> Any:
+    def settled(self, made: Any) -> Any:
+        """The value, or what comes of waiting for it."""
         if self.loop is not None and inspect.isawaitable(made):
             return self.loop.run(_awaited(made))
         return made
@@ -195,7 +202,16 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def open_world(elsewhere: Elsewhere) -> Iterator[OpenWorld]:
+def quiet() -> Iterator[None]:
+    """No log lines below errors: they come from another thread, and would escape the capture."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def open_world(elsewhere: Elsewhere, quiet: None) -> Iterator[OpenWorld]:
     """Opens worlds, and closes them at the end."""
     with contextlib.ExitStack() as closing:
 

@@ -1,0 +1,466 @@
+"""OpenAI's SDK through the gateway: what it can do, and how it fails, as without a gateway."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conformance.conftest import Client, OpenWorld, Sdk, World
+
+# What the upstream said of this one call, which is untrue of a repeat.
+OF_ONE_CALL = (
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "openai-processing-ms",
+    "openai-organization",
+    "openai-version",
+    "set-cookie",
+    "cf-ray",
+)
+
+
+@pytest.fixture
+def client(world: World, sdk: Sdk) -> Client:
+    return sdk.openai(f"{world.url}/v1")
+
+
+@pytest.fixture
+def provider(world: World, sdk: Sdk) -> Client:
+    """The same SDK without a gateway."""
+    return sdk.openai(world.stub.v1_url)
+
+
+def chat(text: Any, /, **more: Any) -> dict[str, Any]:
+    return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], **more}
+
+
+def create(client: Client, **asked: Any) -> Any:
+    return client.call(lambda c: c.chat.completions.create(**asked))
+
+
+def chunks(client: Client, seen: list[Any] | None = None, **asked: Any) -> list[Any]:
+    return client.items(lambda c: c.chat.completions.create(**asked, stream=True), seen)
+
+
+def said(stream: list[Any]) -> str:
+    return "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
+
+
+# --- chat -----------------------------------------------------------------------------------------
+
+
+def test_the_provider_gets_what_the_sdk_sent(world: World, client: Client) -> None:
+    create(client, **chat("What is a cache? ☕", temperature=0.5, user="u-1"))
+    seen, sent = world.stub.received[-1], client.heard[-1].request
+    assert seen.path == "/v1/chat/completions"
+    assert seen.body == sent.content
+    names = {"host", "connection", "accept-encoding"}
+    given = {n: v for n, v in sent.headers.items() if n not in names}
+    assert given == {n.lower(): v for n, v in seen.headers if n.lower() not in names}
+
+
+@pytest.mark.parametrize("name", ["seed", "temperature", "user", "n"])
+def test_another_question_is_another_answer(world: World, client: Client, name: str) -> None:
+    for value, cache in ((1, "miss"), (2, "hit" if name == "user" else "miss")):
+        more = {name: str(value)} if name == "user" else {name: value}
+        create(client, **chat("Pick a number.", **more))
+        assert client.last["x-gateway-cache"] == cache
+
+
+def test_a_stream_that_did_not_ask_for_usage_gets_none(world: World, client: Client) -> None:
+    for cache in ("miss", "hit"):
+        stream = chunks(client, **chat("Stream it."))
+        assert client.last["x-gateway-cache"] == cache
+        assert client.last["content-type"].startswith("text/event-stream")
+        assert all(c.choices for c in stream)
+        assert all(c.usage is None for c in stream)
+        assert stream[-1].choices[0].finish_reason == "stop"
+        assert len({c.id for c in stream}) == 1
+        assert len({c.created for c in stream}) == 1
+
+
+@pytest.mark.parametrize("recorded", ["body", "stream", "stream with usage"])
+def test_a_stream_that_asked_for_usage_gets_it_last_and_once(client: Client, recorded: str) -> None:
+    if recorded == "body":
+        first = create(client, **chat("Stream it.")).usage
+    elif recorded == "stream":
+        chunks(client, **chat("Stream it."))
+        first = None
+    else:
+        options = {"include_usage": True}
+        first = chunks(client, **chat("Stream it.", stream_options=options))[-1].usage
+    stream = chunks(client, **chat("Stream it.", stream_options={"include_usage": True}))
+    assert client.last["x-gateway-cache"] == "hit"
+    assert [] == stream[-1].choices
+    assert [None] * (len(stream) - 1) == [c.usage for c in stream[:-1]]
+    assert all(c.choices and "usage" in c.model_fields_set for c in stream[:-1])
+    assert stream[-1].usage.total_tokens > 0
+    assert first is None or first == stream[-1].usage
+
+
+def test_the_stream_helper_tells_the_same_events_on_a_hit(
+    world: World, client: Client, provider: Client
+) -> None:
+    def events(one: Client) -> list[str]:
+        asked = chat("Tell me.")
+        return one.within(  # type: ignore[no-any-return]
+            lambda c: c.chat.completions.stream(**asked), kinds_async if is_async else kinds
+        )
+
+    def kinds(stream: Any) -> list[str]:
+        return [event.type for event in stream]
+
+    async def kinds_async(stream: Any) -> list[str]:
+        return [event.type async for event in stream]
+
+    is_async = client.loop is not None
+    due = events(provider)
+    assert {"chunk", "content.delta", "content.done"} == set(due)
+    assert due == events(client)
+    assert client.last["x-gateway-cache"] == "miss"
+    # Recorded as a stream, an answer is replayed chunk by chunk.
+    assert due == events(client)
+    assert client.last["x-gateway-cache"] == "hit"
+
+
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "user", "content": "How is the weather in Oslo?"},
+    {
+        "role": "assistant",
+        "tool_calls": [
+            {
+                "id": "call_Jx3Qe0aZtY7mWcVb9LkD2RfS",
+                "type": "function",
+                "function": {"name": "look_outside", "arguments": '{"city":"Oslo"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call_Jx3Qe0aZtY7mWcVb9LkD2RfS", "content": "Rain."},
+    {"role": "user", "content": "And the weather in two other cities?"},
+]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_outside",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+def with_id(call_id: str) -> list[dict[str, Any]]:
+    """The conversation, its one call under another id."""
+    user, assistant, tool, again = CONVERSATION
+    call = {**assistant["tool_calls"][0], "id": call_id}
+    return [user, {**assistant, "tool_calls": [call]}, {**tool, "tool_call_id": call_id}, again]
+
+
+@pytest.mark.parametrize("form", ["body", "stream"])
+def test_a_tool_call_id_that_the_history_holds_is_replaced_alone(client: Client, form: str) -> None:
+    asked: dict[str, Any] = {"model": "gpt-4o", "tools": [TOOL]}
+    first = create(client, **asked, messages=CONVERSATION).choices[0].message.tool_calls
+    assert len(first) == 2
+    other = {**asked, "messages": with_id(first[0].id)}
+    if form == "body":
+        ids = [c.id for c in create(client, **other).choices[0].message.tool_calls]
+    else:
+        deltas = [c.choices[0].delta.tool_calls or [] for c in chunks(client, **other)]
+        ids = [call.id for calls in deltas for call in calls if call.id]
+    assert client.last["x-gateway-cache"] == "hit"
+    assert ids[0] != first[0].id
+    assert ids[0].startswith("call_")
+    assert len(ids[0]) == len(first[0].id)
+    assert ids[1:] == [first[1].id]
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def test_raw_responses_show_the_word_of_the_cache(client: Client) -> None:
+    raw = client.call(lambda c: c.chat.completions.with_raw_response.create(**chat("Raw.")))
+    assert raw.headers["x-gateway-cache"] == "miss"
+    assert raw.headers["cache-status"].startswith("gateway; fwd=miss; fwd-status=200")
+    assert "age" not in raw.headers
+    assert all(name in raw.headers for name in OF_ONE_CALL)
+    first = raw.parse()
+    assert first._request_id == raw.headers["x-request-id"]
+
+    ids = {raw.headers["x-request-id"], raw.headers["x-gateway-request-id"]}
+    for _ in range(2):
+        raw = client.call(lambda c: c.chat.completions.with_raw_response.create(**chat("Raw.")))
+        assert raw.headers["x-gateway-cache"] == "hit"
+        assert raw.headers["cache-status"].startswith("gateway; hit; ttl=")
+        assert raw.headers["age"].isdigit()
+        assert [] == [name for name in OF_ONE_CALL if name in raw.headers]
+        again = raw.parse()
+        assert again._request_id == raw.headers["x-request-id"]
+        fresh = {raw.headers["x-request-id"], raw.headers["x-gateway-request-id"]}
+        assert raw.headers["x-request-id"].startswith("req_")
+        assert not fresh & ids
+        ids |= fresh
+
+
+def test_streamed_responses_show_it_too(client: Client) -> None:
+    def read(response: Any) -> Any:
+        async def later() -> list[str]:
+            return [line async for line in response.iter_lines()]
+
+        return later() if client.loop is not None else list(response.iter_lines())
+
+    def asked(c: Any) -> Any:
+        create = c.chat.completions.with_streaming_response.create
+        return create(**chat("Raw."), stream=True)
+
+    for cache in ("miss", "hit"):
+        lines = client.within(asked, read)
+        assert client.last["x-gateway-cache"] == cache
+        assert ("x-ratelimit-remaining-requests" in client.last) is (cache == "miss")
+        assert lines[-2:] == ["data: [DONE]", ""]
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+ERRORS = [
+    (400, openai.BadRequestError),
+    (401, openai.AuthenticationError),
+    (403, openai.PermissionDeniedError),
+    (404, openai.NotFoundError),
+    (409, openai.ConflictError),
+    (422, openai.UnprocessableEntityError),
+    (429, openai.RateLimitError),
+    (500, openai.InternalServerError),
+    (503, openai.InternalServerError),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("status", "kind"), ERRORS)
+def test_an_error_is_the_exception_it_would_be_and_is_never_kept(
+    world: World,
+    client: Client,
+    provider: Client,
+    status: int,
+    kind: type[openai.APIStatusError],
+    stream: bool,
+) -> None:
+    asked = chat(f"[error {status}] please", stream=stream)
+    with pytest.raises(kind) as direct:
+        create(provider, **asked)
+    before = world.calls
+    for number in (1, 2):
+        with pytest.raises(kind) as caught:
+            create(client, **asked)
+        problem = caught.value
+        assert type(problem) is kind
+        assert problem.body == direct.value.body
+        assert (problem.code, problem.param, problem.type) == (
+            direct.value.code,
+            direct.value.param,
+            direct.value.type,
+        )
+        assert problem.request_id == client.last["x-request-id"]
+        assert problem.response.headers["x-gateway-cache"] == "miss"
+        assert problem.response.headers.get("retry-after") == direct.value.response.headers.get(
+            "retry-after"
+        )
+        assert world.calls == before + number
+
+
+def test_the_sdk_retries_as_the_provider_tells_it(world: World, sdk: Sdk) -> None:
+    client = sdk.openai(f"{world.url}/v1", max_retries=2)
+    with pytest.raises(openai.RateLimitError):
+        create(client, **chat("[error 429]"))
+    assert world.calls == 3
+    retries = [seen.header("x-stainless-retry-count") for seen in world.stub.received]
+    assert retries == ["0", "1", "2"]
+
+
+def test_a_wrong_key_is_refused_by_the_provider(world: World, sdk: Sdk) -> None:
+    good, bad = (sdk.openai(f"{world.url}/v1", api_key=key) for key in ("sk-good", "sk-bad"))
+    world.stub.keys = frozenset({"sk-good"})
+    create(good, **chat("Who am I?"))
+    with pytest.raises(openai.AuthenticationError) as caught:
+        create(bad, **chat("Who am I?"))
+    assert caught.value.code == "invalid_api_key"
+    create(good, **chat("Who am I?"))
+    assert good.last["x-gateway-cache"] == "hit"
+    assert world.calls == 2
+
+
+def test_an_error_in_a_stream_comes_after_what_was_said_and_is_never_kept(
+    world: World, client: Client, provider: Client
+) -> None:
+    asked = chat("[error in stream] and more")
+    due: list[Any] = []
+    with pytest.raises(openai.APIError) as direct:
+        chunks(provider, due, **asked)
+    before = world.calls
+    for number in (1, 2):
+        seen: list[Any] = []
+        with pytest.raises(openai.APIError) as caught:
+            chunks(client, seen, **asked)
+        assert caught.value.body == direct.value.body
+        assert said(seen) == said(due) != ""
+        assert world.calls == before + number
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_cut_off_is_a_connection_error_and_is_never_kept(
+    world: World, client: Client, stream: bool
+) -> None:
+    asked = chat("[cut] this")
+    for number in (1, 2):
+        with pytest.raises(openai.APIConnectionError):
+            chunks(client, **asked) if stream else create(client, **asked)
+        assert world.calls == number
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        chat("[refuse] this"),
+        chat("[filter] this"),
+        chat("[empty] this"),
+        chat("[long 200] this", max_completion_tokens=40),
+    ],
+    ids=["refused", "filtered", "empty", "truncated"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_none_comes_through_and_is_not_kept(
+    world: World, client: Client, asked: dict[str, Any], stream: bool
+) -> None:
+    for number in (1, 2):
+        if stream:
+            finish = chunks(client, **asked)[-1].choices[0].finish_reason
+        else:
+            finish = create(client, **asked).choices[0].finish_reason
+        assert finish in {"stop", "content_filter", "length"}
+        assert client.last["x-gateway-cache"] == "miss"
+        assert world.calls == number
+
+
+def test_refusals_are_kept_when_the_config_says_so(open_world: OpenWorld, sdk: Sdk) -> None:
+    world = open_world(cache={"store": {"refused": True}})
+    client = sdk.openai(f"{world.url}/v1")
+    first = create(client, **chat("[refuse] this")).choices[0].message
+    again = create(client, **chat("[refuse] this")).choices[0].message
+    stream = chunks(client, **chat("[refuse] this"))
+    assert client.last["x-gateway-cache"] == "hit"
+    assert first.refusal
+    assert first == again
+    assert first.refusal == "".join(c.choices[0].delta.refusal or "" for c in stream)
+    assert world.calls == 1
+
+
+# --- everything else passes -----------------------------------------------------------------------
+
+
+def passed(client: Client) -> bool:
+    return (
+        client.last["x-gateway-cache"] == "pass"
+        and client.last["cache-status"] == "gateway; fwd=bypass; fwd-status=200; detail=route"
+        and "x-gateway-request-id" in client.last
+    )
+
+
+def test_models_are_listed_and_found(client: Client, provider: Client) -> None:
+    due = provider.items(lambda c: c.models.list())
+    assert len(due) > 1
+    assert due == client.items(lambda c: c.models.list())
+    assert passed(client)
+    assert due[0] == client.call(lambda c: c.models.retrieve(due[0].id))
+    assert passed(client)
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.call(lambda c: c.models.retrieve("no-such-model"))
+    assert caught.value.code == "model_not_found"
+
+
+def test_files_go_up_and_come_down(open_world: OpenWorld, sdk: Sdk) -> None:
+    world = open_world(server={"body_limit_bytes": 100_000})
+    client = sdk.openai(f"{world.url}/v1")
+    # Larger than the limit, which holds for what the gateway reads, not for what passes.
+    content = bytes(range(256)) * 4_000
+    made = client.call(
+        lambda c: c.files.create(file=("a name.jsonl", content), purpose="user_data")
+    )
+    assert passed(client)
+    assert (made.filename, made.bytes) == ("a name.jsonl", len(content))
+    assert world.stub.received[-1].body == client.heard[-1].request.read()
+    assert [made] == client.items(lambda c: c.files.list())
+    assert made == client.call(lambda c: c.files.retrieve(made.id))
+    assert content == client.call(lambda c: c.files.content(made.id)).content
+    assert passed(client)
+    assert client.call(lambda c: c.files.delete(made.id)).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.call(lambda c: c.files.retrieve(made.id))
+
+
+def test_embeddings_pass(world: World, client: Client, provider: Client) -> None:
+    asked = {"model": "text-embedding-3-small", "input": ["one", "two ☕"], "dimensions": 8}
+    due = provider.call(lambda c: c.embeddings.create(**asked))
+    assert due == client.call(lambda c: c.embeddings.create(**asked))
+    assert due == client.call(lambda c: c.embeddings.create(**asked))
+    assert passed(client)
+    assert world.calls == 3
+
+
+def test_old_completions_pass(client: Client, provider: Client) -> None:
+    asked = {"model": "gpt-3.5-turbo-instruct", "prompt": "Once upon a time", "max_tokens": 20}
+    due = provider.call(lambda c: c.completions.create(**asked))
+    made = client.call(lambda c: c.completions.create(**asked))
+    assert due.choices == made.choices
+    assert passed(client)
+    stream = client.items(lambda c: c.completions.create(**asked, stream=True))
+    assert due.choices[0].text == "".join(c.choices[0].text for c in stream)
+    assert passed(client)
+
+
+def test_responses_pass(client: Client, provider: Client) -> None:
+    asked = {"model": "gpt-4o", "input": "What is a cache?"}
+    due = provider.call(lambda c: c.responses.create(**asked))
+    made = client.call(lambda c: c.responses.create(**asked))
+    assert due.output_text == made.output_text
+    assert passed(client)
+    events = client.items(lambda c: c.responses.create(**asked, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].response.output_text == due.output_text
+    assert passed(client)
+    final = client.within(
+        lambda c: c.responses.stream(**asked), lambda stream: stream.get_final_response()
+    )
+    assert final.output_text == due.output_text
+
+
+def test_an_error_of_a_passed_route_is_the_exception_it_would_be(
+    world: World, client: Client
+) -> None:
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.call(lambda c: c.responses.create(model="gpt-4o", input="[error 429]"))
+    assert caught.value.code == "rate_limit_exceeded"
+    assert caught.value.response.headers["x-gateway-cache"] == "pass"
+    # A path that the provider doesn't have is for the provider to say.
+    with pytest.raises(openai.NotFoundError):
+        client.call(lambda c: c.batches.list())
+    assert world.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"store": True}, "provider-stored"),
+        ({"web_search_options": {}}, "hosted-tool"),
+        ({"model": "gpt-4o-search-preview"}, "search-model"),
+    ],
+)
+def test_what_depends_on_more_than_the_request_passes(
+    world: World, client: Client, more: dict[str, Any], reason: str
+) -> None:
+    for _ in range(2):
+        create(client, **{**chat("What is new?"), **more})
+        assert client.last["x-gateway-cache"] == "pass"
+        assert client.last["cache-status"].endswith(f"detail={reason}")
+    assert world.calls == 2
