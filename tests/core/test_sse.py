@@ -36,6 +36,15 @@ _pieces = st.sampled_from(
 streams = st.lists(_pieces, max_size=30).map(b"".join)
 
 
+# Half of the streams keep to one line end, as servers do; the other half to none.
+lines = st.lists(_pieces.filter(lambda piece: piece.strip() != b""), max_size=4)
+streams |= st.builds(
+    lambda end, events: b"".join(end.join(event) + end + end for event in events),
+    st.sampled_from([b"\r\n", b"\n", b"\r"]),
+    st.lists(lines, max_size=4),
+)
+
+
 @st.composite
 def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
     text = draw(streams)
@@ -138,6 +147,13 @@ def test_an_event_leaves_as_soon_as_its_blank_line_is_there() -> None:
     assert [b"data: b\n\n", b"data: c\n\n"] == splitter.feed(b"data: b\n\ndata: c\n\ndata: d")
     assert b"data: d" == splitter.rest()
     assert b"" == splitter.rest()
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
+def test_the_lines_of_one_event_stay_together_whatever_ends_them(end: bytes) -> None:
+    event = b"event: e" + end + b"data: a" + end + b"data: b" + end + end
+
+    assert [event, event] == Splitter(1000).feed(event * 2)
 
 
 def test_a_blank_line_cut_inside_its_cr_lf_ends_the_event_once() -> None:

@@ -155,6 +155,7 @@ DIFFERENT: list[tuple[str, bytes, bytes, tuple[str, ...]]] = [
     ("null content or empty", said("null"), said('""'), BOTH),
     ("empty list or empty text", said("[]"), said('""'), BOTH),
     ("a string and its one text part", said('"hi"'), said(f"[{TEXT_PART}]"), ("unknown",)),
+    ("a part of another type", said('[{"type":"output_text","text":"hi"}]'), said('"hi"'), BOTH),
     ("an unknown member of a text part", said('[{"type":"text","text":"hi","x":1}]'), said('"hi"'), BOTH),
     ("an image's address", said('[{"type":"image_url","image_url":{"url":"a"}}]'), said('[{"type":"image_url","image_url":{"url":"b"}}]'), BOTH),
     ("an image's detail", said('[{"type":"image_url","image_url":{"url":"a"}}]'), said('[{"type":"image_url","image_url":{"url":"a","detail":"low"}}]'), BOTH),

@@ -223,6 +223,15 @@ def test_arguments_are_kept_as_the_client_spelled_them() -> None:
     assert len(spellings) == len({canonical_of(make(each)) for each in spellings})
 
 
+def test_arguments_that_are_no_text_are_kept_as_spelled_too() -> None:
+    bodies = [
+        json.dumps(history(calls("x1111", arguments="ARGUMENTS"))).replace('"ARGUMENTS"', raw)
+        for raw in ('{"a":1,"b":2}', '{"b":2,"a":1}', '{"a":1.0,"b":2}')
+    ]
+
+    assert len(bodies) == len({canonical_of(body.encode()) for body in bodies})
+
+
 def test_every_id_of_the_history_is_remembered_for_replay() -> None:
     body = history(calls("a1", "b2"), result("a1"), {"role": "tool", "tool_call_id": "c3"})
 
