@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -171,6 +173,28 @@ def test_a_tool_call_id_that_the_history_holds_is_replaced_alone(client: Client,
     assert ids[0].startswith("call_")
     assert len(ids[0]) == len(first[0].id)
     assert ids[1:] == [first[1].id]
+
+
+def test_many_at_once_get_their_own_answers(world: World, client: Client) -> None:
+    questions = [f"What is {number} times {number}?" for number in range(40)]
+
+    def ask(question: str) -> Any:
+        return client.sdk.chat.completions.create(**chat(question))
+
+    for calls in (40, 40):
+        if client.loop is None:
+            with ThreadPoolExecutor(8) as threads:
+                answers = list(threads.map(ask, questions))
+        else:
+            answers = client.loop.run(_together([ask(question) for question in questions]))
+        for question, answer in zip(questions, answers, strict=True):
+            assert f'You asked "{question}"' in answer.choices[0].message.content
+        world.settle()
+        assert world.calls == calls
+
+
+async def _together(asked: list[Any]) -> list[Any]:
+    return await asyncio.gather(*asked)
 
 
 # --- headers --------------------------------------------------------------------------------------

@@ -118,6 +118,18 @@ def test_only_if_cached_never_reaches_a_provider_on_a_passed_route(world: World,
     assert world.calls == 0
 
 
+def test_only_if_cached_never_reaches_a_provider_for_what_is_not_cached(
+    world: World, sdk: Sdk
+) -> None:
+    both = Both("openai", sdk, world.url)
+    for stream in (False, True):
+        with pytest.raises(openai.InternalServerError) as caught:
+            both.ask(directives="only-if-cached", store=True, stream=stream)
+        refused(caught.value, "openai", 504, "gateway_not_in_cache")
+        assert "provider-stored" in caught.value.message
+    assert world.calls == 0
+
+
 @pytest.mark.parametrize("directives", ["no-cache", "max-age=0", "No-Cache, max-stale"])
 def test_no_cache_asks_again_and_replaces(world: World, both: Both, directives: str) -> None:
     first = both.tool_id()
@@ -141,6 +153,33 @@ def test_no_store_writes_nothing_but_may_read(world: World, both: Both) -> None:
     assert (both.cache, world.calls) == ("hit", 3)
     both.ask(directives="no-cache, no-store")
     assert (both.cache, world.calls) == ("miss", 4)
+
+
+@pytest.mark.parametrize("provider", ["openai", None])
+def test_a_stream_that_may_not_be_changed_serves_only_what_it_holds(
+    open_world: OpenWorld, world: World, sdk: Sdk, provider: str | None
+) -> None:
+    """`no-transform`, and any provider that we know nothing about: usage is not asked for."""
+    there = {"base_url": world.stub.v1_url, "provider": provider}
+    client = sdk.openai(f"{open_world(upstreams={'openai': there}).url}/v1")
+    directives = {"Cache-Control": "no-transform"} if provider else {}
+
+    def ask(**more: Any) -> str:
+        asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What?"}], **more}
+        if "stream" in more:
+            client.items(lambda c: c.chat.completions.create(**asked, extra_headers=directives))
+        else:
+            client.call(lambda c: c.chat.completions.create(**asked, extra_headers=directives))
+        return client.last["x-gateway-cache"]
+
+    assert ask(stream=True) == "miss"
+    assert world.stub.received[-1].body == client.heard[-1].request.content
+    assert ask(stream=True) == "hit"
+    with_usage = {"stream": True, "stream_options": {"include_usage": True}}
+    assert ask(**with_usage) == "miss"
+    assert "form-unavailable" in client.last["cache-status"]
+    assert [ask(**with_usage), ask(), ask(stream=True)] == ["hit", "hit", "hit"]
+    assert world.calls == 2
 
 
 @pytest.fixture
