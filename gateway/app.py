@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets as random_source
@@ -22,6 +23,7 @@ from gateway.cache import Clock, ResponseCache
 from gateway.door import Door
 from gateway.proxy import Proxy
 from gateway.recognition import Recognition
+from gateway.server.drain import Drain
 from gateway.server.probes import Readiness, probe_app
 from gateway.store.open import default_url, describe, open_store
 from gateway.store.secret import scope_secrets
@@ -43,6 +45,8 @@ _MAX_HEAD_BYTES = 64 * 1024
 _TELEMETRY_CLOSE_S = 5.0
 _BACKGROUND_CLOSE_S = 5.0
 _KEEPALIVE_S = 75.0
+# After the drain: for the last bytes of an answer, and then for a cancelled handler to end.
+_LAST_S = 0.5
 
 
 @dataclass(slots=True)
@@ -54,6 +58,8 @@ class RunningGateway:
     readiness: Readiness
     background: Background
     _api: web.ServerRunner
+    _drain: Drain
+    _drain_timeout_s: float
     _probes: web.AppRunner
     _client: UpstreamClient
     _store: Store
@@ -63,6 +69,11 @@ class RunningGateway:
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
         self.readiness.drain()
+        for site in self._api.sites:
+            await site.stop()
+        server = self._api.server
+        if server is not None and not await self._drain.drain(server, self._drain_timeout_s):
+            _log.warning("cutting what still runs", drain=repr(self._drain))
         await self._api.cleanup()
         await self.background.close(_BACKGROUND_CLOSE_S)
         await self._client.close()
@@ -107,8 +118,9 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         random_bytes=random_source.token_bytes,
     )
     readiness = Readiness()
+    drain = Drain(proxy.handle)
     server = web.Server(
-        proxy.handle,
+        drain.handle,
         handler_cancellation=True,
         access_log=None,
         # A body that came compressed goes on compressed.
@@ -117,7 +129,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         max_line_size=_MAX_HEAD_BYTES,
         max_field_size=_MAX_HEAD_BYTES,
     )
-    api = web.ServerRunner(server, shutdown_timeout=config.server.drain_timeout_s)
+    api = web.ServerRunner(server, shutdown_timeout=_LAST_S)
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
     await probes.setup()
@@ -134,7 +146,18 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     readiness.ready()
     _log.info("listening", api=api_url, probes=probe_url, store=describe(store_url))
     return RunningGateway(
-        api_url, probe_url, readiness, background, api, probes, client, store, secrets, telemetry
+        api_url=api_url,
+        probe_url=probe_url,
+        readiness=readiness,
+        background=background,
+        _api=api,
+        _drain=drain,
+        _drain_timeout_s=config.server.drain_timeout_s,
+        _probes=probes,
+        _client=client,
+        _store=store,
+        _secrets=secrets,
+        _telemetry=telemetry,
     )
 
 
@@ -149,6 +172,7 @@ async def _listen(runner: web.ServerRunner | web.AppRunner, host: str, port: int
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status."""
     setup_logging(config.log.level, config.log.format)
+    allow_many_connections()
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
@@ -157,6 +181,20 @@ def serve(config: Config) -> int:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(_serve(config))
+
+
+def allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: each request holds two connections, and
+    the usual soft limit of 1024 is kept low for programs that use select().
+    """
+    try:
+        import resource  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config) -> int:
