@@ -9,7 +9,7 @@ the request carries `anthropic-version` or `x-api-key`; otherwise OpenAI.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -164,7 +164,12 @@ def url(endpoint: Endpoint, asked: Asked) -> str:
 def _endpoint(name: str, upstream: Upstream) -> Endpoint:
     parts = urlsplit(upstream.base_url)
     base_url = upstream.base_url.rstrip("/")
-    provider = registry.resolve(upstream.provider, parts.hostname or "")
+    host = parts.hostname or ""
+    provider = registry.resolve(upstream.provider, host)
+    if host not in provider.hosts:
+        # Somebody else's door to the provider (another gateway, a stand-in): it may read headers
+        # that the provider doesn't know, credentials among them.
+        provider = replace(provider, header_prefixes=None)
     return Endpoint(
         name=name,
         provider=provider,
