@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from gateway.store.base import StoreUnavailable
 from gateway.store.breaker import Breaker
 from gateway.store.connections import Connections, SlowHandshake, connector
+from gateway.store.deadline import within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,8 +108,7 @@ class RedisStore:
         if not self._breaker.enter():
             raise StoreUnavailable("Redis does not answer; it is tried once a second")
         try:
-            async with asyncio.timeout(self._deadline_s):
-                reply = await self._connections.ask(*command)
+            reply = await within(self._deadline_s, self._connections.ask(*command))
         except ResponseError as exc:
             # It is alive, it only says no: full, read-only, not permitted.
             self._answered()

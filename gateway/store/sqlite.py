@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gateway.store.base import StoreUnavailable
+from gateway.store.deadline import within
 from gateway.store.sqlite_file import SqliteFile
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ class SqliteStore:
             self._changed.notify()
         try:
             # At the deadline the future is cancelled: an answer that comes later reaches nobody.
-            async with asyncio.timeout(deadline_s):
-                return await asyncio.wrap_future(answer)
+            return await within(deadline_s, asyncio.wrap_future(answer))
         except TimeoutError as exc:
             raise StoreUnavailable(f"no answer within {deadline_s * 1000:.0f} ms") from exc
 
