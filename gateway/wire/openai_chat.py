@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import orjson
-
-from gateway.core import canonical, sse
+from gateway.core import canonical
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import envelope, lenient, openai_chat_answer
+from gateway.wire import envelope, lenient, openai_answer, openai_chunks
+from gateway.wire.openai_chat_answer import ChatShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +34,7 @@ _SEARCHES = (
     "enable_web_search",
 )
 _OFF: tuple[Json, ...] = (None, False, [])
-_STREAM_USAGE = b'"stream_options":{"include_usage":true},'
+_SHAPE = ChatShape()
 
 
 class OpenAIChat:
@@ -91,48 +90,32 @@ class OpenAIChat:
         )
 
     def with_stream_usage(self, body: bytes, ask: Ask, rules: ApiRules) -> bytes | None:
-        """See `WireApi.with_stream_usage`. The object is not empty: it has a model."""
-        if ask.form is not Form.STREAM or not ask.may_add_usage or rules.stream_usage is None:
-            return None
-        start = body.index(b"{") + 1
-        return body[:start] + _STREAM_USAGE + body[start:]
+        """See `WireApi.with_stream_usage`."""
+        return openai_chunks.with_usage(body, ask, rules)
 
     def is_unasked_usage(self, event: bytes) -> bool:
-        """See `WireApi.is_unasked_usage`: a chunk with usage and without choices."""
-        if b'"usage"' not in event or b'"choices"' not in event:
-            return False
-        try:
-            chunk = orjson.loads(sse.parse(event)[0].data)
-        except (ValueError, IndexError):
-            return False
-        return isinstance(chunk, dict) and chunk.get("choices") == [] and bool(chunk.get("usage"))
+        """See `WireApi.is_unasked_usage`."""
+        return openai_chunks.is_usage(event)
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:
         """See `WireApi.read_body`."""
-        return openai_chat_answer.read_body(document, rules)
+        return openai_answer.read_body(document, rules, _SHAPE)
 
     def read_stream(self, events: bytes, rules: ApiRules) -> Answer:
         """See `WireApi.read_stream`."""
-        return openai_chat_answer.read_stream(events, rules)
+        return openai_answer.read_stream(events, rules, _SHAPE)
 
     def can_serve(self, entry: Entry, ask: Ask) -> bool:
         """See `WireApi.can_serve`."""
-        if ask.form not in entry.forms:
-            return False
-        return not (ask.form is Form.STREAM and ask.include_usage) or entry.has_stream_usage
+        return openai_answer.can_serve(entry, ask)
 
     def serve(self, entry: Entry, ask: Ask, mint: Mint, rules: ApiRules) -> bytes:
         """See `WireApi.serve`."""
-        return openai_chat_answer.serve(entry, ask, mint, rules)
+        return openai_answer.serve(entry, ask, mint, rules, _SHAPE)
 
     def error(self, status: int, message: str, code: str, param: str | None) -> bytes:
-        """See `WireApi.error`: `{"error": {"message", "type", "param", "code"}}`."""
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        # A message may quote a header or a path, which may hold what is no text.
-        said = message.encode("utf-8", "replace").decode()
-        return orjson.dumps(
-            {"error": {"message": said, "type": kind, "param": param, "code": code}}
-        )
+        """See `WireApi.error`."""
+        return openai_answer.error(status, message, code, param)
 
 
 def _pass_reason(request: Object, model: str, tools: list[Object]) -> Reason | None:

@@ -1,16 +1,22 @@
 """OpenAI Chat Completions: chunks into a document, and a document into chunks.
 
-Rule 1: what can't be merged without loss is `Unmergeable`; nothing is dropped in silence.
-Rule 2: a document is only split in ways that `merge` was seen to undo (`splits_cleanly`).
+A document is only split in ways that `merge` was seen to undo (`splits_cleanly`).
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from gateway.core import canonical
 from gateway.wire import lenient
+from gateway.wire.openai_chunks import (
+    WORDS,
+    Unmergeable,
+    merge_top,
+    pieces,
+    settle,
+    top_of_chunk,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,63 +27,16 @@ if TYPE_CHECKING:
 
 # Deltas of these members are pieces of one text; reasoning comes before the answer.
 _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
-_CHUNK_ONLY = frozenset({"object", "obfuscation"})
-
-
-class Unmergeable(Exception):
-    """A stream that has no document of the same meaning; `str()` says where."""
 
 
 def merge(chunks: list[Object], rules: ApiRules) -> Object:
     """The document that says what the chunks say. Raises `Unmergeable`."""
-    top: Object = {}
+    document = merge_top(chunks, "chat.completion")
     choices: dict[int, Object] = {}
-    for chunk in chunks:
-        for name, value in chunk.items():
-            if name == "choices":
-                _merge_choices(choices, value)
-            elif name not in _CHUNK_ONLY:
-                _merge_top(top, name, value)
-    document: Object = {}
-    for name in ("id", "object", "created", "model"):
-        document[name] = "chat.completion" if name == "object" else top.pop(name, None)
-    if not (lenient.text(document["id"]) and lenient.text(document["model"])):
-        raise Unmergeable("the stream doesn't say its id or model")
-    if lenient.index(document["created"]) is None:
-        raise Unmergeable("the stream doesn't say when it was made")
-    document["choices"] = [_document_choice(choices[i], rules) for i in sorted(choices)]
-    spent = top.pop("usage", None)
-    if spent is not None:
-        document["usage"] = spent
-    document.update(top)
-    return document
-
-
-def _merge_top(top: Object, name: str, value: Json) -> None:
-    if name == "usage" and value is not None:
-        # Servers that state it in every chunk count up; the last one is the total.
-        top[name] = value
-    elif name == "created" and top.get(name) is not None:
-        pass  # stamped anew in every chunk by some servers, and replaced in replay anyway
-    else:
-        _settle(top, name, value, "$")
-
-
-def _settle(owner: Object, name: str, value: Json, where: str) -> None:
-    """A member that is stated again must be stated alike; null states nothing."""
-    if owner.get(name) is None:
-        owner[name] = value
-    elif value is not None and value != owner[name]:
-        raise Unmergeable(f"{where}.{name} changes within the stream")
-
-
-def _merge_choices(choices: dict[int, Object], pieces: Json) -> None:
-    if pieces is None:
-        return
-    if not isinstance(pieces, list):
-        raise Unmergeable("choices is no list")
-    for piece in pieces:
+    for piece in pieces(chunks):
         _merge_choice(choices, piece)
+    document["choices"] = [_document_choice(choices[i], rules) for i in sorted(choices)]
+    return document
 
 
 def _merge_choice(choices: dict[int, Object], piece: Json) -> None:
@@ -92,7 +51,7 @@ def _merge_choice(choices: dict[int, Object], piece: Json) -> None:
         if name == "logprobs":
             _merge_logprobs(choice, value)
         elif name not in {"index", "delta"}:
-            _settle(choice, name, value, "$.choices[]")
+            settle(choice, name, value, "$.choices[]")
 
 
 def _merge_delta(message: Object, delta: Object) -> None:
@@ -104,7 +63,7 @@ def _merge_delta(message: Object, delta: Object) -> None:
         elif name == "function_call" and isinstance(value, dict):
             _merge_function(_object(message, "function_call"), value)
         elif name == "role" or value is None:
-            _settle(message, name, value, "$.choices[].delta")
+            settle(message, name, value, "$.choices[].delta")
         else:
             raise Unmergeable(f"$.choices[].delta.{name} is not known to come in pieces")
 
@@ -126,7 +85,7 @@ def _merge_calls(message: Object, pieces: list[Json]) -> None:
             if name == "function" and isinstance(value, dict):
                 _merge_function(_object(call, "function"), value)
             elif name != "index":
-                _settle(call, name, value, "$.choices[].delta.tool_calls[]")
+                settle(call, name, value, "$.choices[].delta.tool_calls[]")
 
 
 def _object(owner: Object, name: str) -> Object:
@@ -144,7 +103,7 @@ def _merge_function(function: Object, piece: Object) -> None:
         if name == "arguments" and isinstance(value, str):
             function["arguments"] = lenient.text(function.get("arguments")) + value
         else:
-            _settle(function, name, value, "$.choices[].delta.tool_calls[].function")
+            settle(function, name, value, "$.choices[].delta.tool_calls[].function")
 
 
 def _merge_logprobs(choice: Object, piece: Json) -> None:
@@ -203,22 +162,11 @@ def _check_function(function: Json) -> None:
         raise Unmergeable("a function call has no name")
 
 
-# About as much text as a provider sends in one chunk.
-_WORDS = re.compile(r"(?:\S*\s+){1,4}|\S+")
-_TOP = frozenset({"id", "object", "created", "model", "choices", "usage"})
-
-
 def split(document: Object, *, include_usage: bool) -> Iterator[Object]:
     """The document as the chunks of a stream, `[DONE]` not included. Raises `Unmergeable` where
     a part of it has no documented form in a stream.
     """
-    top = {
-        "id": document.get("id"),
-        "object": "chat.completion.chunk",
-        "created": document.get("created"),
-        "model": document.get("model"),
-        **{name: value for name, value in document.items() if name not in _TOP},
-    }
+    top = top_of_chunk(document, "chat.completion.chunk")
     usage: Object = {"usage": None} if include_usage else {}
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
@@ -258,7 +206,7 @@ def _split_choice(choice: Object) -> Iterator[Object]:
             yield piece({name: text}, logprobs=logprobs)
             logprobs = None
         else:
-            for words in _WORDS.findall(text) or [""]:
+            for words in WORDS.findall(text) or [""]:
                 yield piece({name: words})
     function = message.get("function_call")
     if isinstance(function, dict):
@@ -280,7 +228,7 @@ def _split_call(index: int, call: Json) -> Iterator[Object]:
     if not isinstance(arguments, str):
         raise Unmergeable("a function call has no arguments")
     yield {"index": number, **call, "function": {**function, "arguments": ""}}
-    for words in _WORDS.findall(arguments):
+    for words in WORDS.findall(arguments):
         yield {"index": number, "function": {"arguments": words}}
 
 
