@@ -38,12 +38,20 @@ REDIS_DEADLINE_S = 1.0
 
 RETRY_S = 1.0
 
+RENEW_S = 30.0
+"""How often Redis is asked whether it still holds the secret: it may have been emptied, or have
+evicted what nobody reads, and replicas that start later would agree on another one.
+"""
+
 _LEAST_CHARS = 16
 """A shorter text in a file of ours is a damaged one."""
 
 
 class Source(Protocol):
     """Where a secret is kept that nobody configured."""
+
+    may_forget: bool
+    """It can lose what it was given: `load` is called again and again, and restores it."""
 
     async def load(self) -> str:
         """The text; made on the first call ever. Raises `StoreUnavailable`."""
@@ -54,6 +62,8 @@ class Source(Protocol):
 
 class FileSecret:
     """Beside the SQLite file, readable by its owner only."""
+
+    may_forget = False
 
     def __init__(self, path: Path) -> None:
         """Keep it in `path`."""
@@ -98,21 +108,27 @@ class FileSecret:
 class RedisSecret:
     """In Redis, beside the entries. Created once by whichever replica comes first."""
 
+    may_forget = True
+
     def __init__(self, url: str, key_prefix: str) -> None:
         """Keep it under `<key_prefix>scope-secret`. Raises ValueError for a URL it can't use."""
         self._url = url
         self._store = RedisStore(
             url, deadline_s=REDIS_DEADLINE_S, key_prefix=key_prefix, connections=1
         )
+        self._held: bytes | None = None
 
     async def load(self) -> str:
         """The text under that name."""
-        held = await self._store.claim(REDIS_NAME, secrets.token_hex(32).encode())
-        logger.warning(
-            "cache.secret is not set: the secret is kept in %s, where whoever can read it can "
-            "tell which credential an entry belongs to. Set cache.secret to prevent that",
-            describe(self._url),
-        )
+        offered = self._held or secrets.token_hex(32).encode()
+        held = await self._store.claim(REDIS_NAME, offered)
+        if self._held is None:
+            logger.warning(
+                "cache.secret is not set: the secret is kept in %s, where whoever can read it can "
+                "tell which credential an entry belongs to. Set cache.secret to prevent that",
+                describe(self._url),
+            )
+        self._held = held
         # Any bytes serve: what another hand put there is shared by the replicas all the same.
         return held.hex()
 
@@ -142,10 +158,11 @@ class ScopeSecrets:
 
     async def start(self) -> None:
         """Fetch what was not configured; what is not there now is tried again once a second."""
-        if self._source is None or await self._fetch(self._source):
+        if self._source is None:
             return
-        # Owned here: `close` cancels it.
-        self._fetching = asyncio.create_task(self._keep_fetching(self._source))  # noqa: TID251
+        if not await self._fetch(self._source) or self._source.may_forget:
+            # Owned here: `close` cancels it.
+            self._fetching = asyncio.create_task(self._keep_fetching(self._source))  # noqa: TID251
 
     async def close(self) -> None:
         """Stop trying."""
@@ -158,8 +175,8 @@ class ScopeSecrets:
 
     async def _keep_fetching(self, source: Source) -> None:
         while True:
-            await asyncio.sleep(RETRY_S)
-            if await self._fetch(source, again=True):
+            await asyncio.sleep(RENEW_S if self.generation else RETRY_S)
+            if await self._fetch(source, again=True) and not source.may_forget:
                 return
 
     async def _fetch(self, source: Source, *, again: bool = False) -> bool:
@@ -173,9 +190,17 @@ class ScopeSecrets:
                     exc,
                 )
             return False
-        await source.close()
-        self._current = (derive(text),)
-        self.generation += 1
+        if not source.may_forget:
+            await source.close()
+        current = (derive(text),)
+        if current != self._current:
+            if self.generation:
+                logger.warning(
+                    "The scope secret is another one now: what was stored with the former one "
+                    "will not be found any more"
+                )
+            self._current = current
+            self.generation += 1
         return True
 
 

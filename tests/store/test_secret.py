@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+import redis.asyncio
 from blake3 import blake3
 
 from gateway.store import secret
@@ -14,6 +15,7 @@ from gateway.store.base import StoreUnavailable
 from gateway.store.secret import FileSecret, ScopeSecrets, derive, scope_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
@@ -24,6 +26,8 @@ PATIENT_S = 10.0
 
 class Source:
     """A place that is away as often as told."""
+
+    may_forget = False
 
     def __init__(self, text: str, failures: int) -> None:
         self.text = text
@@ -45,6 +49,12 @@ async def started(secrets: ScopeSecrets) -> tuple[bytes, ...]:
     await secrets.start()
     await secrets.close()
     return secrets.current
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENT_S):
+        while not met():  # noqa: ASYNC110 - nobody tells when a secret changes
+            await asyncio.sleep(0.005)
 
 
 def names(folder: Path) -> list[str]:
@@ -188,10 +198,44 @@ async def test_when_redis_is_down_at_start_it_is_fetched_as_soon_as_it_is_up(
         await late.start()
     (meanwhile,) = late.current
     await asyncio.to_thread(redis_server.start)
-    assert late._fetching is not None
-    await asyncio.wait_for(late._fetching, PATIENT_S)
-    assert late.generation == 1
+    await until(lambda: late.generation == 1)
     assert late.current == await started(scope_secrets((), redis_server.url, "warmgate:"))
     assert late.current != (meanwhile,)
     await late.close()
     assert caplog.text.count("No lasting scope secret") == 1
+
+
+async def test_a_redis_that_was_emptied_gets_the_secret_back_and_all_replicas_agree(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(secret, "RENEW_S", 0.05)
+    old = scope_secrets((), redis_server.url, "warmgate:")
+    await old.start()
+    kept = old.current
+    await asyncio.to_thread(redis_server.restart)
+    client = redis.asyncio.from_url(redis_server.url)
+    async with asyncio.timeout(PATIENT_S):
+        while not await client.exists("warmgate:scope-secret"):  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.005)
+    await client.aclose()
+    assert await started(scope_secrets((), redis_server.url, "warmgate:")) == kept
+    assert old.generation == 1
+    assert "another one" not in caplog.text
+    await old.close()
+
+
+async def test_a_replica_adopts_the_secret_that_another_one_put_into_an_emptied_redis(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(secret, "RENEW_S", 0.05)
+    old = scope_secrets((), redis_server.url, "warmgate:")
+    await old.start()
+    former = old.current
+    client = redis.asyncio.from_url(redis_server.url)
+    await client.set("warmgate:scope-secret", b"of another replica")
+    await client.aclose()
+    await until(lambda: old.generation == 2)
+    assert old.current == await started(scope_secrets((), redis_server.url, "warmgate:"))
+    assert old.current != former
+    assert "another one" in caplog.text
+    await old.close()
