@@ -52,6 +52,7 @@ class Reason(StrEnum):
     CONTAINER = "container"
     SEARCH_MODEL = "search-model"
     PROVIDER_STORED = "provider-stored"
+    UNVERSIONED_PROMPT = "unversioned-prompt"
     # not served, not asked
     ONLY_IF_CACHED = "only-if-cached"
     # answered, and stored or not
@@ -79,6 +80,8 @@ class Finish(StrEnum):
     REFUSED = "refused"
     PAUSED = "paused"
     EMPTY = "empty"
+    HOSTED = "hosted"
+    """With tools that ran at the provider, though the request named none (prompt templates)."""
     INCOMPLETE = "incomplete"
     ERROR = "error"
     UNKNOWN = "unknown"
@@ -115,6 +118,13 @@ class Ask:
     max_output_tokens: int | None = None
     deterministic: bool = False
     """Temperature 0 or a seed."""
+    bound: bool = False
+    """The request or its answer refers to what the provider keeps for this credential, or holds
+    what only its owner may use (stored responses, files, encrypted reasoning): whatever
+    `cache.scope` says, its entry is for the credential that made it."""
+    keeps_id: bool = False
+    """The provider keeps the answer under its id: a hit is that very record, nothing renewed.
+    Always `bound`."""
 
 
 @dataclass(frozen=True, slots=True)

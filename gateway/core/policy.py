@@ -150,6 +150,7 @@ _UNSTORED = {
     Finish.ERROR: Reason.ERROR_IN_ANSWER,
     Finish.INCOMPLETE: Reason.INCOMPLETE,
     Finish.EMPTY: Reason.EMPTY,
+    Finish.HOSTED: Reason.HOSTED_TOOL,
     Finish.PAUSED: Reason.PAUSED,
     Finish.UNKNOWN: Reason.UNKNOWN_FINISH,
 }

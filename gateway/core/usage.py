@@ -13,13 +13,22 @@ from gateway.core.model import Usage
 
 def from_openai(usage: object) -> Usage | None:
     """Usage of a chat completion, or None where there is none or it makes no sense."""
+    return _inclusive(usage, "prompt_tokens", "completion_tokens")
+
+
+def from_responses(usage: object) -> Usage | None:
+    """Usage of a response (OpenAI's Responses API), or None as above."""
+    return _inclusive(usage, "input_tokens", "output_tokens")
+
+
+def _inclusive(usage: object, prompt_name: str, output_name: str) -> Usage | None:
     if not isinstance(usage, dict):
         return None
-    prompt = _count(usage.get("prompt_tokens"))
-    output = _count(usage.get("completion_tokens"))
+    prompt = _count(usage.get(prompt_name))
+    output = _count(usage.get(output_name))
     if prompt is None or output is None:
         return None
-    details = usage.get("prompt_tokens_details")
+    details = usage.get(f"{prompt_name}_details")
     details = details if isinstance(details, dict) else {}
     read = _count(details.get("cached_tokens")) or 0
     written = _count(details.get("cache_write_tokens")) or 0

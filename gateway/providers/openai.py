@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.providers.base import ApiRules, Default, Provider, Rule
+from gateway.providers.openai_responses import RESPONSES
 
 _PARAMS = "openai-python 3.54 types/chat/completion_create_params.py"
 _GUIDE = "developers.openai.com/api/docs/guides/prompt-caching (2026-09-23)"
@@ -72,7 +73,7 @@ OPENAI = Provider(
     otel_name="openai",
     base_url="https://api.openai.com/v1",
     hosts=frozenset({"api.openai.com", "eu.api.openai.com", "us.api.openai.com"}),
-    apis={"openai_chat": CHAT},
+    apis={"openai_chat": CHAT, "openai_responses": RESPONSES},
     header_prefixes=("openai-",),
     header_sets=frozenset({"openai-beta"}),
 )

@@ -92,6 +92,42 @@ def is_search_model(model: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _SEARCH_MODELS)
 
 
+# Switches that let the provider look things up by itself: OpenAI, OpenRouter (plugins, web search
+# among them), xAI, Qwen.
+_SEARCHES = (
+    "web_search_options",
+    "web_search",
+    "plugins",
+    "search_parameters",
+    "search_options",
+    "enable_search",
+    "enable_web_search",
+)
+OFF: tuple[Json, ...] = (None, False, [])
+"""Values that switch nothing on."""
+
+
+def has_search_switch(request: Object) -> bool:
+    """Is a top-level switch on that lets the provider look things up?"""
+    return any(request.get(name) not in OFF for name in _SEARCHES)
+
+
+THOUGHT = re.compile("reason|think|thought|signature|encrypted")
+"""Found in names and types of what speaks of thinking, or is signed or encrypted."""
+
+
+def holds_thought(value: Json) -> bool:
+    """Does any member name or type, however deep, speak of thinking, signed or encrypted?"""
+    if isinstance(value, dict):
+        kind = value.get("type")
+        return (
+            any(THOUGHT.search(name) for name in value)
+            or (isinstance(kind, str) and THOUGHT.search(kind) is not None)
+            or any(map(holds_thought, value.values()))
+        )
+    return isinstance(value, list) and any(map(holds_thought, value))
+
+
 def is_plain_model(model: str, rules: ApiRules) -> bool:
     """Is it known that the model doesn't think unless it is asked to?"""
     return model.startswith(rules.plain_models) if rules.plain_models else False
@@ -161,13 +197,20 @@ def replace_ids(calls: list[Object], history_ids: frozenset[str], mint: Mint) ->
     occurs in the request's own history; all others keep theirs. Changes the calls in place.
     """
     given = {each for call in calls if isinstance(each := call.get("id"), str)}
+    fresh = fresh_ids(given, history_ids, mint)
+    for call in calls:
+        if isinstance(each := call.get("id"), str) and each in fresh:
+            call["id"] = fresh[each]
+
+
+def fresh_ids(given: set[str], history_ids: frozenset[str], mint: Mint) -> dict[str, str]:
+    """For each given id that occurs in the request's own history, a new one in its format."""
+    fresh: dict[str, str] = {}
     taken = history_ids | given
     for clash in sorted(given & history_ids):
-        fresh = mint.unlike(clash, taken)
-        taken |= {fresh}
-        for call in calls:
-            if call.get("id") == clash:
-                call["id"] = fresh
+        fresh[clash] = mint.unlike(clash, taken)
+        taken |= {fresh[clash]}
+    return fresh
 
 
 def render(value: Json) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from gateway.core import canonical
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
 # Tools that the client runs itself. Any other type runs at the provider, and what it finds there
 # changes from day to day.
 _CLIENT_TOOLS = frozenset({"function", "custom"})
-# Switches that let the provider look things up by itself: OpenAI, OpenRouter (plugins, web search
-# among them), xAI, Qwen.
-_SEARCHES = (
-    "web_search_options",
-    "web_search",
-    "plugins",
-    "search_parameters",
-    "search_options",
-    "enable_search",
-    "enable_web_search",
-)
-_OFF: tuple[Json, ...] = (None, False, [])
 _SHAPE = ChatShape()
 
 
@@ -119,11 +106,11 @@ class OpenAIChat:
 
 
 def _pass_reason(request: Object, model: str, tools: list[Object]) -> Reason | None:
-    if request.get("store") not in _OFF:
+    if request.get("store") not in envelope.OFF:
         return Reason.PROVIDER_STORED
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
-    if any(request.get(name) not in _OFF for name in _SEARCHES):
+    if envelope.has_search_switch(request):
         return Reason.HOSTED_TOOL
     if any(lenient.text(tool.get("type")) not in _CLIENT_TOOLS for tool in tools):
         return Reason.HOSTED_TOOL
@@ -155,28 +142,14 @@ def _may_think(model: str, request: Object, messages: list[Object], rules: ApiRu
     if effort is not None and effort != "none":
         return True
     if any(
-        _THOUGHT.search(name) and value not in _OFF
+        envelope.THOUGHT.search(name) and value not in envelope.OFF
         for name, value in request.items()
         if name != "reasoning_effort"
     ):
         return True
     if effort is None and not envelope.is_plain_model(model, rules):
         return True
-    return any(map(_holds_thought, messages))
-
-
-_THOUGHT = re.compile("reason|think|thought|signature|encrypted")
-
-
-def _holds_thought(value: Json) -> bool:
-    """Does any member name or type, however deep, speak of thinking, signed or encrypted?"""
-    if isinstance(value, dict):
-        return (
-            any(_THOUGHT.search(name) for name in value)
-            or _THOUGHT.search(lenient.text(value.get("type"))) is not None
-            or any(map(_holds_thought, value.values()))
-        )
-    return isinstance(value, list) and any(map(_holds_thought, value))
+    return any(map(envelope.holds_thought, messages))
 
 
 # Parts whose nested object is typed, read by name: its member order can't be seen.
