@@ -9,6 +9,7 @@ cookie kept, no body decoded. Every wait still has a deadline: connecting, and s
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ _MAX_HEAD_BYTES = 64 * 1024
 # Servers close idle connections after 5 s (uvicorn, and so vLLM) to some minutes; a connection
 # closed under our feet is noticed at once, so that this only bounds how many are kept.
 _KEEPALIVE_S = 30.0
+_QUERY = re.compile(r"(https?://[^\s?']*)\?[^\s']*")
+_TOLD_CHARS = 200
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -208,4 +211,6 @@ def _mapped(error: BaseException, endpoint: Endpoint) -> GatewayError:
 def _told(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return str(error.os_error)
-    return str(error) or type(error).__name__
+    # aiohttp names the whole URL in some messages, and quotes at length what it could not read.
+    first_line = (str(error) or type(error).__name__).partition("\n")[0]
+    return _QUERY.sub(r"\1", first_line)[:_TOLD_CHARS]
