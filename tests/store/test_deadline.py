@@ -59,12 +59,14 @@ def test_a_reply_that_came_while_the_loop_was_busy_counts(
 
             asking = asyncio.create_task(within(0.05, ask()))
             await asyncio.sleep(0)
-            # The question is out. Hold the loop up until the answer is there and time is over.
-            assert answered.wait(10)
-            time.sleep(0.1)  # noqa: ASYNC251 - the loop shall be held up
-            assert await asking == b"hello"
-            writer.close()
-            await writer.wait_closed()
+            try:
+                # The question is out. Hold the loop up until the answer is there and time over.
+                assert answered.wait(10)
+                time.sleep(0.1)  # noqa: ASYNC251 - the loop shall be held up
+                assert await asking == b"hello"
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
     run(main())
 
