@@ -23,6 +23,7 @@ PURE_MAY_USE = {
     "collections",
     "dataclasses",
     "enum",
+    "bisect",
     "fnmatch",
     "functools",
     "itertools",
