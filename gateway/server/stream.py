@@ -96,7 +96,12 @@ class Sieve:
     def feed(self, chunk: bytes) -> bytes:
         """What of the stream may go out now."""
         pieces = self._splitter.feed(chunk)
-        return b"".join(piece for piece in pieces if not self._unwanted(piece))
+        return b"".join(self._left_of(p) if self._unwanted(p) else p for p in pieces)
+
+    @staticmethod
+    def _left_of(unwanted: bytes) -> bytes:
+        # Where a chunk ended between the CR and the LF of a line end, the LF opens the next event.
+        return b"\n" if unwanted.startswith(b"\n") else b""
 
     def rest(self) -> bytes:
         """What is left when the stream has ended."""

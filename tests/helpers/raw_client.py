@@ -179,6 +179,16 @@ class RawClient:
         except (asyncio.IncompleteReadError, ConnectionError) as end:
             raise Broken(f"in the body: {end!r}") from end
 
+    async def received(self, head: Head) -> tuple[bytes, bool]:
+        """What comes of the body, and whether it ends in order."""
+        got: list[bytes] = []
+        try:
+            async for piece in self.pieces(head):
+                got.append(piece)  # noqa: PERF401 - what came before it broke counts too
+        except Broken:
+            return b"".join(got), False
+        return b"".join(got), True
+
     async def ended(self, *, deadline_s: float = DEADLINE_S) -> bytes:
         """What still comes until the other side closes."""
         async with asyncio.timeout(deadline_s):

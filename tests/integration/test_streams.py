@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from tests.helpers.gateway_process import GatewayProcess
-from tests.helpers.raw_client import Broken, Head, RawClient, fetch, request
+from tests.helpers.raw_client import RawClient, fetch, request
 from tests.helpers.scripted_upstream import (
     LAST_CHUNK,
     ScriptedUpstream,
@@ -355,17 +355,6 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload_ends_the_call() 
 PART = [delta("one "), delta("two "), b'data: {"unfinished']
 
 
-async def _received(client: RawClient, head: Head) -> tuple[bytes, bool]:
-    """What came, and whether it ended in order."""
-    got = b""
-    try:
-        async for piece in client.pieces(head):
-            got += piece
-    except Broken:
-        return got, False
-    return got, True
-
-
 async def test_a_stream_that_breaks_off_is_broken_for_the_client_after_all_that_came() -> None:
     async with ScriptedUpstream() as upstream, gateway_for(upstream) as gateway:
         for pause_s in (None, 0.02):
@@ -379,7 +368,7 @@ async def test_a_stream_that_breaks_off_is_broken_for_the_client_after_all_that_
                         await client.ask("POST", path, chat("broken", stream=True))
                         head = await client.head()
                         assert head.status == 200
-                        assert await _received(client, head) == (b"".join(PART), False)
+                        assert await client.received(head) == (b"".join(PART), False)
                     assert len(upstream.seen) == number + 1
         assert await gateway.stop() == 0
         assert "Traceback" not in gateway.output()
@@ -392,7 +381,7 @@ async def test_a_body_that_is_shorter_than_it_said_is_broken_for_the_client() ->
             async with RawClient(gateway.api_url) as client:
                 await client.ask("POST", path, chat("short"))
                 head = await client.head()
-                assert await _received(client, head) == (b'{"half": "of', False)
+                assert await client.received(head) == (b'{"half": "of', False)
 
 
 async def test_a_client_without_chunks_sees_a_reset_where_the_upstream_broke_off() -> None:
@@ -417,7 +406,7 @@ async def test_a_slow_reader_still_gets_all_that_came_of_a_broken_stream() -> No
             head = await client.head()
             seen = await upstream.request(0)
             await _stalled(seen)
-            got, whole = await _received(client, head)
+            got, whole = await client.received(head)
             assert (len(got), whole) == (8 * len(PIECE), False)
 
 
@@ -447,7 +436,7 @@ async def test_a_thousand_slow_streams_run_at_once() -> None:
                 head = await client.head(deadline_s=30)
             running += 1
             most = max(most, running)
-            got, whole = await _received(client, head)
+            got, whole = await client.received(head)
             running -= 1
         return whole and got == wanted
 
