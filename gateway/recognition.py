@@ -105,14 +105,17 @@ class Recognition:
         """The tenant that a trusted proxy names; anybody else's word is ignored."""
         if self._scope != "tenant" or sender.peer is None:
             return None
-        name = sender.lookup.get(self._tenant_header)
-        if not name:
+        names = [value for name, value in sender.headers if name == self._tenant_header]
+        # Two of them: one may be the client's own, which its proxy only added to.
+        if len(names) != 1 or not names[0]:
             return None
         try:
             peer = ipaddress.ip_address(sender.peer)
         except ValueError:
             return None
-        return name if any(peer in network for network in self._trusted) else None
+        # A socket that listens on both families shows IPv4 peers as ::ffff:a.b.c.d.
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        return names[0] if any(peer in network for network in self._trusted) else None
 
     def _scope_id(
         self, secret: bytes, sender: Sender, endpoint: Endpoint, tenant: str | None
