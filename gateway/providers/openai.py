@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.providers.base import ApiRules, Default, Provider, Rule
+from gateway.providers.openai_other import COMPLETIONS, EMBEDDINGS
 from gateway.providers.openai_responses import RESPONSES
 
 _PARAMS = "openai-python 3.54 types/chat/completion_create_params.py"
@@ -73,7 +74,12 @@ OPENAI = Provider(
     otel_name="openai",
     base_url="https://api.openai.com/v1",
     hosts=frozenset({"api.openai.com", "eu.api.openai.com", "us.api.openai.com"}),
-    apis={"openai_chat": CHAT, "openai_responses": RESPONSES},
+    apis={
+        "openai_chat": CHAT,
+        "openai_completions": COMPLETIONS,
+        "openai_embeddings": EMBEDDINGS,
+        "openai_responses": RESPONSES,
+    },
     header_prefixes=("openai-",),
     header_sets=frozenset({"openai-beta"}),
 )
