@@ -24,6 +24,7 @@ from gateway.door import Door
 from gateway.proxy import Proxy
 from gateway.recognition import Recognition
 from gateway.server.drain import Drain
+from gateway.server.listener import Listener
 from gateway.server.probes import Readiness, probe_app
 from gateway.store.open import default_url, describe, open_store
 from gateway.store.secret import scope_secrets
@@ -119,7 +120,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     )
     readiness = Readiness()
     drain = Drain(proxy.handle)
-    server = web.Server(
+    server = Listener(
         drain.handle,
         handler_cancellation=True,
         access_log=None,

@@ -236,6 +236,36 @@ async def test_a_client_that_waits_for_100_continue_with_too_much_never_sends_it
         assert (await client.response()).status == 413
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01 hello\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nAuthorization Bearer sk-secret\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer sk-secret\x00\r\n\r\n",
+        b"GET /v1/" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /v1/files HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /v1/files HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_refused_in_the_shape_of_an_api_and_logged_without_its_bytes(
+    sent: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        gateway_here(upstream.url) as gateway,
+        RawClient(gateway.api_url) as client,
+    ):
+        await client.send(sent)
+        answer = await client.response()
+        assert (answer.status, error_of(answer)["code"]) == (400, "gateway_bad_request")
+        assert await client.ended() == b""
+        assert upstream.seen == []
+    told = caplog.text + "".join(capsys.readouterr())
+    assert "not HTTP" in told
+    assert "secret" not in told
+    assert "Traceback" not in told
+
+
 # --- old clients, and many requests on one connection ---------------------------------------------
 
 

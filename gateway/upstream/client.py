@@ -195,6 +195,9 @@ def _never_sent(error: BaseException) -> bool:
 
 def _mapped(error: BaseException, endpoint: Endpoint) -> GatewayError:
     """One of aiohttp's errors as one of ours, told without the URL's query."""
+    if isinstance(error.__cause__, GatewayError):
+        # The body that was to be passed on failed, not the upstream.
+        return error.__cause__
     who = f"upstream {endpoint.name!r} ({endpoint.base_url})"
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return UpstreamUnreachable(f"{who} can't be reached: {_told(error)}")

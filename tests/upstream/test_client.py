@@ -14,7 +14,13 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.config import Config
-from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from gateway.telemetry.spans import AttemptSpan
 from gateway.upstream.choice import Choice, Endpoint
 from gateway.upstream.client import UpstreamClient
@@ -252,6 +258,17 @@ async def test_the_target_goes_out_as_it_is_spelled(
         await call(client, to, path=target)
         line = f"POST {base_path.rstrip('/')}{target} HTTP/1.1"
         assert upstream.seen[0].request_line == line.encode()
+
+
+async def test_a_body_that_fails_is_not_the_upstreams_fault(client: UpstreamClient) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise BadRequest("the request body stopped arriving")
+
+    async with ScriptedUpstream() as upstream:
+        with pytest.raises(BadRequest, match="stopped arriving"):
+            await call(client, endpoint(upstream.url), body=failing())
+        assert upstream.seen == []
 
 
 async def test_leaving_early_ends_the_call_at_once(client: UpstreamClient) -> None:
