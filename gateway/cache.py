@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.core import identity
+from gateway.core import identity, samples
 from gateway.core.model import Entry, Finish, Form, Reason, Result
-from gateway.core.policy import Hit, Keep, Lookup, Skip, after_lookup, after_response, missed
+from gateway.core.policy import Hit, Keep, Miss, Skip, after_lookup, after_response, missed
 from gateway.store import codec
 from gateway.store.base import StoreUnavailable
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.background import Background
-    from gateway.core.directives import Directives
     from gateway.core.model import Answer
-    from gateway.core.policy import AfterLookup, CachePolicy
-    from gateway.door import Known
+    from gateway.core.policy import AfterLookup, Lookup
     from gateway.exchange import Exchange
     from gateway.providers.base import ApiRules
     from gateway.server.stream import Recording
     from gateway.store.base import Store
     from gateway.telemetry.setup import Telemetry
+    from gateway.turn import Turn
     from gateway.wire.base import WireApi
 
 
@@ -50,48 +49,63 @@ class ResponseCache:
         self._telemetry = telemetry
         self._clock = clock
 
-    async def look(  # noqa: PLR0917
-        self,
-        exchange: Exchange,
-        api: WireApi,
-        known: Known,
-        lookup: Lookup,
-        policy: CachePolicy,
-        directives: Directives,
-        *,
-        proven: bool,
-    ) -> AfterLookup:
-        """What the cache has for the request. Never raises: a store that is away is a miss."""
+    async def look(self, turn: Turn, lookup: Lookup, seed: bytes) -> AfterLookup:
+        """What the cache has for the request. Never raises: a store that is away is a miss.
+
+        On a miss `turn.slot` says where the answer goes; `seed` are random bytes to draw with.
+        """
         if lookup.no_read is not None:
-            return missed(lookup.no_read, directives)
-        assert known.ask is not None
-        ask = known.ask
+            turn.slot = samples.empty_slot(turn.samples, seed)
+            return missed(lookup.no_read, turn.directives)
+        exchange = turn.exchange
         span = self._telemetry.spans.lookup(exchange.span)
         began = self._clock.monotonic()
-        keys = [
-            key for each in known.identities for key in (each, identity.form_key(each, ask.form))
-        ]
         found: AfterLookup
         try:
-            blobs = await self._store.get(keys)
+            found = await self._find(turn, seed)
         except StoreUnavailable:
             self._telemetry.metrics.store_unavailable("get")
-            found = missed(Reason.STORE_UNAVAILABLE, directives)
-        else:
-            found = after_lookup(
-                (e for blob in blobs if blob is not None and (e := self._decoded(blob))),
-                lambda entry: entry.api == api.name and api.can_serve(entry, ask),
-                policy,
-                directives,
-                proven=proven,
-                now=self._clock.now(),
-            )
+            found = missed(Reason.STORE_UNAVAILABLE, turn.directives)
         result, reason = (
             (Result.HIT, Reason.EXACT) if isinstance(found, Hit) else (Result.MISS, found.reason)
         )
         self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, reason)
         span.end(result, reason, exchange.key_hex8)
         return found
+
+    async def _find(self, turn: Turn, seed: bytes) -> AfterLookup:
+        ask = turn.known.ask
+        assert ask is not None
+        keys = [
+            key
+            for slot in range(turn.samples)
+            for each in turn.known.identities
+            for key in _keys(samples.slot_key(each, slot), ask.form)
+        ]
+        blobs = await self._store.get(keys)
+        of_a_slot = len(keys) // turn.samples
+        slots = [
+            after_lookup(
+                (e for blob in blobs[at : at + of_a_slot] if blob and (e := self._decoded(blob))),
+                lambda entry: entry.api == turn.api.name and turn.api.can_serve(entry, ask),
+                turn.policy,
+                turn.directives,
+                proven=turn.proven,
+                now=self._clock.now(),
+            )
+            for at in range(0, len(keys), of_a_slot)
+        ]
+        hits = {slot: found for slot, found in enumerate(slots) if isinstance(found, Hit)}
+        drawn = samples.draw(hits, turn.samples, seed)
+        if isinstance(drawn, Hit):
+            return drawn
+        turn.slot = drawn
+        if not hits:
+            return slots[drawn]
+        if turn.directives.only_if_cached:
+            # Fewer answers than wanted, but asking for more is forbidden.
+            return hits[min(hits)]
+        return Miss(Reason.MORE_SAMPLES)
 
     def _decoded(self, blob: bytes) -> Entry | None:
         try:
@@ -101,29 +115,22 @@ class ResponseCache:
             self._telemetry.metrics.stored(Reason.UNREADABLE)
             return None
 
-    def keep(
-        self,
-        exchange: Exchange,
-        api: WireApi,
-        known: Known,
-        policy: CachePolicy,
-        answer: Answer,
-        *,
-        write: bool,
-    ) -> None:
+    def keep(self, turn: Turn, answer: Answer, gaps_ms: tuple[int, ...] = ()) -> None:
         """Store the answer, if it may be; the writing goes on behind the response."""
-        assert known.ask is not None
-        decision = after_response(answer, known.ask, policy, write=write)
+        exchange = turn.exchange
+        assert turn.known.ask is not None
+        assert turn.lookup is not None
+        decision = after_response(answer, turn.known.ask, turn.policy, write=turn.lookup.write)
         match decision:
             case Skip(reason):
                 self._told(exchange, reason)
             case Keep(ttl_s):
-                key = known.identities[0]
+                key = samples.slot_key(turn.known.identities[0], turn.slot)
                 if len(answer.forms) == 1:
                     # One form only: leave room beside it for an entry that serves the other.
                     key = identity.form_key(key, next(iter(answer.forms)))
                 entry = Entry(
-                    api=api.name,
+                    api=turn.api.name,
                     recorded=answer.recorded,
                     forms=answer.forms,
                     payload=answer.payload,
@@ -133,13 +140,17 @@ class ResponseCache:
                     response_id=answer.response_id,
                     usage=answer.usage,
                     has_stream_usage=answer.has_stream_usage,
+                    gaps_ms=gaps_ms if any(gaps_ms) else (),
                 )
-                blob = codec.encode(entry)
-                if not self._background.spawn(self._put(exchange, key, blob, ttl_s), "store put"):
-                    self._told(exchange, Reason.STORE_UNAVAILABLE)
-                    return
-                exchange.stored = Reason.STORED
-                exchange.span.stored(Reason.STORED)
+                self.put(exchange, key, codec.encode(entry), ttl_s)
+
+    def put(self, exchange: Exchange, key: bytes, blob: bytes, ttl_s: float) -> None:
+        """Write the blob behind the response."""
+        if not self._background.spawn(self._put(exchange, key, blob, ttl_s), "store put"):
+            self._told(exchange, Reason.STORE_UNAVAILABLE)
+            return
+        exchange.stored = Reason.STORED
+        exchange.span.stored(Reason.STORED)
 
     def skip(self, exchange: Exchange, reason: Reason) -> None:
         """Say why an answer was not even judged."""
@@ -162,6 +173,11 @@ class ResponseCache:
         finally:
             self._telemetry.metrics.stored(outcome, self._clock.monotonic() - began, len(blob))
             span.end(outcome)
+
+
+def _keys(key: bytes, form: Form) -> tuple[bytes, bytes]:
+    """Where an entry for this form may lie: with the other, or alone."""
+    return key, identity.form_key(key, form)
 
 
 def judged(api: WireApi, rules: ApiRules, taken: Recording) -> Answer | Reason:

@@ -12,14 +12,14 @@ import asyncio
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
-from aiohttp import web
 
 from gateway.cache import judged
 from gateway.core import directives as cache_control
+from gateway.core import samples
 from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
 from gateway.core.model import Form, Reason, Result
-from gateway.core.policy import Hit, Lookup, Miss, Pass, Unsatisfiable, before_lookup
+from gateway.core.policy import Hit, Miss, Pass, Unsatisfiable, before_lookup
 from gateway.errors import GatewayError, NotInCache
 from gateway.exchange import Exchange, ModelCall
 from gateway.providers import registry
@@ -28,6 +28,7 @@ from gateway.server import body as request_body
 from gateway.server import forwarding, relay, replies, stream
 from gateway.server.tunnel import tunnel
 from gateway.telemetry.metrics import ROUTES
+from gateway.turn import Turn
 from gateway.upstream.choice import take_apart, url
 from gateway.wire.table import APIS, error_api
 
@@ -35,16 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import aiohttp
+    from aiohttp import web
     from multidict import CIMultiDict
 
     from gateway.acceptance import Acceptance
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
-    from gateway.core.directives import Directives
     from gateway.core.model import Answer
-    from gateway.core.policy import CachePolicy
-    from gateway.door import Known
-    from gateway.providers.base import ApiRules
     from gateway.recognition import Recognition
     from gateway.telemetry.setup import Telemetry
     from gateway.telemetry.spans import AttemptSpan
@@ -53,6 +51,9 @@ if TYPE_CHECKING:
     from gateway.wire.base import WireApi
 
 _log = structlog.get_logger("warmgate.proxy")
+
+_SAMPLES = "x-gateway-cache-samples"
+_REPLAY = "x-gateway-replay"
 
 
 class Proxy:
@@ -159,25 +160,35 @@ class Proxy:
         exchange: Exchange,
     ) -> web.StreamResponse:
         body = await request_body.read(request, self._config.server.body_limit_bytes)
-        directives = cache_control.parse(request.headers.getall("Cache-Control", ()))
         known = self._recognition.recognise(sender, asked, api, body)
         exchange.to(known.endpoint)
         exchange.model = known.ask.model if known.ask else None
         policy = self._choice.policy(asked, exchange.model or "")
-        decision = before_lookup(known.pass_reason, known.ask, policy, directives)
+        turn = Turn(
+            request=request,
+            asked=asked,
+            api=api,
+            body=body,
+            known=known,
+            rules=registry.rules(known.endpoint.provider, api.name),
+            policy=policy,
+            directives=cache_control.parse(request.headers.getall("Cache-Control", ())),
+            exchange=exchange,
+            proven=self._config.cache.scope == "credential" or self._acceptance.proven(known.who),
+            samples=samples.wanted(request.headers.get(_SAMPLES), policy.samples),
+        )
+        decision = before_lookup(known.pass_reason, known.ask, policy, turn.directives)
         if isinstance(decision, Pass):
             exchange.decided(Result.PASS, decision.reason)
-            if directives.only_if_cached:
+            if turn.directives.only_if_cached:
                 raise _not_in_cache(decision.reason)
-            return await self._forward(request, asked, api, known, body, exchange, None, directives)
+            return await self._forward(turn)
+        turn.lookup = decision
         exchange.key_hex8 = known.identities[0].hex()[:8]
-        proven = self._config.cache.scope == "credential" or self._acceptance.proven(known.who)
-        found = await self._cache.look(
-            exchange, api, known, decision, policy, directives, proven=proven
-        )
+        found = await self._cache.look(turn, decision, self._random(8))
         match found:
             case Hit():
-                served = self._served(api, known, found, exchange)
+                served = await self._served(turn, found)
                 if served is not None:
                     return served
                 exchange.decided(Result.MISS, Reason.UNREADABLE)
@@ -188,82 +199,75 @@ class Proxy:
                 exchange.decided(Result.MISS, reason)
             case _:
                 assert_never(found)
-        storing = (policy, decision)
-        return await self._forward(request, asked, api, known, body, exchange, storing, directives)
+        return await self._forward(turn)
 
-    def _served(
-        self, api: WireApi, known: Known, hit: Hit, exchange: Exchange
-    ) -> web.StreamResponse | None:
+    async def _served(self, turn: Turn, hit: Hit) -> web.StreamResponse | None:
         """The hit as a response; None when the entry turns out not to be servable after all."""
-        ask, entry = known.ask, hit.entry
+        ask, entry, exchange = turn.known.ask, hit.entry, turn.exchange
         assert ask is not None
-        rules = registry.rules(known.endpoint.provider, api.name)
+        mint = Mint(int(self._clock.now()), self._random(16))
         try:
-            payload = api.serve(entry, ask, Mint(int(self._clock.now()), self._random(16)), rules)
+            payload = turn.api.serve(entry, ask, mint, turn.rules)
         except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
-            _log.exception("an entry can't be served", key=exchange.key_hex8, api=api.name)
+            _log.exception("an entry can't be served", key=exchange.key_hex8, api=turn.api.name)
             return None
         exchange.decided(Result.HIT, Reason.EXACT)
         exchange.status = 200
         if entry.usage is not None:
+            provider = turn.known.endpoint.provider.name
             exchange.usage = entry.usage
             exchange.span.saved(entry.usage)
-            self._telemetry.metrics.saved(entry.usage, known.endpoint.provider.name, entry.model)
+            self._telemetry.metrics.saved(entry.usage, provider, entry.model)
         headers = {
             "Age": str(int(hit.age_s)),
             "Cache-Status": cache_status(Result.HIT, Reason.EXACT, ttl_left_s=hit.ttl_left_s),
             "x-gateway-cache": Result.HIT.value,
             "x-gateway-request-id": exchange.request_id,
-            api.request_id_header: f"req_{self._random(16).hex()}",
+            turn.api.request_id_header: f"req_{self._random(16).hex()}",
         }
-        if ask.form is Form.STREAM:
-            headers["Content-Type"] = "text/event-stream; charset=utf-8"
-            headers["Cache-Control"] = "no-store"
-            headers["X-Accel-Buffering"] = "no"
-        else:
-            headers["Content-Type"] = "application/json"
-        return web.Response(body=payload, headers=headers)
+        if ask.form is Form.BODY:
+            return replies.document(payload, headers)
+        if turn.request.headers.get(_REPLAY, "").strip().lower() == "original":
+            exchange.begun = True
+            began = self._clock.monotonic()
+            try:
+                return await replies.paced_stream(turn.request, payload, headers, entry.gaps_ms)
+            finally:
+                exchange.elsewhere_s += self._clock.monotonic() - began
+        return replies.whole_stream(payload, headers)
 
-    async def _forward(  # noqa: PLR0917
-        self,
-        request: web.BaseRequest,
-        asked: Asked,
-        api: WireApi,
-        known: Known,
-        body: bytes,
-        exchange: Exchange,
-        storing: tuple[CachePolicy, Lookup] | None,
-        directives: Directives,
-    ) -> web.StreamResponse:
-        """Ask the upstream; tee its answer into the cache if `storing`."""
+    async def _forward(self, turn: Turn) -> web.StreamResponse:
+        """Ask the upstream; tee its answer into the cache if it has a say."""
+        api, known, exchange, request = turn.api, turn.known, turn.exchange, turn.request
         endpoint = known.endpoint
-        rules = registry.rules(endpoint.provider, api.name)
         headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
-        sent = body
+        sent = turn.body
         asked_usage = False
-        if storing is not None and storing[1].write and known.ask is not None:
+        if turn.lookup is not None and turn.lookup.write and known.ask is not None:
             changed = None
-            if not directives.no_transform:
-                changed = api.with_stream_usage(body, known.ask, rules)
+            if not turn.directives.no_transform:
+                changed = api.with_stream_usage(turn.body, known.ask, turn.rules)
             if changed is not None:
                 sent, asked_usage = changed, True
             forwarding.ask_only_for_decodable(headers, plain=asked_usage)
+        where = url(endpoint, turn.asked)
         call = ModelCall(exchange, api.operation, known, self._telemetry, self._clock.monotonic)
         taken: stream.Recording | None = None
         answer: Answer | None = None
         try:
             async with self._client.call(
                 request.method,
-                url(endpoint, asked),
+                where,
                 headers,
                 sent,
                 endpoint,
-                lambda attempt: call.span.attempt(request.method, url(endpoint, asked), attempt),
+                lambda attempt: call.span.attempt(request.method, where, attempt),
             ) as upstream:
                 self._acceptance.learn(known.who, upstream.status)
                 call.span.http(upstream.status)
                 if upstream.status == 200:
-                    taken = stream.recording(upstream, self._config.cache.max_entry_bytes)
+                    limit = self._config.cache.max_entry_bytes
+                    taken = stream.recording(upstream, limit, self._clock.monotonic)
                 sieve = None
                 if asked_usage and taken and taken.form is Form.STREAM and taken.plain:
                     sieve = stream.Sieve(api.is_unasked_usage)
@@ -276,34 +280,25 @@ class Proxy:
         finally:
             call.over()
             if taken is not None:
-                answer = self._keep(exchange, api, known, rules, taken, storing)
+                answer = self._keep(turn, taken)
                 exchange.answered = answer is not None
-            elif storing is not None and exchange.begun:
+            elif turn.lookup is not None and exchange.begun:
                 not_ok = exchange.status != 200
                 self._cache.skip(exchange, Reason.STATUS if not_ok else Reason.CONTENT_TYPE)
             call.end(answer)
 
-    def _keep(  # noqa: PLR0917
-        self,
-        exchange: Exchange,
-        api: WireApi,
-        known: Known,
-        rules: ApiRules,
-        taken: stream.Recording,
-        storing: tuple[CachePolicy, Lookup] | None,
-    ) -> Answer | None:
-        """Read what was recorded, and store it if that was asked for."""
+    def _keep(self, turn: Turn, taken: stream.Recording) -> Answer | None:
+        """Read what was recorded, and store it if the cache has a say."""
         try:
-            answer = judged(api, rules, taken)
+            answer = judged(turn.api, turn.rules, taken)
             if isinstance(answer, Reason):
-                if storing is not None:
-                    self._cache.skip(exchange, answer)
+                if turn.lookup is not None:
+                    self._cache.skip(turn.exchange, answer)
                 return None
-            if storing is not None:
-                policy, lookup = storing
-                self._cache.keep(exchange, api, known, policy, answer, write=lookup.write)
+            if turn.lookup is not None:
+                self._cache.keep(turn, answer, taken.gaps_ms())
         except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
-            _log.exception("an answer can't be kept", api=api.name)
+            _log.exception("an answer can't be kept", api=turn.api.name)
             return None
         return answer
 

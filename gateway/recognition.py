@@ -77,7 +77,8 @@ class Recognition:
         untouchable = _untouchable(sender)
         if untouchable is not None:
             return Known(endpoint, (), None, untouchable, who)
-        rules = registry.rules(endpoint.provider, api.name)
+        fold_text = self._choice.policy(asked, model).fold_text
+        rules = registry.rules(endpoint.provider, api.name, fold_text=fold_text)
         try:
             question = api.understand(body, rules)
         except NotUnderstood as odd:

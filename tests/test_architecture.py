@@ -60,7 +60,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab": BOTTOM | {"wire"},
 }
 # Where decisions meet I/O: `proxy` and the modules that it was split into.
-CONDUCTORS = {"acceptance", "cache", "door", "exchange", "flight", "proxy", "recognition"}
+CONDUCTORS = {
+    "acceptance",
+    "cache",
+    "door",
+    "exchange",
+    "flight",
+    "proxy",
+    "recognition",
+    "turn",
+}
 for conductor in CONDUCTORS:
     MAY_IMPORT[conductor] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}

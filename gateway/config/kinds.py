@@ -160,6 +160,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_n
 PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_number)]
+Samples = Annotated[int, Field(ge=1, le=20), BeforeValidator(_number)]
 Host = Annotated[str, Field(min_length=1)]
 Network = Annotated[str, AfterValidator(_network)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]

@@ -21,6 +21,7 @@ from gateway.config.kinds import (
     Positive,
     PositiveInt,
     ProviderName,
+    Samples,
     ScopeKeys,
     StoreUrl,
     Traces,
@@ -117,6 +118,8 @@ class RouteCache(Section):
     when: When | None = Field(None, description="As `cache.when`, for this route.")
     ttl_s: Positive | None = Field(None, description="As `cache.ttl_s`, for this route.")
     store: StoreClasses | None = Field(None, description="As `cache.store`, for this route.")
+    samples: Samples | None = Field(None, description="As `cache.samples`, for this route.")
+    fold_text: bool | None = Field(None, description="As `cache.fold_text`, for this route.")
 
 
 class Route(Section):
@@ -156,6 +159,16 @@ class Cache(Section):
         "Unset: kept beside the SQLite file or in Redis, else random.",
     )
     store: StoreClasses = Field(StoreClasses(), description="Which classes of answers to keep.")
+    samples: Samples = Field(
+        1,
+        description="How many answers to one question are fetched before they are served again, "
+        "one of them at random: for code that asks the same again to vote or choose.",
+    )
+    fold_text: bool = Field(
+        False,
+        description="Take texts that differ only in CR LF or LF and in white space at line ends "
+        "for the same. A model may see the difference.",
+    )
     max_entry_bytes: PositiveInt = Field(
         8 * MIB, description="Largest answer that is collected and stored."
     )

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     FORM_UNAVAILABLE = "form-unavailable"
     CREDENTIAL_UNPROVEN = "credential-unproven"
     NO_CACHE = "no-cache"
+    MORE_SAMPLES = "more-samples"
     STORE_UNAVAILABLE = "store-unavailable"
     # pass: the cache has no say
     ROUTE = "route"
@@ -171,6 +172,8 @@ class Entry:
     response_id: str
     usage: Usage | None
     has_stream_usage: bool
+    gaps_ms: tuple[int, ...] = ()
+    """Of a recorded stream: milliseconds before each event, each at most a second."""
 
     def age_s(self, now: float) -> float:
         """Seconds since it was stored, never negative (clocks of replicas differ)."""

@@ -30,6 +30,8 @@ class CachePolicy:
     ttl_s: float
     truncated: bool
     refused: bool
+    samples: int = 1
+    fold_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,3 +42,8 @@ def draw(filled: Mapping[int, T], count: int, seed: bytes) -> T | int:
     if empty:
         return empty[drawn % len(empty)]
     return filled[drawn % count]
+
+
+def empty_slot(count: int, seed: bytes) -> int:
+    """A slot for an answer that replaces one: any of them."""
+    return int.from_bytes(seed, "big") % count

@@ -57,6 +57,8 @@ class ApiRules:
     """Tool-call ids are opaque handles here: never rendered into the prompt."""
     plain_models: tuple[str, ...] = ()
     """Prefixes of model names that do not think unless asked to; any other model may."""
+    fold_text: Rule | None = None
+    """Line ends and white space before them fold in prompt text; only ever by configuration."""
     stream_usage: Rule | None = None
     """`stream_options.include_usage` may be added to a request that did not ask for it."""
     message_defaults: Mapping[str, Any] = field(default_factory=lambda: _NONE)

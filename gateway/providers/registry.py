@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.providers.anthropic import ANTHROPIC
+from gateway.providers.base import Rule
 from gateway.providers.openai import OPENAI
 from gateway.providers.unknown import UNKNOWN
 
@@ -21,6 +23,10 @@ def resolve(name: str | None, host: str) -> Provider:
     return next((p for p in PROVIDERS.values() if host.lower() in p.hosts), UNKNOWN)
 
 
-def rules(provider: Provider, api: str) -> ApiRules:
+_FOLD_TEXT = Rule("configured by the operator: cache.fold_text", "docs/reference/settings.md")
+
+
+def rules(provider: Provider, api: str, *, fold_text: bool = False) -> ApiRules:
     """The provider's rules for a wire API; those of `unknown` where it documents none."""
-    return provider.apis.get(api) or UNKNOWN.apis[api]
+    documented = provider.apis.get(api) or UNKNOWN.apis[api]
+    return replace(documented, fold_text=_FOLD_TEXT) if fold_text else documented

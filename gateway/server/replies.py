@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
 
 from gateway import __version__
+from gateway.core.pacing import paced
+from gateway.server.stream import ClientGone
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from gateway.errors import GatewayError
     from gateway.wire.base import WireApi
 
 
 def error(problem: GatewayError, api: WireApi, request_id: str) -> web.Response:
     """The error as the API's SDKs expect it."""
-    headers = {"x-gateway-request-id": request_id}
+    headers = {**_OWN, "x-gateway-request-id": request_id, api.request_id_header: request_id}
     if problem.retry is not None:
         headers["x-should-retry"] = "true" if problem.retry else "false"
     return web.Response(
@@ -27,7 +32,46 @@ def error(problem: GatewayError, api: WireApi, request_id: str) -> web.Response:
     )
 
 
+# Not which software of which version answers, for whoever scans for it.
+_OWN = {"Server": "warmgate"}
+_STREAM = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    # nginx and its kin would hold events back to fill a buffer.
+    "X-Accel-Buffering": "no",
+}
+
+
+def document(payload: bytes, headers: Mapping[str, str]) -> web.Response:
+    """A stored answer as a JSON document."""
+    return web.Response(
+        body=payload, headers={**_OWN, **headers, "Content-Type": "application/json"}
+    )
+
+
+def whole_stream(payload: bytes, headers: Mapping[str, str]) -> web.Response:
+    """A stored answer as a stream that is sent at once."""
+    return web.Response(body=payload, headers={**_OWN, **headers, **_STREAM})
+
+
+async def paced_stream(
+    request: web.BaseRequest, payload: bytes, headers: Mapping[str, str], gaps_ms: Sequence[int]
+) -> web.StreamResponse:
+    """A stored answer as a stream at its own pace. Raises `ClientGone`."""
+    out = web.StreamResponse(headers={**_OWN, **headers, **_STREAM})
+    try:
+        await out.prepare(request)
+        for wait_s, piece in paced(payload, gaps_ms):
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            await out.write(piece)
+        await out.write_eof()
+    except ConnectionError as error:
+        raise ClientGone from error
+    return out
+
+
 def index() -> web.Response:
     """What answers at `/`: enough for a load balancer, and for a person who looks."""
     body = {"name": "warmgate", "version": __version__, "apis": ["/v1/", "/u/NAME/v1/"]}
-    return web.Response(body=orjson.dumps(body), content_type="application/json")
+    return web.Response(body=orjson.dumps(body), headers=_OWN, content_type="application/json")

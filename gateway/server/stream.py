@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from gateway.core.model import Form
+from gateway.core.pacing import gaps
 from gateway.core.sse import Splitter
 from gateway.server.relay import Relay
 
@@ -32,7 +33,10 @@ class ClientGone(Exception):
 class Recording:
     """What an upstream answers, identity-encoded, at most `limit` bytes of it."""
 
-    def __init__(self, form: Form, coding: str, limit: int) -> None:
+    def __init__(
+        self, form: Form, coding: str, limit: int, timer: Callable[[], float] | None = None
+    ) -> None:
+        """`timer` gives seconds by any clock; with one, a plain stream's pace is kept too."""
         self.form = form
         self.complete = False
         """The upstream's last byte has come."""
@@ -41,6 +45,9 @@ class Recording:
         self._limit = limit
         self._pieces: list[bytes] = []
         self._size = 0
+        self._timer = timer if form is Form.STREAM and self.plain else None
+        self._ends: list[int] = []
+        self._arrived_ms: list[int] = []
 
     @property
     def plain(self) -> bool:
@@ -55,8 +62,15 @@ class Recording:
         if self._size > self._limit:
             self.overflowed = True
             self._pieces.clear()
-        else:
-            self._pieces.append(chunk)
+            return
+        self._pieces.append(chunk)
+        if self._timer is not None:
+            self._ends.append(self._size)
+            self._arrived_ms.append(int(self._timer() * 1000))
+
+    def gaps_ms(self) -> tuple[int, ...]:
+        """The stream's pace, event by event; empty where none was kept."""
+        return gaps(b"".join(self._pieces), self._ends, self._arrived_ms) if self._ends else ()
 
     def payload(self) -> bytes | None:
         """The recorded bytes, decoded; None when they can't be, or would be too many."""
@@ -73,14 +87,16 @@ class Recording:
         return decoded if ended and not inflater.unconsumed_tail else None
 
 
-def recording(upstream: aiohttp.ClientResponse, limit: int) -> Recording | None:
+def recording(
+    upstream: aiohttp.ClientResponse, limit: int, timer: Callable[[], float] | None = None
+) -> Recording | None:
     """A recording for the answer, by what its own headers say; None for what can't be stored."""
     coding = upstream.headers.get("Content-Encoding", "").strip().lower()
     if coding not in {"", "identity", "gzip", "deflate"}:
         return None
     kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "text/event-stream":
-        return Recording(Form.STREAM, coding, limit)
+        return Recording(Form.STREAM, coding, limit, timer)
     if kind == "application/json" or kind.endswith("+json"):
         return Recording(Form.BODY, coding, limit)
     return None

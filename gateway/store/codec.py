@@ -52,6 +52,8 @@ def encode(entry: Entry) -> bytes:
                 "output": usage.output,
             },
             "has_stream_usage": entry.has_stream_usage,
+            # Left out where there is nothing to say: most entries of version 1 have no gaps.
+            **({"gaps_ms": entry.gaps_ms} if entry.gaps_ms else {}),
         }
     )
     covered = b"".join(
@@ -83,6 +85,7 @@ def decode(blob: bytes) -> Entry:
             response_id=metadata["response_id"],
             usage=None if usage is None else Usage(**usage),
             has_stream_usage=metadata["has_stream_usage"],
+            gaps_ms=tuple(metadata.get("gaps_ms", ())),
         )
     except (KeyError, TypeError, ValueError) as exc:
         # The checksum held, so a writer of this version left something out or spelled it anew.

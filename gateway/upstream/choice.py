@@ -139,8 +139,17 @@ class Choice:
                     ttl_s=own.ttl_s or cache.ttl_s,
                     truncated=said.get("truncated", cache.store.truncated),
                     refused=said.get("refused", cache.store.refused),
+                    samples=own.samples or cache.samples,
+                    fold_text=cache.fold_text if own.fold_text is None else own.fold_text,
                 )
-        return CachePolicy(cache.when, cache.ttl_s, cache.store.truncated, cache.store.refused)
+        return CachePolicy(
+            when=cache.when,
+            ttl_s=cache.ttl_s,
+            truncated=cache.store.truncated,
+            refused=cache.store.refused,
+            samples=cache.samples,
+            fold_text=cache.fold_text,
+        )
 
 
 def _matches(path: str, model_glob: str, asked: Asked, model: str) -> bool:

@@ -237,7 +237,7 @@ def _content(
 ) -> Json:
     """A string, or blocks; one text block that says no more than its text is a string too."""
     if not isinstance(text, list):
-        return text
+        return envelope.prompt_text(text, rules)
     folded = [_block(block, rules, renamed) for block in blocks]
     if rules.string_is_text_part is not None and len(folded) == 1:
         only = folded[0]
@@ -252,21 +252,27 @@ def _block(block: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Objec
     out = envelope.sorted_members(block, rules.markers if kind in _MARKED else {})
     # A tool's `input` is rendered into the prompt: it stays as it is spelled.
     _fold_source(kind, out)
-    held = block.get("content")
-    if kind == "tool_result" and isinstance(held, list):
-        out["content"] = [_inner(each) for each in held]
+    if kind == "text" and "text" in out:
+        out["text"] = envelope.prompt_text(out["text"], rules)
+    if kind == "tool_result" and "content" in block:
+        held = block["content"]
+        inner = [_inner(each, rules) for each in held] if isinstance(held, list) else held
+        out["content"] = envelope.prompt_text(inner, rules)
     joined = "id" if kind == "tool_use" else "tool_use_id" if kind == "tool_result" else ""
     if joined and isinstance(each := block.get(joined), str) and each in renamed:
         out[joined] = renamed[each]
     return out
 
 
-def _inner(block: Json) -> Json:
+def _inner(block: Json, rules: ApiRules) -> Json:
     """A block inside a tool result: typed like any other, but no marker is allowed there."""
     if not isinstance(block, dict):
         return block
     out = envelope.sorted_members(block, {})
-    _fold_source(lenient.text(block.get("type")), out)
+    kind = lenient.text(block.get("type"))
+    if kind == "text" and "text" in out:
+        out["text"] = envelope.prompt_text(out["text"], rules)
+    _fold_source(kind, out)
     return out
 
 

@@ -213,6 +213,16 @@ def fresh_ids(given: set[str], history_ids: frozenset[str], mint: Mint) -> dict[
     return fresh
 
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def prompt_text(value: Json, rules: ApiRules) -> Json:
+    """A text of the prompt as it is keyed: as it is, or with its line ends folded if configured."""
+    if rules.fold_text is None or not isinstance(value, str):
+        return value
+    return "\n".join(line.rstrip(" \t") for line in _LINE_END.split(value))
+
+
 def render(value: Json) -> bytes:
     """Canonical bytes. Raises `NotUnderstood` for lone surrogates."""
     try:

@@ -161,6 +161,8 @@ def _message(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> J
     content = message.get("content")
     if isinstance(content, list):
         out["content"] = _parts(content, rules)
+    elif "content" in out:
+        out["content"] = envelope.prompt_text(content, rules)
     if isinstance(message.get("tool_calls"), list):
         out["tool_calls"] = [
             _call(c, rules, renamed) for c in lenient.objects(message["tool_calls"])
@@ -180,6 +182,8 @@ def _parts(content: list[Json], rules: ApiRules) -> Json:
         folded = envelope.sorted_members(part, rules.markers)
         for name in _PART_OBJECTS & folded.keys():
             folded[name] = canonical.fold(folded[name])
+        if "text" in folded:
+            folded["text"] = envelope.prompt_text(folded["text"], rules)
         parts.append(folded)
     if rules.string_is_text_part is not None and len(parts) == 1:
         only = parts[0]

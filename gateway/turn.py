@@ -1,0 +1,41 @@
+"""One understood request on its way: what the steps hand on to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from gateway.core.directives import Directives
+    from gateway.core.policy import CachePolicy, Lookup
+    from gateway.door import Known
+    from gateway.exchange import Exchange
+    from gateway.providers.base import ApiRules
+    from gateway.upstream.choice import Asked
+    from gateway.wire.base import WireApi
+
+
+@dataclass(slots=True)
+class Turn:
+    """A request that a wire API understood or passed, with everything decided about it so far."""
+
+    request: web.BaseRequest
+    asked: Asked
+    api: WireApi
+    body: bytes
+    """As the client sent it."""
+    known: Known
+    rules: ApiRules
+    policy: CachePolicy
+    directives: Directives
+    exchange: Exchange
+    proven: bool
+    """Its credential may be served what somebody else paid for."""
+    samples: int = 1
+    """How many answers to this question are kept, and drawn from."""
+    lookup: Lookup | None = None
+    """Set when the cache has a say: whether to read and to write."""
+    slot: int = field(default=0)
+    """Where its answer goes, among the samples."""
