@@ -68,7 +68,7 @@ def read_stream(text: bytes) -> Answer:
     except (canonical.Uncacheable, UnicodeDecodeError, Unmergeable):
         return Answer(Form.STREAM, text, Finish.UNKNOWN)
     events = [event for _, event in recorded.named]
-    if any(name == "error" or event.get("type") == "error" for name, event in recorded.named):
+    if any(map(_is_error, recorded.named)):
         return Answer(Form.STREAM, text, Finish.ERROR)
     if not events or events[-1].get("type") not in TERMINAL:
         return Answer(Form.STREAM, text, Finish.INCOMPLETE)
@@ -77,6 +77,11 @@ def read_stream(text: bytes) -> Answer:
     except Unmergeable:
         last = lenient.members(events[-1].get("response"))
         return _judged(last, Form.STREAM, text, convertible=False)
+
+
+def _is_error(named: tuple[str, Object]) -> bool:
+    name, event = named
+    return "error" in (name, event.get("type")) or event.get("error") is not None
 
 
 def _judged(response: Object, recorded: Form, payload: bytes, *, convertible: bool) -> Answer:
@@ -106,7 +111,7 @@ def _finish(response: Object, why: str) -> Finish:
     if status in _UNFINISHED:
         return Finish.INCOMPLETE
     output = response.get("output")
-    if status not in {"completed", "incomplete"} or not isinstance(output, list):
+    if status not in ("completed", "incomplete") or not isinstance(output, list):
         return Finish.UNKNOWN
     items = lenient.objects(output)
     # A prompt template may bring tools that the request didn't name, and some servers search
@@ -128,7 +133,7 @@ def _says(item: Object) -> bool:
     """Does the item tell the client something? Thoughts and summaries of history alone do not."""
     if item.get("type") == "message":
         return any(part.get("text") for part in lenient.objects(item.get("content")))
-    return item.get("type") not in {"reasoning", "compaction"}
+    return item.get("type") not in ("reasoning", "compaction")
 
 
 # --- serving ----------------------------------------------------------------------------------

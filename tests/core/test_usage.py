@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import Usage
-from gateway.core.usage import from_anthropic, from_openai
+from gateway.core.usage import from_anthropic, from_openai, from_responses
 
 OPENAI: dict[str, tuple[Any, Usage | None]] = {
     "without details": (
@@ -112,6 +112,20 @@ def test_openai_counts_inclusively(stated: Any, expected: Usage | None) -> None:
     assert expected == from_openai(stated)
 
 
+RESPONSES_NAMES = {
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "prompt_tokens_details": "input_tokens_details",
+}
+
+
+@pytest.mark.parametrize(("stated", "expected"), OPENAI.values(), ids=OPENAI)
+def test_responses_count_like_chat_under_other_names(stated: Any, expected: Usage | None) -> None:
+    named = stated and {RESPONSES_NAMES.get(name, name): n for name, n in stated.items()}
+
+    assert expected == from_responses(named)
+
+
 @pytest.mark.parametrize(("stated", "expected"), ANTHROPIC.values(), ids=ANTHROPIC)
 def test_anthropic_counts_exclusively(stated: Any, expected: Usage | None) -> None:
     assert expected == from_anthropic(stated)
@@ -183,6 +197,6 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_whatever_a_server_states_nothing_raises_or_goes_below_zero(stated: Any) -> None:
-    for usage in (from_openai(stated), from_anthropic(stated)):
+    for usage in (from_openai(stated), from_anthropic(stated), from_responses(stated)):
         if usage is not None:
             assert min(usage.uncached_input, usage.input, usage.output) >= 0
