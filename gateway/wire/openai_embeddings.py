@@ -142,9 +142,7 @@ class OpenAIEmbeddings:
 
     def serve(self, entry: Entry, ask: Ask, mint: Mint, rules: ApiRules) -> bytes:  # noqa: ARG002
         """See `WireApi.serve`."""
-        served = openai_embeddings_answer.assemble([entry.payload], None, mint)
-        assert served is not None  # one answer agrees with itself
-        return served.payload
+        return openai_embeddings_answer.renewed(entry.payload, mint)
 
     def error(self, status: int, message: str, code: str, param: str | None) -> bytes:
         """See `WireApi.error`."""

@@ -69,6 +69,13 @@ class _Document:
         change = (item.members["index"], str(index))
         return spans.replaced(self.text, [change], item.start, item.end)
 
+    def stated_usage(self) -> Span | None:
+        """Where usage stands; None for an upstream that states none, and so none for a part or
+        a batch either.
+        """
+        usage = self.top.get("usage")
+        return None if usage is None or usage.of(self.text) == "null" else usage
+
 
 def read_body(document: bytes) -> Answer:
     """Judge a whole JSON answer. Never raises."""
@@ -96,18 +103,21 @@ def answer_parts(document: bytes, units: Sequence[Unit]) -> list[Answer] | None:
         return None
     if len(units) == 1:
         return [_answer(document, read, read.tokens)]
+    stated = read.stated_usage()
     parts: list[Answer] = []
     position = 0
     for unit, tokens in zip(units, _counts(read, units), strict=True):
         embeddings = [read.embedding(position + i, i) for i in range(unit.size)]
         position += unit.size
-        usage = [(read.top["usage"], _usage(tokens))] if "usage" in read.top else []
-        parts.append(_answer(read.with_data(embeddings, usage).encode(), read, tokens))
+        text = read.with_data(embeddings, [] if stated is None else [(stated, _usage(tokens))])
+        parts.append(_answer(text.encode(), read, tokens))
     return parts
 
 
-def assemble(parts: Sequence[bytes], frame: bytes | None, mint: Mint | None) -> Answer | None:
-    """The answer to a batch whose units have these answers, in order.
+def assemble(
+    units: Sequence[Unit], parts: Sequence[bytes], frame: bytes | None, mint: Mint | None
+) -> Answer | None:
+    """The answer to a batch of these units, whose own answers are the `parts`, in order.
 
     What it says beside the embeddings is what the `frame` says: the upstream's answer to this
     call, or `frame_of` an earlier answer to the same batch. Without one it is what the first part
@@ -115,30 +125,38 @@ def assemble(parts: Sequence[bytes], frame: bytes | None, mint: Mint | None) -> 
     `mint` is for answers of which no part is of this call: id and time, where the upstream sends
     such, are made anew.
 
-    None if a document is odd, or if they don't agree on the model: vectors of two models can't be
-    compared, and one `model` can't speak for both.
+    None if a document is odd or answers another number of inputs, or if they don't agree on the
+    model: vectors of two models can't be compared, and one `model` can't speak for both.
     """
     try:
         read = [_read(part) for part in parts]
-        base = read[0] if frame is None else _read(frame, framed=True)
+        base = None if frame is None else _read(frame, framed=True)
     except _Odd:
         return None
-    if any(part.model != base.model for part in read):
+    if [unit.size for unit in units] != [len(part.items) for part in read]:
         return None
+    if any(part.model != (base or read[0]).model for part in read):
+        return None
+    return _joined(read, base, mint)
+
+
+def renewed(payload: bytes, mint: Mint) -> bytes:
+    """A stored answer to one unit, as if made now."""
+    return _joined([_read(payload)], None, mint).payload
+
+
+def _joined(parts: Sequence[_Document], frame: _Document | None, mint: Mint | None) -> Answer:
+    base = frame or parts[0]
     embeddings: list[str] = []
-    for part in read:
+    for part in parts:
         for position in range(len(part.items)):
             embeddings.append(part.embedding(position, len(embeddings)))
     changes: list[tuple[Span, str]] = []
     tokens = base.tokens
-    usage = base.top.get("usage")
-    if frame is None and usage is not None:
-        stated = usage.of(base.text)
-        alone = len(read) == 1 and stated != _NO_COUNT
-        # An upstream that states no usage states none for a batch either.
-        if stated != "null" and not alone:
-            tokens = _sum([part.tokens for part in read])
-            changes.append((usage, _usage(tokens)))
+    usage = base.stated_usage() if frame is None else None
+    if usage is not None and (len(parts) > 1 or usage.of(base.text) == _NO_COUNT):
+        tokens = _sum([part.tokens for part in parts])
+        changes.append((usage, _usage(tokens)))
     if mint is not None:
         changes += _stamps(base, mint)
     return _answer(base.with_data(embeddings, changes).encode(), base, tokens)
