@@ -16,7 +16,7 @@ from gateway.store import codec
 from gateway.store.base import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gateway.background import Background
     from gateway.core.model import Answer
@@ -86,7 +86,7 @@ class ResponseCache:
         of_a_slot = len(keys) // turn.samples
         slots = [
             after_lookup(
-                (e for blob in blobs[at : at + of_a_slot] if blob and (e := self._decoded(blob))),
+                self._decoded(keys[at : at + of_a_slot], blobs[at : at + of_a_slot]),
                 lambda entry: entry.api == turn.api.name and turn.api.can_serve(entry, ask),
                 turn.policy,
                 turn.directives,
@@ -107,13 +107,15 @@ class ResponseCache:
             return hits[min(hits)]
         return Miss(Reason.MORE_SAMPLES)
 
-    def _decoded(self, blob: bytes) -> Entry | None:
-        try:
-            return codec.decode(blob)
-        except codec.Damaged:
-            # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
-            self._telemetry.metrics.stored(Reason.UNREADABLE)
-            return None
+    def _decoded(self, keys: list[bytes], blobs: list[bytes | None]) -> Iterator[Entry]:
+        for key, blob in zip(keys, blobs, strict=True):
+            if blob is None:
+                continue
+            try:
+                yield codec.decode(blob, key)
+            except codec.Damaged:
+                # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
+                self._telemetry.metrics.stored(Reason.UNREADABLE)
 
     def keep(self, turn: Turn, answer: Answer, gaps_ms: tuple[int, ...] = ()) -> None:
         """Store the answer, if it may be; the writing goes on behind the response."""
@@ -142,7 +144,7 @@ class ResponseCache:
                     has_stream_usage=answer.has_stream_usage,
                     gaps_ms=gaps_ms if any(gaps_ms) else (),
                 )
-                self.put(exchange, key, codec.encode(entry), ttl_s)
+                self.put(exchange, key, codec.encode(entry, key), ttl_s)
 
     def put(self, exchange: Exchange, key: bytes, blob: bytes, ttl_s: float) -> None:
         """Write the blob behind the response."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 
 import orjson
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64
 
 from gateway.core.model import Entry, Form, Usage
 
@@ -32,8 +32,8 @@ class Damaged(Exception):
     """The bytes are not an entry of ours, or not all of it. Treat it as a miss."""
 
 
-def encode(entry: Entry) -> bytes:
-    """The entry as one blob."""
+def encode(entry: Entry, key: bytes) -> bytes:
+    """The entry as one blob, bound to the key that it is stored under."""
     usage = entry.usage
     metadata = orjson.dumps(
         {
@@ -59,15 +59,17 @@ def encode(entry: Entry) -> bytes:
     covered = b"".join(
         (_HEAD.pack(entry.stored_at, entry.ttl_s, len(metadata)), metadata, entry.payload)
     )
-    return _FRAME.pack(MAGIC, VERSION, xxh3_64_intdigest(covered, VERSION)) + covered
+    return _FRAME.pack(MAGIC, VERSION, _checksum(key, covered, VERSION)) + covered
 
 
-def decode(blob: bytes) -> Entry:
-    """The entry in the blob. Raises `Damaged`, nothing else."""
+def decode(blob: bytes, key: bytes) -> Entry:
+    """The entry in the blob that was stored under `key`. Raises `Damaged`, nothing else: also for
+    the whole and sound entry of another key, which is nobody's answer here.
+    """
     stored_at, ttl_s, metadata_size = _head(blob)
     _, version, checksum = _FRAME.unpack_from(blob)
-    if xxh3_64_intdigest(memoryview(blob)[_FRAME.size :], version) != checksum:
-        raise Damaged("the checksum does not match")
+    if _checksum(key, memoryview(blob)[_FRAME.size :], version) != checksum:
+        raise Damaged("the checksum does not match: damaged, or the entry of another key")
     payload_at = _BODY_AT + metadata_size
     if payload_at > len(blob):
         raise Damaged("the metadata is longer than the blob")
@@ -90,6 +92,12 @@ def decode(blob: bytes) -> Entry:
     except (KeyError, TypeError, ValueError) as exc:
         # The checksum held, so a writer of this version left something out or spelled it anew.
         raise Damaged("the metadata is not what this version writes") from exc
+
+
+def _checksum(key: bytes, covered: bytes | memoryview, version: int) -> int:
+    hasher = xxh3_64(key, version)
+    hasher.update(covered)
+    return hasher.intdigest()
 
 
 def expires_at(blob: bytes) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -133,6 +134,7 @@ class Connections:
         self._slots = asyncio.Semaphore(size)
         self._idle: deque[tuple[float, _Abortable]] = deque()
         self._attempts: set[asyncio.Task[_Abortable]] = set()
+        self._waiting: deque[asyncio.Future[_Abortable]] = deque()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -149,9 +151,16 @@ class Connections:
             connection.abort()
             self._slots.release()
             raise
-        self._give_back(connection)
-        self._slots.release()
+        self._pass_on(connection)
         return reply
+
+    async def warm_up(self, count: int) -> None:
+        """Make `count` connections for the first requests; one that fails is not missed."""
+        for _ in range(count):
+            await self._slots.acquire()
+            self._attempt().add_done_callback(self._adopt)
+        if self._attempts:
+            await asyncio.wait(tuple(self._attempts))
 
     def drop_idle(self) -> None:
         """Close what waits for use: after a failure it most likely shares that fate."""
@@ -176,16 +185,25 @@ class Connections:
             if since >= oldest and connection.is_at_rest():
                 return connection
             connection.abort()
-        # The pool owns the attempt: `close` cancels it, `_adopt` takes what it made.
-        attempt = asyncio.create_task(self._connect())  # noqa: TID251
-        self._attempts.add(attempt)
-        attempt.add_done_callback(self._attempts.discard)
+        attempt = self._attempt()
+        # A connection that somebody gives back meanwhile is as good as a new one.
+        returned: asyncio.Future[_Abortable] = asyncio.get_running_loop().create_future()
+        self._waiting.append(returned)
         try:
-            await asyncio.wait((attempt,))
+            await asyncio.wait((attempt, returned), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
             # The slot goes with the attempt, so that attempts are bounded too.
             attempt.add_done_callback(self._adopt)
+            if returned.done():
+                self._pass_on(returned.result())
             raise
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(returned)
+        if returned.done():
+            # It came with its former user's slot: ours stays with the attempt.
+            attempt.add_done_callback(self._adopt)
+            return returned.result()
         if attempt.cancelled():
             self._slots.release()
             raise RedisConnectionError("the pool is closing")
@@ -197,6 +215,13 @@ class Connections:
             self._adopt(attempt)
             raise SlowHandshake
         return attempt.result()
+
+    def _attempt(self) -> asyncio.Task[_Abortable]:
+        # The pool owns it: `close` cancels it, `_adopt` takes what nobody waits for.
+        attempt = asyncio.create_task(self._connect())  # noqa: TID251
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+        return attempt
 
     async def _connect(self) -> _Abortable:
         if self._closed:
@@ -211,11 +236,19 @@ class Connections:
         return connection
 
     def _adopt(self, attempt: asyncio.Task[_Abortable]) -> None:
-        self._slots.release()
-        if not attempt.cancelled() and attempt.exception() is None:
-            self._give_back(attempt.result())
+        if attempt.cancelled() or attempt.exception() is not None:
+            self._slots.release()
+        else:
+            self._pass_on(attempt.result())
 
-    def _give_back(self, connection: _Abortable) -> None:
+    def _pass_on(self, connection: _Abortable) -> None:
+        """To whoever waits, the slot with it; else among the idle, and the slot is free."""
+        while self._waiting and not self._closed and connection.is_at_rest():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._slots.release()
         if self._closed:
             connection.abort()
             return

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 CONNECTIONS = 64
 """Connections of one process, unless the URL says `max_connections`."""
 
+WARM = 8
+"""Connections made at start, so that a first burst need not wait for handshakes."""
+
 CONNECT_TIMEOUT_S = 1.0
 """A connection attempt goes on for so long, even when the operation that began it is over."""
 
@@ -49,9 +52,10 @@ class RedisStore:
         make, size = connector(url)
         self._deadline_s = deadline_s
         self._prefix = key_prefix
+        self._size = size or connections
         self._connections = Connections(
             make,
-            size=size or connections,
+            size=self._size,
             connect_timeout_s=max(CONNECT_TIMEOUT_S, deadline_s),
             # A handshake is at least one round trip, and so is the command that comes after it.
             patience_s=deadline_s / 2,
@@ -67,6 +71,8 @@ class RedisStore:
             await self._ask("PING")
         except StoreUnavailable as exc:
             logger.warning("Redis is not there at start (%s); it is tried again on demand", exc)
+        else:
+            await self._connections.warm_up(min(WARM, self._size))
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The blobs, in the order asked. Raises `StoreUnavailable`."""

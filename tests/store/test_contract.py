@@ -106,12 +106,12 @@ class Contract:
     async def test_many_at_once_each_get_their_own(self, store: Store) -> None:
         async def one(number: int) -> None:
             key = number.to_bytes(32, "big")
-            blob = codec.encode(entry(payload=key, stored_at=time.time()))
+            blob = codec.encode(entry(payload=key, stored_at=time.time()), key)
             await store.put(key, blob, 60)
             for _ in range(5):
                 (found,) = await store.get([key])
                 assert found is not None
-                assert codec.decode(found).payload == key
+                assert codec.decode(found, key).payload == key
 
         await asyncio.gather(*map(one, range(200)))
 

@@ -80,7 +80,7 @@ async def store(clock: Clock, back: Back) -> TieredStore:
 
 
 def blob(clock: Clock, ttl_s: float = 60.0) -> bytes:
-    return codec.encode(entry(stored_at=clock.now, ttl_s=ttl_s))
+    return codec.encode(entry(stored_at=clock.now, ttl_s=ttl_s), bytes(32))
 
 
 async def test_a_put_reaches_both_and_a_get_asks_memory_alone(
