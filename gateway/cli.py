@@ -1,7 +1,8 @@
 """The command line: verbs parse, call, exit. Results go to stdout, everything else to stderr.
 
-Exit status: 0 fine; 1 the answer is no (`key` on two files that differ); 2 wrong usage, a config
-with faults, unreadable input; 130 interrupted; 141 nobody reads our output any more.
+Exit status: 0 fine; 1 the answer is no (`key` on two files that differ, `lint` that found faults);
+2 wrong usage, a config with faults, unreadable input; 130 interrupted; 141 nobody reads our output
+any more.
 """
 
 from __future__ import annotations
@@ -97,6 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("file", metavar="FILE", help="a request body")
     key.add_argument("other", metavar="FILE", nargs="?", help="another one, to compare")
     key.set_defaults(verb=_key)
+
+    lint = verbs.add_parser(
+        "lint", help="what in request bodies keeps the provider's cache from being reused"
+    )
+    lint.add_argument("--route", metavar="PATH", help="default: inferred from each body's shape")
+    lint.add_argument("--json", action="store_true", help="print JSON")
+    lint.add_argument(
+        "files", metavar="FILE", nargs="+", help="a request body, or one on each line; - for stdin"
+    )
+    lint.set_defaults(verb=_lint)
     return parser
 
 
@@ -154,6 +165,12 @@ def _key(arguments: argparse.Namespace) -> int:
         sys.stdout,
         sys.stderr,
     )
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    from gateway.lint import run  # noqa: PLC0415 - only this verb pays for it
+
+    return run(arguments.files, arguments.route, arguments.json, sys.stdout, sys.stderr)
 
 
 def _print_json(value: object) -> None:

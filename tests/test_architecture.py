@@ -72,6 +72,7 @@ CONDUCTORS = {
 }
 for conductor in CONDUCTORS:
     MAY_IMPORT[conductor] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
+MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["app"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"lab"}

@@ -9,6 +9,7 @@ import pytest
 
 from gateway import errors
 from gateway.cli import main
+from gateway.core.findings import MENDS
 from gateway.core.model import Reason, Result
 
 ROOT = Path(__file__).parents[1]
@@ -61,11 +62,11 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     verbs = re.findall(r"^    ([a-z]+) ", shown, re.MULTILINE)
     documented = re.findall(r"^## `gateway ([a-z]+)", page("commands.md"), re.MULTILINE)
-    assert ["serve", "check", "demo", "key"] == verbs
+    assert ["serve", "check", "demo", "key", "lint"] == verbs
     assert verbs == documented
 
 
-@pytest.mark.parametrize("verb", ["serve", "check", "demo", "key"])
+@pytest.mark.parametrize("verb", ["serve", "check", "demo", "key", "lint"])
 def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
@@ -74,6 +75,12 @@ def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFix
         line for line in page("commands.md").splitlines() if line.startswith(f"## `gateway {verb}")
     )
     assert [flag for flag in sorted(flags) if flag not in heading] == []
+
+
+def test_everything_that_lint_finds_is_documented_once_and_no_other() -> None:
+    section = page("commands.md").split("\n## `gateway lint", 1)[1].split("A *fault*", 1)[0]
+    documented = re.findall(r"^\| `([a-z-]+)` ", section, re.MULTILINE)
+    assert sorted(what.value for what in MENDS) == sorted(documented)
 
 
 def test_every_relative_link_of_the_documentation_leads_somewhere() -> None:
