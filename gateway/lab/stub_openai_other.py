@@ -7,6 +7,7 @@ import base64
 import math
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -59,11 +60,17 @@ def embeddings(body: dict[str, Any]) -> Reply:
 
 def completions(body: dict[str, Any]) -> Reply:
     """Answer one `POST /v1/completions` (the old, prompt-in text-out endpoint)."""
-    prompts = body.get("prompt", "")
-    prompts = prompts if isinstance(prompts, list) else [prompts]
+    streaming = body.get("stream") is True
+    if not isinstance(body.get("model"), str):
+        return error(400, "you must provide a model parameter")
+    if streaming and (body.get("best_of") or 1) > 1:
+        return error(400, "You requested that the server stream results with best_of > 1.")
+    given = body.get("prompt") or ""
+    prompts = given if isinstance(given, list) and not _is_tokens(given) else [given]
     stop = body.get("stop")
-    outcomes = []
-    spent = 0
+    choices: list[dict[str, Any]] = []
+    spent = made = 0
+    asked: frozenset[str] = frozenset()
     for prompt in prompts:
         query = Query(
             digest=meaning({**body, "prompt": prompt}),
@@ -72,40 +79,78 @@ def completions(body: dict[str, Any]) -> Reply:
             max_tokens=body.get("max_tokens", 16),
             stops=(stop,) if isinstance(stop, str) else tuple(stop or ()),
         )
-        refused = steered(query, streaming=body.get("stream") is True)
+        refused = steered(query, streaming=streaming)
         if refused is not None:
             return refused
+        asked |= query.directives
         spent += query.prompt_tokens
-        outcomes += [compose(query, i) for i in range(max(1, body.get("n") or 1))]
+        for number in range(max(1, body.get("n") or 1)):
+            outcome = compose(query, number)
+            made += len(tokens(outcome.text))
+            echoed = str(prompt) if body.get("echo") else ""
+            finish = _COMPLETION_FINISH.get(outcome.ending, "stop")
+            choices.append(_choice(echoed + outcome.text, len(choices), finish, body))
     head = {
         "id": fresh_id("cmpl-", 29),
         "object": "text_completion",
         "created": int(time.time()),
-        "model": body.get("model"),
+        "model": body["model"],
         "system_fingerprint": FINGERPRINT,
     }
-    ends = {o.ending: "length" if o.ending is Ending.LENGTH else "stop" for o in outcomes}
-    cost = usage(spent, sum(len(tokens(o.text)) for o in outcomes))
-
-    def choice(text: str, index: int, finish: str | None) -> dict[str, Any]:
-        return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
-
-    if body.get("stream") is not True:
-        choices = [choice(o.text, i, ends[o.ending]) for i, o in enumerate(outcomes)]
-        return _body({**head, "choices": choices, "usage": cost})
+    cost = usage(spent, made)
+    if not streaming:
+        whole = _body({**head, "choices": choices, "usage": cost})
+        return replace(whole, cut="cut" in asked)
     with_usage = (body.get("stream_options") or {}).get("include_usage") is True
     none_yet: dict[str, Any] = {"usage": None} if with_usage else {}
-    chunks: list[dict[str, Any]] = []
-    for i, outcome in enumerate(outcomes):
-        parts = [choice(p, i, None) for p in pieces(outcome.text)]
-        parts.append(choice("", i, ends[outcome.ending]))
-        chunks += [{**head, "choices": [p], **none_yet} for p in parts]
+    parts = [part for choice in choices for part in _completion_pieces(choice)]
+    chunks = [{**head, "choices": [part], **none_yet} for part in parts]
     if with_usage:
         chunks.append({**head, "choices": [], "usage": cost})
-    events = [b"data: " + orjson.dumps(c) + b"\n\n" for c in chunks]
+    events = [*(b"data: " + orjson.dumps(c) + b"\n\n" for c in chunks), b"data: [DONE]\n\n"]
+    if "error in stream" in asked:
+        failed = {"error": {"message": "The server had an error.", "type": "server_error"}}
+        events = [*events[: len(events) // 2], b"data: " + orjson.dumps(failed) + b"\n\n"]
     return Reply(
-        events=(*events, b"data: [DONE]\n\n"), content_type="text/event-stream; charset=utf-8"
+        events=tuple(events), content_type="text/event-stream; charset=utf-8", cut="cut" in asked
     )
+
+
+_COMPLETION_FINISH = {Ending.LENGTH: "length", Ending.FILTERED: "content_filter"}
+
+
+def _choice(text: str, index: int, finish: str, body: dict[str, Any]) -> dict[str, Any]:
+    logprobs = None
+    if body.get("logprobs") is not None:
+        logprobs = _logprobs(text, body["logprobs"])
+    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _logprobs(text: str, top: int, offset: int = 0) -> dict[str, Any]:
+    """One item for each token, as the old endpoint lists them; offsets count characters."""
+    parts = tokens(text)
+    offsets = [offset + sum(map(len, parts[:i])) for i in range(len(parts))]
+    values = [-(len(part) % 7) / 8 for part in parts]
+    return {
+        "tokens": parts,
+        "token_logprobs": values,
+        "top_logprobs": [{p: v} for p, v in zip(parts, values, strict=True)] if top else None,
+        "text_offset": offsets,
+    }
+
+
+def _completion_pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    """The choice as its stream has it: some tokens at a time, then the end."""
+    out: list[dict[str, Any]] = []
+    offset = 0
+    for text in pieces(choice["text"]):
+        logprobs = None
+        if choice["logprobs"] is not None:
+            top = choice["logprobs"]["top_logprobs"] is not None
+            logprobs = _logprobs(text, int(top), offset)
+        out.append({**choice, "text": text, "logprobs": logprobs, "finish_reason": None})
+        offset += len(text)
+    return [*out, {**choice, "text": "", "logprobs": None}]
 
 
 def responses(body: dict[str, Any]) -> Reply:
