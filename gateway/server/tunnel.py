@@ -55,6 +55,10 @@ class Pipe:
         self._ended = True
         self._waiting.set()
 
+    def is_eof(self) -> bool:
+        """Asked when the connection is given back: one that was upgraded is never used again."""
+        return self._ended
+
     def set_exception(self, *_: Any) -> None:
         """The sender is gone."""
         self.feed_eof()

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
@@ -247,6 +248,31 @@ async def test_an_upstream_that_is_cut_off_ends_the_clients_side_within_a_second
             await asyncio.wait_for(connection.recv(), 1.0)
 
 
+@pytest.mark.parametrize("ended_by", ["client", "upstream", "client cut off", "upstream cut off"])
+async def test_the_end_of_a_tunnel_is_no_failure_of_ours(ended_by: str) -> None:
+    async def end(connection: ServerConnection) -> None:
+        await connection.recv()
+        match ended_by:
+            case "upstream":
+                await connection.close(1000)
+            case "upstream cut off":
+                connection.transport.abort()
+            case _:
+                await connection.wait_closed()
+
+    with capture_logs() as told:
+        async with realtime(end) as url, client(url) as connection:
+            await connection.send("go")
+            if ended_by == "client":
+                await connection.close(1000)
+            elif ended_by == "client cut off":
+                connection.transport.abort()
+            await asyncio.wait_for(connection.wait_closed(), DEADLINE_S)
+    lines = [line for line in told if line["event"] == "request"]
+    assert [(line["status"], line.get("error")) for line in lines] == [(101, None)]
+    assert [line for line in told if line["log_level"] == "error"] == []
+
+
 async def test_what_a_client_said_last_before_it_went_reaches_the_upstream() -> None:
     heard: list[str | bytes] = []
     ended = asyncio.Event()
@@ -263,6 +289,47 @@ async def test_what_a_client_said_last_before_it_went_reaches_the_upstream() -> 
         connection.transport.close()
         await asyncio.wait_for(ended.wait(), DEADLINE_S)
     assert heard == [str(number) for number in range(100)]
+
+
+async def test_what_still_waits_for_a_slow_upstream_is_not_lost_when_the_client_goes() -> None:
+    read_on = asyncio.Event()
+    got: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+        )
+        await read_on.wait()
+        got.set_result(len(await reader.read(-1)))
+        writer.close()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0, limit=4096)
+    port = server.sockets[0].getsockname()[1]
+    async with server, gateway_here(f"http://127.0.0.1:{port}") as gateway:
+        host, _, number = gateway.api_url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(number))
+        upgrade = [("Connection", "Upgrade"), ("Upgrade", "x")]
+        writer.write(request("GET", "/v1/realtime", None, upgrade))
+        await reader.readuntil(b"\r\n\r\n")
+        assert gateway._client._session is not None
+        assert gateway._client._session.connector is not None
+        [upstream] = gateway._client._session.connector._acquired
+        assert upstream.transport is not None
+        size = 0
+        async with asyncio.timeout(DEADLINE_S):
+            # Until the gateway's own buffers fill, then a little more: small pieces, one by one.
+            left = 20
+            while left:
+                writer.write(b"x" * 4096)
+                size += 4096
+                await asyncio.sleep(0.001 if upstream._paused else 0)
+                left -= upstream._paused
+            writer.close()
+            while "0 busy" not in repr(gateway._drain):  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)
+        read_on.set()
+        assert await asyncio.wait_for(got, DEADLINE_S) == size
 
 
 async def _sent_until_blocked(connection: ClientConnection | ServerConnection) -> int:
