@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import envelope, openai_answer, openai_chunks
+from gateway.wire import envelope, lenient, openai_answer, openai_chunks
 from gateway.wire.base import NotUnderstood
 from gateway.wire.openai_completions_answer import CompletionShape
 from gateway.wire.openai_inputs import is_several, is_tokens
@@ -52,7 +52,16 @@ class OpenAICompletions:
                 deterministic=envelope.number(request.get("temperature")) == 0.0
                 or request.get("seed") is not None,
             ),
-            canonical=envelope.render(envelope.fold_top(request, rules, {})),
+            canonical=envelope.render(
+                envelope.fold_top(
+                    request,
+                    rules,
+                    {
+                        "prompt": lambda prompt: _prompt(prompt, rules),
+                        "suffix": lambda suffix: envelope.prompt_text(suffix, rules),
+                    },
+                )
+            ),
             pass_reason=_pass_reason(request, model),
         )
 
@@ -90,6 +99,18 @@ def _is_prompt(prompt: Json) -> bool:
     if prompt is None or isinstance(prompt, str) or is_tokens(prompt):
         return True
     return is_several(prompt)
+
+
+def _prompt(prompt: Json, rules: ApiRules) -> Json:
+    """The prompt as it is keyed. White space at its very end is never folded: it is what the
+    answer goes on from, the indentation of its first line for one.
+    """
+    if isinstance(prompt, list):
+        return [_prompt(each, rules) for each in prompt]
+    if rules.fold_text is None or not isinstance(prompt, str):
+        return prompt
+    text = prompt.rstrip(" \t")
+    return lenient.text(envelope.prompt_text(text, rules)) + prompt[len(text) :]
 
 
 def _may_stream(request: Object) -> bool:

@@ -58,21 +58,24 @@ def understand(body: bytes, rules: ApiRules) -> Batch:
     request = envelope.parse_object(body)
     model = envelope.text(request, "model", "$")
     given = request.pop("input", None)
-    inputs = [given] if isinstance(given, str) or is_tokens(given) else given
+    alone = isinstance(given, str) or is_tokens(given)
+    inputs = [given] if alone else given
     if not isinstance(inputs, list) or not is_several(inputs) or "" in inputs:
         raise NotUnderstood(Reason.NOT_UNDERSTOOD, "$.input", "neither texts nor tokens")
     if len(inputs) > MAX_INPUTS:
         raise NotUnderstood(Reason.NOT_UNDERSTOOD, "$.input", f"more than {MAX_INPUTS} inputs")
+    inputs = [envelope.prompt_text(each, rules) for each in inputs]
+    whole = inputs[0] if alone else inputs
     head = envelope.render(envelope.fold_top(request, rules, {}))
     independent = request.keys() <= rules.scalars.keys() | rules.excluded.keys()
     if independent:
         units = tuple(_unit(head, each) for each in inputs)
     else:
-        units = (Unit(_canonical(head, "inputs", given), size=len(inputs)),)
+        units = (Unit(_canonical(head, "inputs", whole), size=len(inputs)),)
     return Batch(
         ask=Ask(form=Form.BODY, model=model, deterministic=True),
         units=units,
-        canonical=units[0].canonical if len(units) == 1 else _canonical(head, "inputs", given),
+        canonical=units[0].canonical if len(units) == 1 else _canonical(head, "inputs", whole),
         frame=_canonical(head, "frame", inputs),
     )
 

@@ -129,7 +129,7 @@ def assemble(
     model: vectors of two models can't be compared, and one `model` can't speak for both.
     """
     try:
-        read = [_read(part) for part in parts]
+        read = [_read(part, known=True) for part in parts]
         base = None if frame is None else _read(frame, framed=True)
     except _Odd:
         return None
@@ -142,7 +142,7 @@ def assemble(
 
 def renewed(payload: bytes, mint: Mint) -> bytes:
     """A stored answer to one unit, as if made now."""
-    return _joined([_read(payload)], None, mint).payload
+    return _joined([_read(payload, known=True)], None, mint).payload
 
 
 def _joined(parts: Sequence[_Document], frame: _Document | None, mint: Mint | None) -> Answer:
@@ -166,7 +166,7 @@ def frame_of(answer: bytes) -> Answer:
     """What an answer to a batch says beside its embeddings, to be stored under `Batch.frame`.
     `answer` is one that `answer_parts` could read, or that `assemble` made.
     """
-    read = _read(answer)
+    read = _read(answer, known=True)
     return _answer(read.with_data(()).encode(), read, read.tokens)
 
 
@@ -186,11 +186,11 @@ def _answer(payload: bytes, read: _Document, tokens: int | None) -> Answer:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _read(document: bytes, *, framed: bool = False) -> _Document:
-    """The document with its parts found. Raises `_Odd`."""
+def _read(document: bytes, *, framed: bool = False, known: bool = False) -> _Document:
+    """The document with its parts found. Raises `_Odd`. One that is `known` was read before."""
     try:
         text = document.decode()
-        top = spans.locate(text, 3).members
+        top = spans.locate(text, 3, is_json=known).members
     except ValueError as error:
         raise _Odd(Finish.UNKNOWN) from error
     if "error" in top and top["error"].of(text) != "null":

@@ -40,16 +40,17 @@ class Span:
         return text[self.start : self.end]
 
 
-def locate(text: str, depth: int) -> Span:
+def locate(text: str, depth: int, *, is_json: bool = False) -> Span:
     """The one value of a JSON text, objects and lists opened `depth` levels deep, what is deeper
     as plain Python values. Raises ValueError for what is no JSON, or names a member of an opened
-    object twice.
+    object twice. `is_json` spares the proof for a text that was located before.
     """
-    orjson.loads(text)  # raises for what is no JSON: from here on only ends have to be found
+    if not is_json:
+        orjson.loads(text)  # from here on only ends have to be found
     try:
         return _value(text, _skip(text, 0), depth)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    except (IndexError, RecursionError) as error:
+        raise ValueError("cut short, or nested too deeply") from error
 
 
 def _skip(text: str, at: int) -> int:

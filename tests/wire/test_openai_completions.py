@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import Form, Reason
+from gateway.providers import registry
+from gateway.providers.openai import OPENAI
 from gateway.providers.openai_other import COMPLETIONS
 from gateway.wire.base import NotUnderstood
 from tests.helpers.openai_completions import API, UNKNOWN_COMPLETIONS, canonical_of, request
@@ -105,6 +107,31 @@ def test_an_unknown_upstream_gets_everything_but_the_form_keyed(member: dict[str
 
     assert plain != canonical_of(request(**member), UNKNOWN_COMPLETIONS)
     assert plain == canonical_of(request(stream=True), UNKNOWN_COMPLETIONS)
+
+
+@pytest.mark.parametrize(
+    ("same", "one", "other"),
+    [
+        (True, "a \r\nb", "a\nb"),
+        (True, ["a\t\rb", "c"], ["a\nb", "c"]),
+        (True, "a\r\n", "a\n"),
+        (False, "def f():\n    ", "def f():\n"),
+        (False, "a ", "a"),
+        (False, "a\nb", "a b"),
+        (False, " a", "a"),
+    ],
+)
+def test_line_ends_fold_where_configured_but_what_the_answer_goes_on_from_never(
+    same: bool, one: Any, other: Any
+) -> None:
+    rules = registry.rules(OPENAI, "openai_completions", fold_text=True)
+    asked = [canonical_of(request(prompt=prompt), rules) for prompt in (one, other)]
+    strict = [canonical_of(request(prompt=prompt)) for prompt in (one, other)]
+
+    assert same == (asked[0] == asked[1])
+    assert strict[0] != strict[1]
+    suffixes = [canonical_of(request(suffix=text), rules) for text in ("a\r\nb", "a\nb")]
+    assert suffixes[0] == suffixes[1]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.core.mint import Mint
 from gateway.core.model import Entry, Finish, Form, Reason, Usage
+from gateway.providers import registry
+from gateway.providers.openai import OPENAI
 from gateway.providers.openai_other import EMBEDDINGS
 from gateway.wire.base import NotUnderstood
 from gateway.wire.openai_embeddings import MAX_INPUTS, OpenAIEmbeddings, remaining
@@ -80,6 +82,14 @@ def test_order_and_spelling_of_the_envelope_are_folded() -> None:
     other = '{ "model":"m", "dimensions": 256, "input": "hé" }'.encode()
 
     assert keys(one) == keys(other)
+
+
+def test_line_ends_fold_where_configured() -> None:
+    rules = registry.rules(OPENAI, "openai_embeddings", fold_text=True)
+
+    assert keys(request("a \r\nb"), rules) == keys(request("a\nb"), rules)
+    assert keys(request(["a\rb"]), rules) == keys(request(["a\nb"]), rules)
+    assert keys(request("a\r\nb")) != keys(request("a\nb"))
 
 
 @BOTH
