@@ -500,6 +500,35 @@ def test_ids_are_renamed_by_first_appearance() -> None:
     assert canonical_of(ONE) != canonical_of(CROSSED)
 
 
+@pytest.mark.parametrize(
+    ("item", "prefix"),
+    [
+        (user("a"), "msg_"),
+        ({**CALL, "call_id": "call_Qq7"}, "fc_"),
+        ({**CUSTOM, "call_id": "call_Qq7"}, "ctc_"),
+    ],
+    ids=["message", "function_call", "custom_tool_call"],
+)
+def test_the_ids_that_the_provider_gives_to_items_are_renamed(
+    item: dict[str, Any], prefix: str
+) -> None:
+    one, other, odd = (
+        with_input({**item, "id": each}, store=False)
+        for each in (f"{prefix}1", f"{prefix}2", "mine_1")
+    )
+
+    assert canonical_of(one) == canonical_of(other) != canonical_of(odd)
+
+
+def test_the_ids_of_custom_calls_are_renamed_with_those_of_their_outputs() -> None:
+    one, other = (
+        with_input({**CUSTOM, "call_id": each}, {**CUSTOM_OUTPUT, "call_id": each}, store=False)
+        for each in ("call_1", "call_2")
+    )
+
+    assert canonical_of(one) == canonical_of(other)
+
+
 def test_every_id_of_the_history_is_told() -> None:
     assert {"call_aa", "call_bb", "fc_call_aa", "fc_call_bb"} == asked(ONE).history_ids
     reference = with_input({"id": "msg_1"}, REASONING)
@@ -565,6 +594,15 @@ def test_an_unknown_upstream_gets_its_ids_as_they_are() -> None:
 
 
 # --- the rest of the API ----------------------------------------------------------------------
+
+
+def test_the_api_says_what_it_is() -> None:
+    assert ("openai_responses", "/v1/responses", "chat", "x-request-id") == (
+        API.name,
+        API.route,
+        API.operation,
+        API.request_id_header,
+    )
 
 
 def test_a_stream_needs_no_asking_for_its_usage() -> None:

@@ -76,8 +76,13 @@ def incomplete(reason: str, *output: dict[str, Any]) -> dict[str, Any]:
         (Finish.UNKNOWN, response(message(text("hi")), output={})),
         (Finish.UNKNOWN, {"id": "chatcmpl-1", "choices": []}),
         (Finish.HOSTED, response(message(text("hi")), tools=[{"type": "web_search"}])),
-        (Finish.HOSTED, response({"type": "web_search_call"}, message(text("hi")))),
-        (Finish.HOSTED, response({"type": "mcp_list_tools"}, message(text("hi")))),
+        *(
+            (Finish.HOSTED, response({"type": kind}, message(text("hi"))))
+            for kind in (
+                *("web_search_call", "file_search_call", "code_interpreter_call", "program"),
+                *("image_generation_call", "mcp_call", "mcp_list_tools", "mcp_approval_request"),
+            )
+        ),
     ],
 )
 def test_an_answer_is_judged_by_its_status_and_by_what_it_says(
@@ -239,6 +244,34 @@ def test_events_that_are_not_known_stay_in_the_stream_and_hinder_nothing() -> No
 
     assert BOTH == answer.forms
     assert [e["type"] for e in events] == [e["type"] for e in served_events(answer)]
+
+
+SAID_IN_PIECES = response(
+    message(text("ab"), {"type": "refusal", "refusal": "cd"}),
+    {
+        **THOUGHT,
+        "summary": [{"type": "summary_text", "text": "ef"}],
+        "content": [{"type": "reasoning_text", "text": "gh"}],
+    },
+    call(),
+    {"id": "ctc_1", "type": "custom_tool_call", "call_id": "c", "name": "n", "input": "ij"},
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("output_text", "refusal", "reasoning_summary_text", "reasoning_text"),
+        *("function_call_arguments", "custom_tool_call_input"),
+    ],
+)
+def test_every_text_is_held_against_its_pieces(kind: str) -> None:
+    events = served_events(read_document(SAID_IN_PIECES))
+    assert BOTH == read_events(*events).forms
+
+    wrong = altered(events, f"response.{kind}.delta", delta="not this")
+
+    assert frozenset({Form.STREAM}) == read_events(*wrong).forms
 
 
 def test_an_item_that_was_announced_empty_hinders_nothing() -> None:

@@ -256,6 +256,33 @@ def test_a_response_begins_unfinished() -> None:
         assert list(ANSWERS["text"]) == list(begun)
 
 
+def test_nothing_is_told_before_it_can_be_known() -> None:
+    whole = response(
+        message(text("a"), status="incomplete"),
+        status="incomplete",
+        incomplete_details={"reason": "max_output_tokens"},
+        error={"code": "x", "message": "m"},
+        **{name: {"x": 1} for name in ("moderation", "tool_usage", "prompt_cache_diagnostics")},
+    )
+    first, second, added, *_, last = served_events(read_document(whole))
+
+    for begun in (first["response"], second["response"]):
+        late = {name for name, value in begun.items() if value is None and whole[name] is not None}
+        assert {
+            *("completed_at", "error", "incomplete_details", "usage"),
+            *("moderation", "tool_usage", "prompt_cache_diagnostics"),
+        } == late
+    assert "in_progress" == added["item"]["status"]
+    assert "response.incomplete" == last["type"]
+
+
+def test_items_without_a_status_begin_without_one() -> None:
+    item = {name: value for name, value in CUSTOM.items() if name != "status"}
+    added = served_events(read_document(response(item)))[2]
+
+    assert {**item, "input": ""} == added["item"]
+
+
 def test_a_long_answer_comes_in_many_deltas() -> None:
     # R6: LiteLLM replays a stream as one delta.
     said = "one two three four five six " * 50
