@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -178,7 +179,8 @@ def _print(reports: Sequence[_Report], out: TextIO) -> None:
             )
             out.write(row + _cut(where, _WIDTH - len(row)) + "\n")
             out.write(f"{'':9}{_printable(finding.excerpt)}\n")
-            out.write(f"{'':9}mend: {finding.mend}\n")
+            mend = textwrap.wrap(f"mend: {finding.mend}", _WIDTH - 9, subsequent_indent=" " * 6)
+            out.writelines(f"{'':9}{line_of_it}\n" for line_of_it in mend)
     faults = sum(report.count(Grade.FAULT) for report in reports)
     notes = sum(report.count(Grade.NOTE) for report in reports)
     if faults or notes:

@@ -10,6 +10,7 @@ stable text stands behind what changes.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.alignment import Gap, gaps
@@ -166,14 +167,13 @@ class _Likeness:
         whole = max(_shared_bytes(left), _shared_bytes(right))
         self.one_origin = shared >= _ONE_ORIGIN * whole > 0
         messages = sum(size(b.text) for b in left.blocks if b.section is Section.MESSAGES)
+        self._opening = {block.path for block in right.opening()}
         in_messages = [p for pieces in same for p in pieces if self._section(p) is Section.MESSAGES]
-        recurring = sum(size(p.text) for p in in_messages)
-        answered = any(right.blocks[p.block].role == "assistant" for p in in_messages)
-        # A later turn goes on behind the last words of the earlier one. Another conversation may
-        # share many of its words, but hardly these.
-        goes_on = answered and continued and recurring >= _ONE_CONVERSATION * messages
-        self.one_conversation = messages > 0 and (recurring >= messages or goes_on)
-        self._opening = {b.path for b in right.opening()}
+        recurring = sum(size(piece.text) for piece in in_messages)
+        is_going_on = (
+            continued and any(map(self._is_history, in_messages)) and _most_recur(left, right)
+        )
+        self.one_conversation = messages > 0 and (recurring >= messages or is_going_on)
 
     def _section(self, piece: _Piece) -> Section:
         return self._right.blocks[piece.block].section
@@ -195,20 +195,17 @@ class _Likeness:
         if block.section is not Section.MESSAGES:
             lost = tail + self._size_in(behind, self._sections())
             return lost if self.one_origin and lost >= _LEAST_BYTES else None
-        if self.one_conversation and self._is_answered_behind(number):
+        if self.one_conversation and any(map(self._is_history, chain(*self._same[number + 1 :]))):
             if _is_reworded(self._left, self._right, self._differences[number], block):
                 return None
             lost = tail + sum(size(p.text) for p in behind)
             return lost if lost >= _LEAST_MESSAGE_BYTES else None
         return self._lost_of_template(number, block)
 
-    def _is_answered_behind(self, number: int) -> bool:
-        """Whether an answer of the model recurs behind the difference: then it is history."""
-        return any(
-            self._right.blocks[piece.block].role == "assistant"
-            for pieces in self._same[number + 1 :]
-            for piece in pieces
-        )
+    def _is_history(self, piece: _Piece) -> bool:
+        """Whether it stands behind the opening: somebody answered."""
+        block = self._right.blocks[piece.block]
+        return block.section is Section.MESSAGES and block.path not in self._opening
 
     def _lost_of_template(self, number: int, block: Block) -> int | None:
         difference = self._differences[number]
@@ -222,6 +219,19 @@ class _Likeness:
         ]
         lost = difference.tail + sum(size(p.text) for p in in_opening)
         return lost if lost >= _LEAST_MESSAGE_BYTES else None
+
+
+def _most_recur(left: Prompt, right: Prompt) -> bool:
+    """Whether most messages of an earlier request are in a later one, by number or by size.
+
+    A later turn goes on behind the last words of the earlier one and holds most of it. Another
+    conversation may share many of its words, but hardly these.
+    """
+    old = [block for block in left.blocks if block.section is Section.MESSAGES]
+    new = {block.text for block in right.blocks if block.section is Section.MESSAGES}
+    kept = [block for block in old if block.text in new]
+    sizes = sum(size(block.text) for block in kept), sum(size(block.text) for block in old)
+    return len(kept) >= _ONE_CONVERSATION * len(old) or sizes[0] >= _ONE_CONVERSATION * sizes[1]
 
 
 def _is_reworded(left: Prompt, right: Prompt, difference: _Difference, block: Block) -> bool:
@@ -264,8 +274,10 @@ def _describe(
         if what is not None:
             return what, excerpt
     if alike.one_conversation:
-        is_message = new is not None and right.blocks[new.block].section is Section.MESSAGES
-        return (Shape.HISTORY_REWRITTEN if is_message else Shape.SYSTEM_CHANGED), excerpt
+        if new is not None and right.blocks[new.block].section is Section.MESSAGES:
+            return Shape.HISTORY_REWRITTEN, excerpt
+        if any(block.role == "assistant" for block in right.blocks):
+            return Shape.SYSTEM_CHANGED, excerpt
     return Shape.CHANGING_TEXT, excerpt
 
 

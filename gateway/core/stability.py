@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core import volatile
+from gateway.core import volatile_patterns as patterns
 from gateway.core.blocks import Block, Prompt, Section, tokens
 from gateway.core.findings import Finding, Grade, shortened
 from gateway.core.volatile import Confidence, Kind, Pace, Sighting
@@ -46,11 +47,25 @@ def suspects(
     found = []
     for block in (*shared, *prompt.opening()):
         for path, text in block.texts():
-            for sighting in find(text):
+            sightings = find(text)
+            if block.section is Section.MESSAGES and _is_quoted(text, sightings):
+                continue
+            for sighting in sightings:
                 sure = _confidence(sighting, path, block)
                 if sure > Confidence.WEAK:
                     found.append(Suspect(sighting, block, path, _line(text, sighting), text))
     return found
+
+
+def _is_quoted(text: str, sightings: Sequence[Sighting]) -> bool:
+    """Whether a user pasted it: a log is full of volatile text, a template has a few pieces."""
+    if len(sightings) > _MOST_IN_A_TEMPLATE:
+        return True
+    headers = patterns.MAIL_HEADER.finditer(text)
+    return next(headers, None) is not None and next(headers, None) is not None
+
+
+_MOST_IN_A_TEMPLATE = 6
 
 
 def _confidence(sighting: Sighting, path: str, block: Block) -> Confidence:

@@ -47,6 +47,7 @@ NOW_LABEL = re.compile(
     r"(?:date ?(?:and|&|/) ?time|date[ _-]?time|time(?:stamp)?|date|day)"
     r"|\b(?:now|today|todays? date|today'?s date(?: and time)?|right now|the (?:time|date)(?: and (?:time|date))?(?: now)?"
     r"|it is(?: currently| now)?|time (?:now|of (?:this )?request)|request[ _-]?time(?:stamp)?))"
+    r"(?: (?:of|for|in|at)(?: the)? [\w/]{1,20})?"
     rf"{_LINK}{_LEAD}{_WEEKDAY}(?:{_ISO_DATE},? ?|{_WRITTEN_DATE},? ?(?:and )?(?:the time )?(?:is )?)?$",
     _I,
 )
@@ -139,7 +140,7 @@ COUNTER = re.compile(
 
 TEMP_PATH = re.compile(
     r"(?<![\w/])(?:(?P<mac>(?:/private)?/var/folders/\w\w/\w{6,64})"
-    r"|(?:/var)?/tmp/(?:\w{0,16}?[._-]){0,2}(?P<random>(?:tmp)?[A-Za-z0-9_]{5,40})(?![\w.]))"
+    r"|(?:/var)?/tmp/(?:\w{0,16}?[._-]){0,2}(?P<random>(?:tmp)?[A-Za-z0-9_]{5,40})(?!\w|\.\w))"
     r"|\bC:\\Users\\[^\\\s]{1,40}\\AppData\\Local\\Temp\\(?P<windows>\w{3,40})"
 )
 PROCESS = re.compile(
@@ -170,6 +171,11 @@ PLACEHOLDER = re.compile(
 # {current_time}: only behind words that say so; else it may be an output format.
 BRACED = re.compile(r"(?<![{$])\{[A-Za-z_]\w{1,40}\}(?!\})")
 
+# Two of these lines make a mail that somebody quotes.
+MAIL_HEADER = re.compile(
+    r"^(?:From|To|Cc|Date|Sent|Subject|Message-ID|Received|Content-Type|In-Reply-To): ?\S",
+    _I | re.MULTILINE,
+)
 EXAMPLE_WORD = re.compile(
     r"\b(?:e\.g|eg|examples?|formats?|formatted|such as|for instance|like|sample|iso[ -]?8601|rfc ?\d{3,4}"
     r"|placeholder|dummy|looks like)\b",

@@ -84,7 +84,7 @@ def _is_anthropic(body: Object) -> bool:
     if any("input_schema" in tool for tool in objects(body.get("tools"))):
         return True
     messages = objects(body.get("messages"))
-    if any(m.get("role") in _SYSTEM_ROLES or "tool_calls" in m for m in messages):
+    if any(text(m.get("role")) in _SYSTEM_ROLES or "tool_calls" in m for m in messages):
         return False
     parts = [part for m in messages for part in objects(m.get("content"))]
     return text(body.get("model")).startswith("claude") or any(
