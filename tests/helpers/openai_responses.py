@@ -13,6 +13,7 @@ from gateway.providers.unknown import UNKNOWN
 from gateway.wire.openai_responses import OpenAIResponses
 
 if TYPE_CHECKING:
+    from gateway.core.model import Question
     from gateway.providers.base import ApiRules
 
 API = OpenAIResponses()
@@ -26,6 +27,19 @@ USAGE = {
     "total_tokens": 12,
 }
 
+MARK = {"prompt_cache_breakpoint": {"mode": "explicit"}}
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "42"}
+CUSTOM = {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "x"}
+CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "c", "output": "42"}
+REASONING = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [{"type": "summary_text", "text": "t"}],
+    "encrypted_content": "gAAA",
+}
+
 
 def request(**changes: Any) -> dict[str, Any]:
     """A plain request with members added or replaced."""
@@ -36,6 +50,31 @@ def canonical_of(body: bytes | dict[str, Any], rules: ApiRules = RESPONSES) -> b
     """The canonical bytes of a request."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return API.understand(raw, rules).canonical
+
+
+def understood(body: dict[str, Any], rules: ApiRules = RESPONSES) -> Question:
+    """What a request asks."""
+    return API.understand(json.dumps(body).encode(), rules)
+
+
+def asked(body: dict[str, Any], rules: ApiRules = RESPONSES) -> Ask:
+    """What a request needs from an answer."""
+    return understood(body, rules).ask
+
+
+def with_input(*items: Any, **changes: Any) -> dict[str, Any]:
+    """A request with these items."""
+    return request(input=list(items), **changes)
+
+
+def user(content: Any, **more: Any) -> dict[str, Any]:
+    """A message of the user's."""
+    return {"role": "user", "content": content, **more}
+
+
+def said(words: str, **more: Any) -> dict[str, Any]:
+    """A part of text, as input."""
+    return {"type": "input_text", "text": words, **more}
 
 
 def text(said: str, **changes: Any) -> dict[str, Any]:

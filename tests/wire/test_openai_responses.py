@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openai
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from gateway.core.model import Ask, Form, Question, Reason
+from gateway.core.model import Form, Reason
 from gateway.providers.openai_responses import RESPONSES
 from gateway.wire.base import NotUnderstood
-from tests.helpers.openai_responses import API, UNKNOWN_RESPONSES, canonical_of, request
-
-if TYPE_CHECKING:
-    import random
-
-    from gateway.providers.base import ApiRules
+from tests.helpers.openai_responses import (
+    API,
+    CALL,
+    CUSTOM,
+    FUNCTION,
+    MARK,
+    OUTPUT,
+    REASONING,
+    UNKNOWN_RESPONSES,
+    asked,
+    canonical_of,
+    request,
+    said,
+    understood,
+    user,
+    with_input,
+)
 
 RULES = {"openai": RESPONSES, "unknown": UNKNOWN_RESPONSES}
 BOTH = ("openai", "unknown")
 OPENAI = ("openai",)
-MARK = {"prompt_cache_breakpoint": {"mode": "explicit"}}
-FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True}
-
-
-def understood(body: dict[str, Any], rules: ApiRules = RESPONSES) -> Question:
-    return API.understand(json.dumps(body).encode(), rules)
-
-
-def asked(body: dict[str, Any], rules: ApiRules = RESPONSES) -> Ask:
-    return understood(body, rules).ask
-
-
-def with_input(*items: Any, **changes: Any) -> dict[str, Any]:
-    return request(input=list(items), **changes)
-
-
-def user(content: Any, **more: Any) -> dict[str, Any]:
-    return {"role": "user", "content": content, **more}
-
-
-def said(words: str, **more: Any) -> dict[str, Any]:
-    return {"type": "input_text", "text": words, **more}
 
 
 def backwards(value: Any) -> Any:
@@ -55,16 +41,6 @@ def backwards(value: Any) -> Any:
     return [backwards(item) for item in value] if isinstance(value, list) else value
 
 
-CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
-OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "42"}
-CUSTOM = {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "x"}
-CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "c", "output": "42"}
-REASONING = {
-    "type": "reasoning",
-    "id": "rs_1",
-    "summary": [{"type": "summary_text", "text": "t"}],
-    "encrypted_content": "gAAA",
-}
 IMAGE = {"type": "input_image", "image_url": "u", "detail": "low"}
 
 # (what, one body, another body, where they are the same request)
@@ -475,124 +451,6 @@ def test_an_unknown_upstream_may_always_encrypt_what_it_thinks() -> None:
     assert not asked(off, UNKNOWN_RESPONSES).bound
 
 
-# --- ids --------------------------------------------------------------------------------------
-
-
-def calls(a: str, b: str, *, first: str, second: str, **changes: Any) -> dict[str, Any]:
-    """Two calls and their outputs, `first` answered first."""
-    return with_input(
-        user("q"),
-        {**CALL, "call_id": a, "id": f"fc_{a}"},
-        {**CALL, "call_id": b, "id": f"fc_{b}"},
-        {**OUTPUT, "call_id": first, "output": "1"},
-        {**OUTPUT, "call_id": second, "output": "2"},
-        **{"store": False, **changes},
-    )
-
-
-ONE = calls("call_aa", "call_bb", first="call_aa", second="call_bb")
-OTHER = calls("call_yy", "call_zz", first="call_yy", second="call_zz")
-CROSSED = calls("call_aa", "call_bb", first="call_bb", second="call_aa")
-
-
-def test_ids_are_renamed_by_first_appearance() -> None:
-    assert canonical_of(ONE) == canonical_of(OTHER)
-    assert canonical_of(ONE) != canonical_of(CROSSED)
-
-
-@pytest.mark.parametrize(
-    ("item", "prefix"),
-    [
-        (user("a"), "msg_"),
-        ({**CALL, "call_id": "call_Qq7"}, "fc_"),
-        ({**CUSTOM, "call_id": "call_Qq7"}, "ctc_"),
-    ],
-    ids=["message", "function_call", "custom_tool_call"],
-)
-def test_the_ids_that_the_provider_gives_to_items_are_renamed(
-    item: dict[str, Any], prefix: str
-) -> None:
-    one, other, odd = (
-        with_input({**item, "id": each}, store=False)
-        for each in (f"{prefix}1", f"{prefix}2", "mine_1")
-    )
-
-    assert canonical_of(one) == canonical_of(other) != canonical_of(odd)
-
-
-def test_the_ids_of_custom_calls_are_renamed_with_those_of_their_outputs() -> None:
-    one, other = (
-        with_input({**CUSTOM, "call_id": each}, {**CUSTOM_OUTPUT, "call_id": each}, store=False)
-        for each in ("call_1", "call_2")
-    )
-
-    assert canonical_of(one) == canonical_of(other)
-
-
-def test_every_id_of_the_history_is_told() -> None:
-    assert {"call_aa", "call_bb", "fc_call_aa", "fc_call_bb"} == asked(ONE).history_ids
-    reference = with_input({"id": "msg_1"}, REASONING)
-    assert {"msg_1", "rs_1"} == asked(reference).history_ids
-
-
-def test_a_call_without_an_id_of_its_own_is_another_request() -> None:
-    bare = copy.deepcopy(ONE)
-    del bare["input"][1]["id"]
-
-    assert canonical_of(bare) != canonical_of(ONE)
-
-
-def test_an_id_that_the_provider_did_not_make_stays() -> None:
-    odd = copy.deepcopy(ONE)
-    odd["input"][1]["id"] = "mine_1"
-    odder = copy.deepcopy(ONE)
-    odder["input"][1]["id"] = "mine_2"
-
-    assert canonical_of(odd) != canonical_of(odder)
-    assert b"mine_1" in canonical_of(odd)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"store": True},
-        {"store": None},
-        {"previous_response_id": "resp_1"},
-        {"prompt": {"id": "p", "version": "1"}},
-        {"model": "o3"},
-        {"reasoning": {"effort": "low"}},
-        {"include": ["reasoning.encrypted_content"]},
-        {"instructions": "You called call_aa and call_yy before."},
-    ],
-)
-def test_ids_stay_where_somebody_else_may_refer_to_them(changes: dict[str, Any]) -> None:
-    assert canonical_of({**ONE, **changes}) != canonical_of({**OTHER, **changes})
-
-
-@pytest.mark.parametrize("item", [REASONING, {"id": "msg_1"}, {"type": "new_item"}])
-def test_ids_stay_beside_reasoning_references_and_what_is_not_known(item: dict[str, Any]) -> None:
-    one, other = ({**each, "input": [*each["input"], item]} for each in (ONE, OTHER))
-
-    assert canonical_of(one) != canonical_of(other)
-
-
-def test_outputs_for_calls_that_the_provider_keeps_are_never_mixed_up() -> None:
-    # Without the calls themselves the order of first appearance says nothing.
-    def outputs(first: str, second: str) -> dict[str, Any]:
-        return with_input(
-            {**OUTPUT, "call_id": first, "output": "1"},
-            {**OUTPUT, "call_id": second, "output": "2"},
-            previous_response_id="resp_1",
-            store=False,
-        )
-
-    assert canonical_of(outputs("a1", "b2")) != canonical_of(outputs("b2", "a1"))
-
-
-def test_an_unknown_upstream_gets_its_ids_as_they_are() -> None:
-    assert canonical_of(ONE, UNKNOWN_RESPONSES) != canonical_of(OTHER, UNKNOWN_RESPONSES)
-
-
 # --- the rest of the API ----------------------------------------------------------------------
 
 
@@ -623,116 +481,3 @@ def test_our_errors_have_the_shape_that_the_sdk_reads(status: int, kind: str) ->
     } == body
     error = openai.APIError("no", request=None, body=body["error"])  # type: ignore[arg-type]
     assert ("gateway_x", "model", kind) == (error.code, error.param, error.type)
-
-
-# --- properties -------------------------------------------------------------------------------
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-leaves = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.5, 1e300]) | texts
-names = st.sampled_from(["a", "b", "type", "text", "content", "role", "é"])
-rendered = st.recursive(
-    leaves,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
-    max_leaves=6,
-)
-parts = st.builds(lambda t: {"type": "input_text", "text": t}, texts) | st.builds(
-    lambda u: {"type": "input_image", "image_url": u, "detail": "low"}, texts
-)
-items = st.one_of(
-    st.builds(
-        lambda r, c: {"role": r, "content": c},
-        st.sampled_from(["user", "system", "developer", "assistant"]),
-        texts | st.lists(parts, max_size=3),
-    ),
-    st.builds(lambda a: {**CALL, "call_id": "call_Aa1111", "arguments": a}, texts),
-    st.builds(
-        lambda o: {**OUTPUT, "call_id": "call_Aa1111", "output": o},
-        texts | st.lists(parts, max_size=2),
-    ),
-    st.builds(lambda x: {"type": "new_item", "x": x}, rendered),
-)
-requests = st.fixed_dictionaries(
-    {"model": st.sampled_from(["gpt-4o", "o3"]), "input": texts | st.lists(items, max_size=4)},
-    optional={
-        "store": st.booleans(),
-        "temperature": st.integers(0, 2),
-        "instructions": texts,
-        "previous_response_id": texts,
-        "metadata": st.dictionaries(texts, texts, max_size=2),
-        "text": rendered,
-        "some_new_field": rendered,
-        "tools": st.lists(
-            st.builds(lambda p: {**FUNCTION, "parameters": p}, rendered), min_size=1, max_size=2
-        ),
-    },
-)
-Path = tuple[str | int, ...]
-
-
-def places(value: Any, path: Path = ()) -> list[Path]:
-    if isinstance(value, dict) and value:
-        return [p for name, inner in value.items() for p in places(inner, (*path, name))]
-    if isinstance(value, list) and value:
-        return [p for index, inner in enumerate(value) for p in places(inner, (*path, index))]
-    return [path]
-
-
-def same_json(a: Any, b: Any) -> bool:
-    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
-
-
-def key_or_none(body: dict[str, Any], rules: ApiRules) -> bytes | None:
-    try:
-        return understood(body, rules).canonical
-    except NotUnderstood:
-        return None
-
-
-@given(requests, st.sampled_from(sorted(RULES)), st.data())
-def test_a_change_in_one_place_changes_the_key(
-    body: dict[str, Any], provider: str, data: st.DataObject
-) -> None:
-    path = data.draw(st.sampled_from(places(body)))
-    assume(path[-1] != "call_id")
-    changed = copy.deepcopy(body)
-    owner: Any = changed
-    for step in path[:-1]:
-        owner = owner[step]
-    new = data.draw(leaves)
-    assume(not same_json(owner[path[-1]], new))
-    # Numbers of one value are one in a parameter; they are told apart in the prompt.
-    assume(not (path == ("temperature",) and owner[path[-1]] == new))
-    owner[path[-1]] = new
-
-    assert key_or_none(body, RULES[provider]) != key_or_none(changed, RULES[provider])
-
-
-def shuffled(value: Any, order: random.Random, path: Path = ()) -> Any:
-    """The request with its members in another order, but where order is kept."""
-    if path and path[0] in {"text", "some_new_field", "metadata"}:
-        return value
-    if path and path[-1] == "parameters":
-        return value
-    if isinstance(value, dict):
-        if value.get("type") == "new_item":
-            return value
-        members = list(value.items())
-        order.shuffle(members)
-        return {name: shuffled(inner, order, (*path, name)) for name, inner in members}
-    if isinstance(value, list):
-        return [shuffled(inner, order, (*path, i)) for i, inner in enumerate(value)]
-    return value
-
-
-@given(requests, st.randoms(use_true_random=False), st.booleans())
-def test_what_is_stated_to_be_equal_shares_its_key(
-    body: dict[str, Any], order: random.Random, stream: bool
-) -> None:
-    other = shuffled(body, order)
-    other["stream"] = stream
-    if other.get("store") is True:
-        del other["store"]
-    if isinstance(other["input"], str):
-        other["input"] = [{"role": "user", "content": [said(other["input"], **MARK)]}]
-
-    assert canonical_of(body) == canonical_of(other)

@@ -211,6 +211,7 @@ SAID = stream_of(response(message(text("hi")), call()))
         altered(SAID, "response.function_call_arguments.delta", delta=""),
         altered(SAID, "response.output_item.added", item={"type": "message", "id": "msg_2"}),
         altered(SAID, "response.output_item.done", item={"type": "reasoning"}),
+        altered(stream_of(response(call())), "response.output_item.added", item=call(call_id="x")),
         altered(SAID, "response.output_item.done", output_index=2),
         altered(SAID, "response.created", response={"id": "resp_other"}),
         altered(SAID, "response.completed", response=response(message(text("hi")))),
@@ -234,6 +235,7 @@ def test_a_stream_that_contradicts_its_response_is_served_as_it_came_only(
     answer = read_events(*events)
 
     assert frozenset({Form.STREAM}) == answer.forms
+    assert (Finish.COMPLETE, WHOLE["model"]) == (answer.finish, answer.model)
     assert not API.can_serve(entry_of(answer), Ask(Form.BODY, "m"))
     assert [e["type"] for e in events] == [e["type"] for e in served_events(answer)]
 
