@@ -19,6 +19,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.acceptance import Acceptance
 from gateway.background import Background
+from gateway.batches import Batches
 from gateway.cache import Clock, ResponseCache
 from gateway.door import Door
 from gateway.proxy import Proxy
@@ -28,6 +29,7 @@ from gateway.server.listener import Listener
 from gateway.server.probes import Readiness, probe_app
 from gateway.store.open import default_url, describe, open_store
 from gateway.store.secret import scope_secrets
+from gateway.store.tiered import TieredStore
 from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.choice import Choice
@@ -102,18 +104,26 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     await client.start()
     background = Background()
     choice = Choice(config)
+    door = Door(config.cache.door_entries, config.generation().encode())
+    records = store.back if isinstance(store, TieredStore) else store
+    cache = ResponseCache(store, background, telemetry, clock, records)
+    acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
     proxy = Proxy(
         config=config,
         choice=choice,
         client=client,
-        recognition=Recognition(
-            config,
-            choice,
-            secrets,
-            Door(config.cache.door_entries, config.generation().encode()),
+        recognition=Recognition(config, choice, secrets, door),
+        cache=cache,
+        batches=Batches(
+            config=config,
+            client=client,
+            cache=cache,
+            acceptance=acceptance,
+            telemetry=telemetry,
+            clock=clock,
+            random_bytes=random_source.token_bytes,
         ),
-        cache=ResponseCache(store, background, telemetry, clock),
-        acceptance=Acceptance(config.cache.auth_ttl_s, clock.monotonic),
+        acceptance=acceptance,
         telemetry=telemetry,
         clock=clock,
         random_bytes=random_source.token_bytes,

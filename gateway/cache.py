@@ -16,7 +16,7 @@ from gateway.store import codec
 from gateway.store.base import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from gateway.background import Background
     from gateway.core.model import Answer
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.store.base import Store
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
+    from gateway.upstream.choice import Endpoint
     from gateway.wire.base import WireApi
 
 
@@ -42,9 +43,18 @@ class ResponseCache:
     """Entries in a store, under the identities of the requests they answer."""
 
     def __init__(
-        self, store: Store, background: Background, telemetry: Telemetry, clock: Clock
+        self,
+        store: Store,
+        background: Background,
+        telemetry: Telemetry,
+        clock: Clock,
+        records: Store | None = None,
     ) -> None:
+        """`records` is where answers go that a provider keeps and may delete: the store itself,
+        or the part of it that all replicas see, so that a deletion reaches them all.
+        """
         self._store = store
+        self._records = records or store
         self._background = background
         self._telemetry = telemetry
         self._clock = clock
@@ -76,46 +86,55 @@ class ResponseCache:
     async def _find(self, turn: Turn, seed: bytes) -> AfterLookup:
         ask = turn.known.ask
         assert ask is not None
-        keys = [
-            key
-            for slot in range(turn.samples)
-            for each in turn.known.identities
-            for key in _keys(samples.slot_key(each, slot), ask.form)
-        ]
-        blobs = await self._store.get(keys)
-        of_a_slot = len(keys) // turn.samples
         slots = [
-            after_lookup(
-                self._decoded(keys[at : at + of_a_slot], blobs[at : at + of_a_slot]),
-                lambda entry: entry.api == turn.api.name and turn.api.can_serve(entry, ask),
-                turn.policy,
-                turn.directives,
-                proven=turn.proven,
-                now=self._clock.now(),
-            )
-            for at in range(0, len(keys), of_a_slot)
+            [
+                key
+                for each in turn.known.identities
+                for key in _keys(samples.slot_key(each, slot), ask.form)
+            ]
+            for slot in range(turn.samples)
         ]
-        hits = {slot: found for slot, found in enumerate(slots) if isinstance(found, Hit)}
+        store = self._records if ask.keeps_id else self._store
+        entries = await self.fetch([key for keys in slots for key in keys], store)
+        found = [self.judge(turn, [e for k in keys if (e := entries.get(k))]) for keys in slots]
+        hits = {slot: each for slot, each in enumerate(found) if isinstance(each, Hit)}
         drawn = samples.draw(hits, turn.samples, seed)
         if isinstance(drawn, Hit):
             return drawn
         turn.slot = drawn
         if not hits:
-            return slots[drawn]
+            return found[drawn]
         if turn.directives.only_if_cached:
             # Fewer answers than wanted, but asking for more is forbidden.
             return hits[min(hits)]
         return Miss(Reason.MORE_SAMPLES)
 
-    def _decoded(self, keys: list[bytes], blobs: list[bytes | None]) -> Iterator[Entry]:
+    async def fetch(self, keys: list[bytes], store: Store | None = None) -> dict[bytes, Entry]:
+        """The sound entries among the keys. Raises `StoreUnavailable`."""
+        blobs = await (store or self._store).get(keys)
+        entries: dict[bytes, Entry] = {}
         for key, blob in zip(keys, blobs, strict=True):
             if blob is None:
                 continue
             try:
-                yield codec.decode(blob, key)
+                entries[key] = codec.decode(blob, key)
             except codec.Damaged:
                 # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
                 self._telemetry.metrics.stored(Reason.UNREADABLE)
+        return entries
+
+    def judge(self, turn: Turn, entries: list[Entry]) -> AfterLookup:
+        """Which of the entries may be served, or why none."""
+        ask = turn.known.ask
+        assert ask is not None
+        return after_lookup(
+            entries,
+            lambda entry: entry.api == turn.api.name and turn.api.can_serve(entry, ask),
+            turn.policy,
+            turn.directives,
+            proven=turn.proven,
+            now=self._clock.now(),
+        )
 
     def keep(self, turn: Turn, answer: Answer, gaps_ms: tuple[int, ...] = ()) -> None:
         """Store the answer, if it may be; the writing goes on behind the response."""
@@ -131,24 +150,55 @@ class ResponseCache:
                 if len(answer.forms) == 1:
                     # One form only: leave room beside it for an entry that serves the other.
                     key = identity.form_key(key, next(iter(answer.forms)))
-                entry = Entry(
-                    api=turn.api.name,
-                    recorded=answer.recorded,
-                    forms=answer.forms,
-                    payload=answer.payload,
-                    stored_at=self._clock.now(),
-                    ttl_s=ttl_s,
-                    model=answer.model,
-                    response_id=answer.response_id,
-                    usage=answer.usage,
-                    has_stream_usage=answer.has_stream_usage,
-                    gaps_ms=gaps_ms if any(gaps_ms) else (),
-                )
-                self.put(exchange, key, codec.encode(entry, key), ttl_s)
+                blob = codec.encode(self._entry(turn, answer, ttl_s, gaps_ms), key)
+                puts = [(key, blob)]
+                if turn.known.ask.keeps_id:
+                    puts.append((self._record_key(turn.known.endpoint, answer.response_id), key))
+                store = self._records if turn.known.ask.keeps_id else self._store
+                self._put_behind(exchange, puts, ttl_s, store)
 
-    def put(self, exchange: Exchange, key: bytes, blob: bytes, ttl_s: float) -> None:
-        """Write the blob behind the response."""
-        if not self._background.spawn(self._put(exchange, key, blob, ttl_s), "store put"):
+    def put_all(self, turn: Turn, answers: list[tuple[bytes, Answer]], ttl_s: float) -> None:
+        """Store several answers under their keys, behind the response."""
+        puts = [
+            (key, codec.encode(self._entry(turn, answer, ttl_s, ()), key))
+            for key, answer in answers
+        ]
+        self._put_behind(turn.exchange, puts, ttl_s, self._store)
+
+    def forget_record(self, endpoint: Endpoint, response_id: str) -> None:
+        """The provider has deleted a response that it kept: its entry goes as well."""
+        self._background.spawn(self._forget(self._record_key(endpoint, response_id)), "forget")
+
+    async def _forget(self, record: bytes) -> None:
+        try:
+            (key,) = await self._records.get([record])
+            await self._records.delete([record] if key is None else [record, key])
+        except StoreUnavailable:
+            self._telemetry.metrics.store_unavailable("delete")
+
+    @staticmethod
+    def _record_key(endpoint: Endpoint, response_id: str) -> bytes:
+        return identity.digest((b"record", endpoint.identity, response_id.encode()))
+
+    def _entry(self, turn: Turn, answer: Answer, ttl_s: float, gaps_ms: tuple[int, ...]) -> Entry:
+        return Entry(
+            api=turn.api.name,
+            recorded=answer.recorded,
+            forms=answer.forms,
+            payload=answer.payload,
+            stored_at=self._clock.now(),
+            ttl_s=ttl_s,
+            model=answer.model,
+            response_id=answer.response_id,
+            usage=answer.usage,
+            has_stream_usage=answer.has_stream_usage,
+            gaps_ms=gaps_ms if any(gaps_ms) else (),
+        )
+
+    def _put_behind(
+        self, exchange: Exchange, puts: list[tuple[bytes, bytes]], ttl_s: float, store: Store
+    ) -> None:
+        if not self._background.spawn(self._put(exchange, puts, ttl_s, store), "store put"):
             self._told(exchange, Reason.STORE_UNAVAILABLE)
             return
         exchange.stored = Reason.STORED
@@ -163,17 +213,21 @@ class ResponseCache:
         exchange.span.stored(reason)
         self._telemetry.metrics.stored(reason)
 
-    async def _put(self, exchange: Exchange, key: bytes, blob: bytes, ttl_s: float) -> None:
+    async def _put(
+        self, exchange: Exchange, puts: list[tuple[bytes, bytes]], ttl_s: float, store: Store
+    ) -> None:
         span = self._telemetry.spans.store(exchange.span)
         began = self._clock.monotonic()
         outcome: str = Reason.STORED
         try:
-            await self._store.put(key, blob, ttl_s)
+            for key, blob in puts:
+                await store.put(key, blob, ttl_s)
         except StoreUnavailable:
             outcome = Reason.STORE_UNAVAILABLE
             self._telemetry.metrics.store_unavailable("put")
         finally:
-            self._telemetry.metrics.stored(outcome, self._clock.monotonic() - began, len(blob))
+            size = sum(len(blob) for _, blob in puts)
+            self._telemetry.metrics.stored(outcome, self._clock.monotonic() - began, size)
             span.end(outcome)
 
 

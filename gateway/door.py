@@ -16,6 +16,7 @@ from gateway.core.identity import digest
 if TYPE_CHECKING:
     from gateway.core.model import Ask, Pairs, Reason
     from gateway.upstream.choice import Endpoint
+    from gateway.wire.openai_embeddings import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class Known:
     pass_reason: Reason | None
     who: bytes
     """The credential at this endpoint, hashed: what acceptance is remembered by."""
+    batch: Parts | None = None
+    """Set for a request that is answered part by part; then `identities` are of the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A batch of embeddings and the identities of its units, in their order, and of its frame."""
+
+    batch: Batch
+    units: tuple[tuple[bytes, ...], ...]
+    frame: tuple[bytes, ...]
 
 
 # An ordinary request; one with a long history of tool calls takes the room of several.
@@ -73,5 +85,8 @@ class Door:
 
     def put(self, key: bytes | None, known: Known) -> None:
         """Remember it."""
-        if key is not None and self._memo is not None and _size(known) <= self._memo.maxsize:
+        if key is None or self._memo is None or known.batch is not None:
+            # The units of a batch hold their texts: that would be content.
+            return
+        if _size(known) <= self._memo.maxsize:
             self._memo[key] = known

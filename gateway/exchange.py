@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.core.directives import cache_status
 from gateway.core.model import Form
 from gateway.telemetry.logs import request_line
 from gateway.telemetry.spans import NULL_SERVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
+
+    from multidict import CIMultiDict
 
     from gateway.core.model import Answer, Reason, Result, Usage
     from gateway.door import Known
@@ -47,6 +50,25 @@ class Exchange:
     """The response's head has left: an error can't be answered any more, only shown."""
     answered: bool = False
     """The model's answer came in full, whatever happened to its connection afterwards."""
+
+    inputs: tuple[int, int] | None = None
+    """Of a batch: how many of its inputs were known, and how many were asked for."""
+
+    def mark(self, headers: MutableMapping[str, str]) -> None:
+        """Say in a response's headers what the cache did."""
+        assert self.result is not None
+        headers["x-gateway-cache"] = self.result.value
+        headers["x-gateway-request-id"] = self.request_id
+        if self.inputs is not None:
+            headers["x-gateway-cache-inputs"] = f"hit={self.inputs[0]}, miss={self.inputs[1]}"
+
+    def forwarded(self, headers: CIMultiDict[str], status: int) -> None:
+        """The same in an upstream's own headers, our member of `Cache-Status` appended last."""
+        assert self.result is not None
+        assert self.reason is not None
+        self.status = status
+        headers.add("Cache-Status", cache_status(self.result, self.reason, status=status))
+        self.mark(headers)
 
     def decided(self, result: Result, reason: Reason) -> None:
         """What the cache said, once."""

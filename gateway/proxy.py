@@ -9,7 +9,9 @@ Rule 3: a client that goes away ends the upstream call.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, assert_never
+from urllib.parse import unquote
 
 import structlog
 
@@ -30,19 +32,20 @@ from gateway.server.tunnel import tunnel
 from gateway.telemetry.metrics import ROUTES
 from gateway.turn import Turn
 from gateway.upstream.choice import take_apart, url
-from gateway.wire.table import APIS, error_api
+from gateway.wire.table import APIS, OPENAI_EMBEDDINGS, error_api
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import aiohttp
     from aiohttp import web
-    from multidict import CIMultiDict
 
     from gateway.acceptance import Acceptance
+    from gateway.batches import Batches
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
     from gateway.core.model import Answer
+    from gateway.door import Known
     from gateway.recognition import Recognition
     from gateway.telemetry.setup import Telemetry
     from gateway.telemetry.spans import AttemptSpan
@@ -54,6 +57,8 @@ _log = structlog.get_logger("warmgate.proxy")
 
 _SAMPLES = "x-gateway-cache-samples"
 _REPLAY = "x-gateway-replay"
+# A response that the provider keeps.
+_RECORD = re.compile(r"/v1/responses/([^/]+)")
 
 
 class Proxy:
@@ -67,6 +72,7 @@ class Proxy:
         client: UpstreamClient,
         recognition: Recognition,
         cache: ResponseCache,
+        batches: Batches,
         acceptance: Acceptance,
         telemetry: Telemetry,
         clock: Clock,
@@ -77,6 +83,7 @@ class Proxy:
         self._client = client
         self._recognition = recognition
         self._cache = cache
+        self._batches = batches
         self._acceptance = acceptance
         self._telemetry = telemetry
         self._clock = clock
@@ -174,7 +181,7 @@ class Proxy:
             policy=policy,
             directives=cache_control.parse(request.headers.getall("Cache-Control", ())),
             exchange=exchange,
-            proven=self._config.cache.scope == "credential" or self._acceptance.proven(known.who),
+            proven=self._proven(known),
             samples=samples.wanted(request.headers.get(_SAMPLES), policy.samples),
         )
         decision = before_lookup(known.pass_reason, known.ask, policy, turn.directives)
@@ -185,6 +192,11 @@ class Proxy:
             return await self._forward(turn)
         turn.lookup = decision
         exchange.key_hex8 = known.identities[0].hex()[:8]
+        if known.batch is not None:
+            answered = await self._batches.answer(turn, known.batch, decision)
+            if answered is None and turn.directives.only_if_cached:
+                raise _not_in_cache(Reason.ABSENT)
+            return answered or await self._forward(turn)
         found = await self._cache.look(turn, decision, self._random(8))
         match found:
             case Hit():
@@ -201,6 +213,12 @@ class Proxy:
                 assert_never(found)
         return await self._forward(turn)
 
+    def _proven(self, known: Known) -> bool:
+        """May the credential be served what somebody else paid for?"""
+        bound = known.ask is not None and known.ask.bound
+        own = self._config.cache.scope == "credential" or bound
+        return own or self._acceptance.proven(known.who)
+
     async def _served(self, turn: Turn, hit: Hit) -> web.StreamResponse | None:
         """The hit as a response; None when the entry turns out not to be servable after all."""
         ask, entry, exchange = turn.known.ask, hit.entry, turn.exchange
@@ -213,6 +231,8 @@ class Proxy:
             return None
         exchange.decided(Result.HIT, Reason.EXACT)
         exchange.status = 200
+        if turn.api is OPENAI_EMBEDDINGS:
+            exchange.inputs = (1, 0)
         if entry.usage is not None:
             provider = turn.known.endpoint.provider.name
             exchange.usage = entry.usage
@@ -221,10 +241,9 @@ class Proxy:
         headers = {
             "Age": str(int(hit.age_s)),
             "Cache-Status": cache_status(Result.HIT, Reason.EXACT, ttl_left_s=hit.ttl_left_s),
-            "x-gateway-cache": Result.HIT.value,
-            "x-gateway-request-id": exchange.request_id,
             turn.api.request_id_header: f"req_{self._random(16).hex()}",
         }
+        exchange.mark(headers)
         if ask.form is Form.BODY:
             return replies.document(payload, headers)
         if turn.request.headers.get(_REPLAY, "").strip().lower() == "original":
@@ -240,6 +259,8 @@ class Proxy:
         """Ask the upstream; tee its answer into the cache if it has a say."""
         api, known, exchange, request = turn.api, turn.known, turn.exchange, turn.request
         endpoint = known.endpoint
+        if api is OPENAI_EMBEDDINGS and turn.lookup is not None and exchange.inputs is None:
+            exchange.inputs = (0, 1)
         headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
         sent = turn.body
         asked_usage = False
@@ -295,7 +316,10 @@ class Proxy:
                 if turn.lookup is not None:
                     self._cache.skip(turn.exchange, answer)
                 return None
-            if turn.lookup is not None:
+            if turn.lookup is not None and turn.known.batch is not None:
+                if not self._batches.keep(turn, turn.known.batch, answer.payload):
+                    self._cache.skip(turn.exchange, Reason.UNREADABLE)
+            elif turn.lookup is not None:
                 self._cache.keep(turn, answer, taken.gaps_ms())
         except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
             _log.exception("an answer can't be kept", api=turn.api.name)
@@ -320,7 +344,7 @@ class Proxy:
             body = request_body.pieces(request)
             if "Content-Length" in request.headers:
                 headers["Content-Length"] = request.headers["Content-Length"]
-        upgrade = _upgrade(request)
+        upgrade = forwarding.upgrade(request)
         if upgrade is not None:
             headers["Connection"], headers["Upgrade"] = "Upgrade", upgrade
         began = self._clock.monotonic()
@@ -333,9 +357,14 @@ class Proxy:
                 request.method, url(endpoint, asked), headers, body, endpoint, attempt_span
             ) as upstream:
                 self._acceptance.learn(self._recognition.who(sender, endpoint), upstream.status)
+                if request.method == "DELETE" and 200 <= upstream.status < 300:
+                    record = _RECORD.fullmatch(asked.path)
+                    if record is not None:
+                        self._cache.forget_record(endpoint, unquote(record[1]))
                 if upstream.status == 101:
                     exchange.begun = True
-                    answered = self._marked(upstream, exchange)
+                    answered = forwarding.response_headers(upstream.headers)
+                    exchange.forwarded(answered, upstream.status)
                     answered["Connection"] = "Upgrade"
                     answered["Upgrade"] = upstream.headers.get("Upgrade", upgrade or "")
                     return await tunnel(request, upstream, answered)
@@ -353,34 +382,16 @@ class Proxy:
         on_first: Callable[[], None],
     ) -> web.StreamResponse:
         """The upstream's response to the client, as it comes."""
-        headers = self._marked(upstream, exchange)
+        headers = forwarding.response_headers(upstream.headers)
+        exchange.forwarded(headers, upstream.status)
         exchange.begun = True
         return await stream.relay_response(request, upstream, headers, taken, sieve, on_first)
-
-    def _marked(self, upstream: aiohttp.ClientResponse, exchange: Exchange) -> CIMultiDict[str]:
-        """The upstream's headers with what the cache has to say, ours appended last."""
-        headers = forwarding.response_headers(upstream.headers)
-        assert exchange.result is not None
-        assert exchange.reason is not None
-        headers.add(
-            "Cache-Status", cache_status(exchange.result, exchange.reason, status=upstream.status)
-        )
-        headers["x-gateway-cache"] = exchange.result.value
-        headers["x-gateway-request-id"] = exchange.request_id
-        exchange.status = upstream.status
-        return headers
 
 
 def _not_in_cache(reason: Reason) -> NotInCache:
     return NotInCache(
         f"only-if-cached was asked for, and there is no answer to serve ({reason.value})"
     )
-
-
-def _upgrade(request: web.BaseRequest) -> str | None:
-    """The protocol that the client wants to switch to, if it says so as it must."""
-    tokens = {t.strip().lower() for t in request.headers.get("Connection", "").split(",")}
-    return request.headers.get("Upgrade") if "upgrade" in tokens else None
 
 
 def _nothing() -> None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway.core import identity
-from gateway.core.model import Reason
-from gateway.door import Known
+from gateway.core.model import Question, Reason
+from gateway.door import Known, Parts
 from gateway.providers import registry
+from gateway.wire import openai_embeddings
 from gateway.wire.base import NotUnderstood
+from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.store.secret import ScopeSecrets
     from gateway.upstream.choice import Asked, Choice, Endpoint
     from gateway.wire.base import WireApi
+    from gateway.wire.openai_embeddings import Batch
 
 _SIGNED = "aws4-hmac-sha256"
 
@@ -79,21 +82,36 @@ class Recognition:
             return Known(endpoint, (), None, untouchable, who)
         fold_text = self._choice.policy(asked, model).fold_text
         rules = registry.rules(endpoint.provider, api.name, fold_text=fold_text)
+        batch: Batch | None = None
         try:
-            question = api.understand(body, rules)
+            if api.name == OPENAI_EMBEDDINGS.name:
+                batch = openai_embeddings.understand(body, rules)
+                question = Question(batch.ask, batch.canonical)
+            else:
+                question = api.understand(body, rules)
         except NotUnderstood as odd:
             return Known(endpoint, (), None, odd.reason, who)
         if question.pass_reason is not None:
             return Known(endpoint, (), question.ask, question.pass_reason, who)
         headers = identity.keyed_headers(sender.headers, endpoint.provider)
-        scopes = (self._scope_id(s, sender, endpoint, tenant) for s in self._secrets.current)
-        identities = tuple(
-            identity.identity(
-                scope, endpoint.identity, asked.path, asked.query or "", headers, question.canonical
+        scopes = [
+            self._scope_id(secret, sender, endpoint, tenant, bound=question.ask.bound)
+            for secret in self._secrets.current
+        ]
+
+        def identify(canonical: bytes) -> tuple[bytes, ...]:
+            return tuple(
+                identity.identity(
+                    scope, endpoint.identity, asked.path, asked.query or "", headers, canonical
+                )
+                for scope in scopes
             )
-            for scope in scopes
-        )
-        return Known(endpoint, identities, question.ask, None, who)
+
+        parts = None
+        if batch is not None and len(batch.units) > 1:
+            units = tuple(identify(unit.canonical) for unit in batch.units)
+            parts = Parts(batch, units, identify(batch.frame))
+        return Known(endpoint, identify(question.canonical), question.ask, None, who, parts)
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
         """The credential at this endpoint, hashed: what acceptance is remembered by."""
@@ -119,11 +137,12 @@ class Recognition:
         return names[0] if any(peer in network for network in self._trusted) else None
 
     def _scope_id(
-        self, secret: bytes, sender: Sender, endpoint: Endpoint, tenant: str | None
+        self, secret: bytes, sender: Sender, endpoint: Endpoint, tenant: str | None, *, bound: bool
     ) -> bytes:
-        if self._scope == "shared":
+        # What is bound to the provider's records for a credential never leaves it.
+        if self._scope == "shared" and not bound:
             return identity.scope(secret, "shared", b"")
-        if tenant is not None:
+        if tenant is not None and not bound:
             return identity.scope(secret, "tenant", tenant.encode("utf-8", "surrogateescape"))
         credential = identity.credential(sender.headers, endpoint.provider)
         return identity.scope(secret, "credential" if credential else "anonymous", credential)

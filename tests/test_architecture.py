@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Where decisions meet I/O: `proxy` and the modules that it was split into.
 CONDUCTORS = {
     "acceptance",
+    "batches",
     "cache",
     "door",
     "exchange",

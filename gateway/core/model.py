@@ -40,6 +40,7 @@ class Reason(StrEnum):
     CREDENTIAL_UNPROVEN = "credential-unproven"
     NO_CACHE = "no-cache"
     MORE_SAMPLES = "more-samples"
+    PARTIAL = "partial"
     STORE_UNAVAILABLE = "store-unavailable"
     # pass: the cache has no say
     ROUTE = "route"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import base64
 import math
+import re
 import sys
 import time
 from dataclasses import replace
@@ -39,6 +40,9 @@ def embeddings(body: dict[str, Any]) -> Reply:
     if given in (None, "", []):
         return error(400, "'$.input' is invalid.", param="input")
     texts: list[Any] = given if isinstance(given, list) and not _is_tokens(given) else [given]
+    for text in texts:
+        if isinstance(text, str) and (asked := re.search(r"\[error (\d{3})\]", text)):
+            return error(int(asked[1]), "asked for by an input")
     size = int(body.get("dimensions") or _DIMENSIONS)
     data = []
     for i, text in enumerate(texts):
@@ -151,6 +155,11 @@ def _completion_pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
         out.append({**choice, "text": text, "logprobs": logprobs, "finish_reason": None})
         offset += len(text)
     return [*out, {**choice, "text": "", "logprobs": None}]
+
+
+def deleted(response_id: str) -> Reply:
+    """Answer one `DELETE /v1/responses/{id}`: the stub keeps nothing, so that all is deleted."""
+    return _body({"id": response_id, "object": "response", "deleted": True})
 
 
 def responses(body: dict[str, Any]) -> Reply:

@@ -106,6 +106,7 @@ class StubProvider:
         app.router.add_post("/v1/completions", _openai(self, stub_openai_other.completions))
         app.router.add_post("/v1/embeddings", _openai(self, stub_openai_other.embeddings))
         app.router.add_post("/v1/responses", _openai(self, stub_openai_other.responses))
+        app.router.add_delete("/v1/responses/{id}", self._delete_response)
         app.router.add_post("/v1/messages", self._messages)
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
         return app
@@ -232,6 +233,9 @@ class StubProvider:
         if name not in _CLAUDES:
             return await self.deliver(request, _problem(request, 404, f"model: {name}"))
         return await self.deliver(request, Reply(body=orjson.dumps(_claude(name))))
+
+    async def _delete_response(self, request: web.Request) -> web.StreamResponse:
+        return await self.deliver(request, stub_openai_other.deleted(request.match_info["id"]))
 
 
 def _openai(

@@ -15,6 +15,7 @@ from gateway.core.identity import CREDENTIALS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aiohttp import web
     from multidict import CIMultiDictProxy
 
     from gateway.core.model import Pairs
@@ -115,3 +116,9 @@ def response_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
         for name, value in headers.items()
         if name.lower() not in _HOP_BY_HOP and name.lower() not in dropped
     )
+
+
+def upgrade(request: web.BaseRequest) -> str | None:
+    """The protocol that the client wants to switch to, if it says so as it must."""
+    tokens = {t.strip().lower() for t in request.headers.get("Connection", "").split(",")}
+    return request.headers.get("Upgrade") if "upgrade" in tokens else None

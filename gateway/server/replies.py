@@ -15,6 +15,8 @@ from gateway.server.stream import ClientGone
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from multidict import CIMultiDict
+
     from gateway.errors import GatewayError
     from gateway.wire.base import WireApi
 
@@ -47,6 +49,12 @@ def document(payload: bytes, headers: Mapping[str, str]) -> web.Response:
     return web.Response(
         body=payload, headers={**_OWN, **headers, "Content-Type": "application/json"}
     )
+
+
+def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
+    """A document made of stored parts and an upstream's answer, under that answer's headers."""
+    headers["Content-Type"] = "application/json"
+    return web.Response(body=payload, headers=headers)
 
 
 def whole_stream(payload: bytes, headers: Mapping[str, str]) -> web.Response:

@@ -169,6 +169,19 @@ async def relay_response(  # noqa: PLR0917
     return out
 
 
+async def take_whole(
+    upstream: aiohttp.ClientResponse, taken: Recording, on_first: Callable[[], None]
+) -> None:
+    """Read the upstream's body into the recording and nowhere else."""
+    first = True
+    while chunk := await upstream.content.readany():
+        if first:
+            on_first()
+            first = False
+        taken.feed(chunk)
+    taken.complete = True
+
+
 async def _last_of(content: aiohttp.StreamReader, sieve: Sieve | None, out: Relay) -> None:
     """Send what had come when the upstream broke off: aiohttp tells of the end before it."""
     late = content._read_nowait(-1)  # noqa: SLF001 - the public one raises the error again

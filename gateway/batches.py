@@ -1,0 +1,241 @@
+"""Embeddings, input by input: serve what is known, ask for the rest, answer in order.
+
+Rule 1: whatever is odd (another number of vectors, another model, a store that is away) ends in the
+request going out as it came and its answer being passed on untouched.
+Rule 2: `usage` never holds a guess (docs/explanation/embeddings.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.cache import judged
+from gateway.core.directives import cache_status
+from gateway.core.mint import Mint
+from gateway.core.model import Answer, Reason, Result
+from gateway.core.policy import Hit, Keep, Lookup, after_response
+from gateway.errors import GatewayError
+from gateway.exchange import ModelCall
+from gateway.server import forwarding, replies, stream
+from gateway.store.base import StoreUnavailable
+from gateway.upstream.choice import url
+from gateway.wire import openai_embeddings, openai_embeddings_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from gateway.acceptance import Acceptance
+    from gateway.cache import Clock, ResponseCache
+    from gateway.config import Config
+    from gateway.core.model import Entry
+    from gateway.door import Parts
+    from gateway.telemetry.setup import Telemetry
+    from gateway.turn import Turn
+    from gateway.upstream.client import UpstreamClient
+
+
+class Batches:
+    """Answers requests of several inputs."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        client: UpstreamClient,
+        cache: ResponseCache,
+        acceptance: Acceptance,
+        telemetry: Telemetry,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._limit = config.cache.max_entry_bytes
+        self._tenant_header = config.cache.tenant_header.lower()
+        self._client = client
+        self._cache = cache
+        self._acceptance = acceptance
+        self._telemetry = telemetry
+        self._clock = clock
+        self._random = random_bytes
+
+    async def answer(self, turn: Turn, parts: Parts, lookup: Lookup) -> web.StreamResponse | None:
+        """The answer from what is known and what had to be asked for; None when the request is to
+        go out as it came (or, under `only-if-cached`, not at all).
+        """
+        units = parts.batch.units
+        known, frame, reason = await self._find(turn, parts, lookup)
+        missing = parts.batch.missing(known)
+        if not missing:
+            served = self._serve(turn, parts, known, frame)
+            if served is not None:
+                return served
+            # Entries of two models: none of them can be used beside the other.
+            known, missing, reason = {}, parts.batch.missing(()), Reason.UNREADABLE
+        hits = sum(unit.canonical in known for unit in units)
+        if not hits or turn.directives.no_transform or turn.directives.only_if_cached:
+            turn.exchange.inputs = (0, len(units))
+            turn.exchange.decided(Result.MISS, reason)
+            return None
+        turn.exchange.inputs = (hits, len(units) - hits)
+        turn.exchange.decided(Result.MISS, Reason.PARTIAL)
+        answered = await self._ask(turn, parts, known, missing)
+        if answered is None:
+            turn.exchange.inputs = (0, len(units))
+        return answered
+
+    def keep(self, turn: Turn, parts: Parts, document: bytes) -> bool:
+        """Store the answer to a whole batch, unit by unit; False when it is odd."""
+        answers = openai_embeddings_answer.answer_parts(document, parts.batch.units)
+        if answers is None:
+            return False
+        self._store(turn, parts, range(len(answers)), answers, document)
+        return True
+
+    async def _find(
+        self, turn: Turn, parts: Parts, lookup: Lookup
+    ) -> tuple[dict[bytes, Hit], Entry | None, Reason]:
+        """What is known of each unit by its canonical form, the frame, and why there isn't more."""
+        if lookup.no_read is not None:
+            return {}, None, lookup.no_read
+        keys = [key for each in (*parts.units, parts.frame) for key in each]
+        span = self._telemetry.spans.lookup(turn.exchange.span)
+        began = self._clock.monotonic()
+        known: dict[bytes, Hit] = {}
+        frame: Entry | None = None
+        reason = Reason.ABSENT
+        try:
+            entries = await self._cache.fetch(keys)
+        except StoreUnavailable:
+            self._telemetry.metrics.store_unavailable("get")
+            reason = Reason.STORE_UNAVAILABLE
+        else:
+            for unit, each in zip(parts.batch.units, parts.units, strict=True):
+                found = self._cache.judge(turn, [e for key in each if (e := entries.get(key))])
+                if isinstance(found, Hit):
+                    known[unit.canonical] = found
+                elif found.reason is not Reason.ABSENT:
+                    reason = found.reason
+            framed = self._cache.judge(turn, [e for k in parts.frame if (e := entries.get(k))])
+            frame = framed.entry if isinstance(framed, Hit) else None
+        whole = not parts.batch.missing(known)
+        result, why = (Result.HIT, Reason.EXACT) if whole else (Result.MISS, reason)
+        self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, why)
+        span.end(result, why, turn.exchange.key_hex8)
+        return known, frame, reason
+
+    def _serve(
+        self, turn: Turn, parts: Parts, known: dict[bytes, Hit], frame: Entry | None
+    ) -> web.StreamResponse | None:
+        units = parts.batch.units
+        hits = [known[unit.canonical] for unit in units]
+        mint = Mint(int(self._clock.now()), self._random(16))
+        answer = openai_embeddings_answer.assemble(
+            units, [hit.entry.payload for hit in hits], frame.payload if frame else None, mint
+        )
+        if answer is None:
+            return None
+        exchange = turn.exchange
+        exchange.inputs = (len(units), 0)
+        exchange.decided(Result.HIT, Reason.EXACT)
+        exchange.status = 200
+        if answer.usage is not None:
+            provider = turn.known.endpoint.provider.name
+            exchange.usage = answer.usage
+            exchange.span.saved(answer.usage)
+            self._telemetry.metrics.saved(answer.usage, provider, answer.model)
+        left = min(hit.ttl_left_s for hit in hits)
+        headers = {
+            "Age": str(int(max(hit.age_s for hit in hits))),
+            "Cache-Status": cache_status(Result.HIT, Reason.EXACT, ttl_left_s=left),
+            turn.api.request_id_header: f"req_{self._random(16).hex()}",
+        }
+        exchange.mark(headers)
+        return replies.document(answer.payload, headers)
+
+    async def _ask(
+        self, turn: Turn, parts: Parts, known: dict[bytes, Hit], missing: list[int]
+    ) -> web.StreamResponse | None:
+        """Ask for the missing units alone, and join their answers with the known ones."""
+        exchange, request, endpoint = turn.exchange, turn.request, turn.known.endpoint
+        headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
+        forwarding.ask_only_for_decodable(headers, plain=False)
+        sent = openai_embeddings.remaining(turn.body, parts.batch, missing)
+        where = url(endpoint, turn.asked)
+        timer = self._clock.monotonic
+        call = ModelCall(exchange, turn.api.operation, turn.known, self._telemetry, timer)
+        read: Answer | Reason | None = None
+        try:
+            async with self._client.call(
+                request.method,
+                where,
+                headers,
+                sent,
+                endpoint,
+                lambda attempt: call.span.attempt(request.method, where, attempt),
+            ) as upstream:
+                self._acceptance.learn(turn.known.who, upstream.status)
+                call.span.http(upstream.status)
+                exchange.status = upstream.status
+                answered = forwarding.response_headers(upstream.headers)
+                taken = None
+                if upstream.status == 200:
+                    taken = stream.recording(upstream, self._limit)
+                if taken is None:
+                    exchange.forwarded(answered, upstream.status)
+                    exchange.begun = True
+                    return await stream.relay_response(
+                        request, upstream, answered, None, None, call.first_chunk
+                    )
+                await stream.take_whole(upstream, taken, call.first_chunk)
+            read = judged(turn.api, turn.rules, taken)
+        except GatewayError as problem:
+            call.span.error(problem.code)
+            raise
+        finally:
+            call.over()
+            call.end(read if isinstance(read, Answer) else None)
+        if not isinstance(read, Answer):
+            return None
+        asked = [parts.batch.units[position] for position in missing]
+        fresh = openai_embeddings_answer.answer_parts(read.payload, asked)
+        if fresh is None:
+            return None
+        payloads = {form: hit.entry.payload for form, hit in known.items()}
+        payloads |= {u.canonical: a.payload for u, a in zip(asked, fresh, strict=True)}
+        whole = openai_embeddings_answer.assemble(
+            parts.batch.units,
+            [payloads[u.canonical] for u in parts.batch.units],
+            read.payload,
+            None,
+        )
+        if whole is None:
+            return None
+        exchange.usage = whole.usage
+        self._store(turn, parts, missing, fresh, whole.payload)
+        for name in ("Content-Length", "Content-Encoding", "Content-Type"):
+            answered.popall(name, None)
+        exchange.forwarded(answered, upstream.status)
+        return replies.joined(whole.payload, answered)
+
+    def _store(
+        self,
+        turn: Turn,
+        parts: Parts,
+        positions: range | list[int],
+        answers: list[Answer],
+        whole: bytes,
+    ) -> None:
+        """Keep each new unit's own answer, and what the whole said beside the embeddings."""
+        assert turn.known.ask is not None
+        assert turn.lookup is not None
+        kept = [
+            (parts.units[position][0], answer)
+            for position, answer in zip(positions, answers, strict=True)
+        ]
+        kept.append((parts.frame[0], openai_embeddings_answer.frame_of(whole)))
+        decision = after_response(answers[0], turn.known.ask, turn.policy, write=turn.lookup.write)
+        if isinstance(decision, Keep):
+            self._cache.put_all(turn, kept, decision.ttl_s)
+        else:
+            self._cache.skip(turn.exchange, decision.reason)
