@@ -153,7 +153,9 @@ def _store_url(url: str) -> str:
     return url
 
 
-ProviderName = Literal["openai", "anthropic", "unknown"]
+ProviderName = Literal[
+    "openai", "azure", "anthropic", "vllm", "sglang", "llamacpp", "openrouter", "unknown"
+]
 When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_switch)]
 Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]

@@ -141,7 +141,9 @@ def keyed_headers(headers: Pairs, provider: Provider) -> bytes:
     for name, value in headers:
         if name in CREDENTIALS or name == _COOKIE:
             continue
-        if is_transport(name) or (prefixes is not None and not name.startswith(prefixes)):
+        if is_transport(name) or name in provider.headers_excluded:
+            continue
+        if prefixes is not None and not name.startswith(prefixes):
             continue
         if name in provider.header_sets:
             kept.setdefault(name, []).extend(v for v in map(str.strip, value.split(",")) if v)

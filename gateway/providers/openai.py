@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.providers.base import ApiRules, Default, Provider, Rule
+from gateway.providers.base import ApiRules, Default, Provider, Rule, sourced
 from gateway.providers.openai_other import COMPLETIONS, EMBEDDINGS
 from gateway.providers.openai_responses import RESPONSES
 
@@ -43,7 +43,25 @@ STREAM_FORM = {
     "stream_options": Rule("only the form of the stream; usage is replayed as asked", _PARAMS),
 }
 
+CHAT_KEYED = sourced(
+    _PARAMS,
+    {
+        "audio": "names voice and format of the answer",
+        "function_call": "the older form of tool_choice: changes the answer",
+        "functions": "the prompt: names, descriptions and schemas, rendered as spelled",
+        "messages": "the prompt, with rules of its own",
+        "metadata": "the answer may echo it",
+        "moderation": "adds results to the answer, and may block it",
+        "prediction": "text that the answer is compared with; changes usage",
+        "response_format": "holds a schema, rendered as spelled",
+        "tool_choice": "changes the answer; may name tools",
+        "tools": "the prompt, with rules of its own",
+        "web_search_options": "the provider looks things up: passed, never cached",
+    },
+)
+
 CHAT = ApiRules(
+    keyed=CHAT_KEYED,
     excluded={
         **STREAM_FORM,
         "user": Rule("end-user id for abuse detection and cache routing; never shown", _PARAMS),
@@ -52,7 +70,7 @@ CHAT = ApiRules(
         "prompt_cache_options": Rule("steers the prompt cache; output is the same", _GUIDE),
         "prompt_cache_retention": Rule("steers the prompt cache; output is the same", _GUIDE),
     },
-    # Not excluded, on purpose: `metadata` (the answer may echo it) and `service_tier` (echoed).
+    # Not excluded, on purpose: `metadata` and `service_tier`, which the answer echoes.
     defaults={
         "n": Default(1, Rule("defaults to 1", _REFERENCE)),
         "logprobs": Default(False, Rule("defaults to false", _REFERENCE)),
@@ -62,6 +80,8 @@ CHAT = ApiRules(
     scalars=CHAT_SCALARS,
     markers={"prompt_cache_breakpoint": Rule("marks a prompt-cache boundary", _GUIDE)},
     fold_tools=Rule("tools are typed objects, rendered by the provider in its own order", _PARAMS),
+    # No `fold_schemas`: nothing documents that the order of a schema's keywords is not rendered, and
+    # any change of a tool is documented to break the cached prefix (_GUIDE).
     string_is_text_part=Rule("a string is shorthand for one text part", _REFERENCE),
     rename_tool_ids=Rule("opaque handles that only join a call to its result", _REFERENCE),
     plain_models=("gpt-3.5", "gpt-4", "chatgpt-4o", "ft:gpt-3.5", "ft:gpt-4"),

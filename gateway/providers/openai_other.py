@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.providers.base import ApiRules, Default, Rule
+from gateway.providers.base import ApiRules, Default, Rule, sourced
 
 _COMPLETION_PARAMS = "openai-python 3.54 types/completion_create_params.py"
 _COMPLETION_REFERENCE = "OpenAI API reference, Create completion (2026-10)"
@@ -40,7 +40,16 @@ COMPLETIONS_FORM = {
     ),
 }
 
+COMPLETIONS_KEYED = sourced(
+    _COMPLETION_PARAMS,
+    {
+        "prompt": "the prompt: that a text and a list of it get one answer is documented nowhere",
+        "suffix": "text that the answer is made to lead up to",
+    },
+)
+
 COMPLETIONS = ApiRules(
+    keyed=COMPLETIONS_KEYED,
     excluded={**COMPLETIONS_FORM, "user": Rule(_END_USER, _COMPLETION_PARAMS)},
     # Not `best_of`: 1 is its default, but refused beside a larger `n`. Not `max_tokens`: models.
     defaults={
@@ -63,6 +72,7 @@ EMBEDDINGS_SCALARS = {
 }
 
 EMBEDDINGS = ApiRules(
+    keyed=sourced(_EMBEDDING_PARAMS, {"input": "what is embedded, each input with its own key"}),
     excluded={"user": Rule(_END_USER, _EMBEDDING_PARAMS)},
     # No defaults: the types document none, and those of `dimensions` differ by model.
     scalars=EMBEDDINGS_SCALARS,

@@ -8,7 +8,7 @@ the same. So what chat may leave out is keyed here.
 
 from __future__ import annotations
 
-from gateway.providers.base import ApiRules, Default, Rule
+from gateway.providers.base import ApiRules, Default, Rule, sourced
 
 _PARAMS = "openai-python 3.54 types/responses/response_create_params.py"
 _ITEMS = "openai-python 3.54 types/responses/response_input_item_param.py"
@@ -44,7 +44,27 @@ STREAM_FORM = {
     "stream_options": Rule("only the form of the stream: whether its events are padded", _PARAMS),
 }
 
+RESPONSES_KEYED = sourced(
+    _PARAMS,
+    {
+        "conversation": "the history is kept by the provider: passed, never cached",
+        "include": "adds to the answer; not documented as a set",
+        "input": "the prompt, with rules of its own",
+        "instructions": "the prompt, and the answer echoes it",
+        "metadata": "the answer echoes it",
+        "previous_response_id": "names a history that the provider keeps; the answer echoes it",
+        "prompt": "names a template by version, with what fills it in; the answer echoes it",
+        "prompt_cache_key": "the answer echoes it",
+        "prompt_cache_retention": "the answer echoes it",
+        "safety_identifier": "the answer echoes it",
+        "text": "holds a schema, rendered as spelled; the answer echoes it",
+        "tools": "the prompt, with rules of its own; the answer echoes it",
+        "user": "the answer echoes it",
+    },
+)
+
 RESPONSES = ApiRules(
+    keyed=RESPONSES_KEYED,
     excluded=STREAM_FORM,
     defaults={"store": Default(True, Rule("defaults to true when omitted", _PARAMS))},
     scalars={

@@ -175,10 +175,10 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
     base_url = upstream.base_url.rstrip("/")
     host = parts.hostname or ""
     provider = registry.resolve(upstream.provider, host)
-    if host not in provider.hosts:
+    if not provider.serves(host):
         # Somebody else's door to the provider (another gateway, a stand-in): it may read headers
         # that the provider doesn't know, credentials among them.
-        provider = replace(provider, header_prefixes=None)
+        provider = replace(provider, header_prefixes=None, headers_excluded={})
     return Endpoint(
         name=name,
         provider=provider,

@@ -98,6 +98,9 @@ def _understood(request: Object, rules: ApiRules) -> Question:
                     "messages": lambda _: [_message(m, rules, renamed) for m in messages],
                     "system": lambda text: _content(text, system, rules, renamed),
                     "tools": lambda value: _tools(tools, rules) if tools else value,
+                    "output_config": lambda given: envelope.fold_schema_at(
+                        given, ("format", "schema"), rules
+                    ),
                 },
             )
         )
@@ -130,6 +133,8 @@ def _pass_reason(
 ) -> Reason | None:
     if request.get("thread") is not None:
         return Reason.PROVIDER_STORED  # the history is kept there (beta)
+    if (kept := envelope.stored_reason(request, model)) is not None:
+        return kept
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
     blocks = [b for message in messages for b in lenient.objects(message.get("content"))]
@@ -283,9 +288,13 @@ def _fold_source(kind: str, block: Object) -> None:
 
 
 def _tools(tools: list[Object], rules: ApiRules) -> Json:
-    """Tools without markers, their members in order; schemas and examples stay as spelled."""
-    if rules.fold_tools is not None:
-        return [envelope.sorted_members(tool, rules.markers) for tool in tools]
-    return [
-        {name: value for name, value in tool.items() if name not in rules.markers} for tool in tools
-    ]
+    """Tools without markers, their members in order; examples stay as spelled, and schemas
+    unless the table says otherwise.
+    """
+    folded: list[Json] = []
+    for tool in tools:
+        out = {name: value for name, value in tool.items() if name not in rules.markers}
+        if "input_schema" in out:
+            out["input_schema"] = envelope.fold_schema(out["input_schema"], rules)
+        folded.append(out if rules.fold_tools is None else envelope.sorted_members(out, {}))
+    return folded

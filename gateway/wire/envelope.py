@@ -93,7 +93,7 @@ def is_search_model(model: str) -> bool:
 
 
 # Switches that let the provider look things up by itself: OpenAI, OpenRouter (plugins, web search
-# among them), xAI, Qwen.
+# among them), xAI, Qwen, Azure (an index, searched for every answer).
 _SEARCHES = (
     "web_search_options",
     "web_search",
@@ -102,6 +102,7 @@ _SEARCHES = (
     "search_options",
     "enable_search",
     "enable_web_search",
+    "data_sources",
 )
 OFF: tuple[Json, ...] = (None, False, [])
 """Values that switch nothing on."""
@@ -110,6 +111,26 @@ OFF: tuple[Json, ...] = (None, False, [])
 def has_search_switch(request: Object) -> bool:
     """Is a top-level switch on that lets the provider look things up?"""
     return any(request.get(name) not in OFF for name in _SEARCHES)
+
+
+# What a server keeps and a request goes on from: sessions of SGLang, blocks of key-value caches of
+# vLLM and SGLang, which another server holds for this one request.
+_STATE = (
+    "session_params",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "bootstrap_room",
+)
+
+
+def stored_reason(request: Object, model: str) -> Reason | None:
+    """Why the answer depends on what is kept at the server and may change there, if it does."""
+    if any(request.get(name) not in OFF for name in _STATE):
+        return Reason.PROVIDER_STORED
+    # OpenRouter: a preset is a prompt and parameters under a name, edited in place.
+    if request.get("preset") is not None or "@preset/" in model:
+        return Reason.UNVERSIONED_PROMPT
+    return None
 
 
 THOUGHT = re.compile("reason|think|thought|signature|encrypted")
@@ -160,6 +181,52 @@ def fold_top(
         else:
             out[name] = value
     return out
+
+
+# Members of a JSON Schema whose members are schemas under names, in an order that answers follow.
+_NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+# Members that are schemas, or lists of them. Any other member is a value and stays as it is
+# spelled: `default`, `const`, `enum`, `examples`, `required`, and what isn't in the standard.
+_NESTED = frozenset(
+    {
+        *("items", "prefixItems", "contains", "additionalItems", "unevaluatedItems"),
+        *("additionalProperties", "unevaluatedProperties", "propertyNames"),
+        *("allOf", "anyOf", "oneOf", "not", "if", "then", "else"),
+    }
+)
+
+
+def fold_schema(value: Json, rules: ApiRules) -> Json:
+    """A JSON Schema with the keywords of each schema in order, where the table says that their
+    order can't be seen. Properties keep theirs, lists too, and numbers their spelling.
+    """
+    return value if rules.fold_schemas is None else _schema(value)
+
+
+def _schema(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_schema(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    out: Object = {}
+    for name in sorted(value):
+        inner = value[name]
+        if name in _NAMED and isinstance(inner, dict):
+            out[name] = {each: _schema(schema) for each, schema in inner.items()}
+        else:
+            out[name] = _schema(inner) if name in _NESTED else inner
+    return out
+
+
+def fold_schema_at(owner: Json, path: tuple[str, ...], rules: ApiRules) -> Json:
+    """The owner with the schema at this path of member names folded, if there is one; every other
+    member stays as it is, and where it is.
+    """
+    if not path:
+        return fold_schema(owner, rules)
+    if rules.fold_schemas is None or not isinstance(owner, dict) or path[0] not in owner:
+        return owner
+    return {**owner, path[0]: fold_schema_at(owner[path[0]], path[1:], rules)}
 
 
 def _is_default(name: str, value: Json, rules: ApiRules) -> bool:

@@ -52,6 +52,9 @@ class OpenAIChat:
                     {
                         "messages": lambda _: [_message(m, rules, renamed) for m in messages],
                         "tools": lambda tools: _tools(tools, rules),
+                        "response_format": lambda given: envelope.fold_schema_at(
+                            given, ("json_schema", "schema"), rules
+                        ),
                     },
                 )
             )
@@ -65,7 +68,8 @@ class OpenAIChat:
             ask=Ask(
                 form=form,
                 model=model,
-                include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+                include_usage=rules.usage_always is not None
+                or (isinstance(options, dict) and options.get("include_usage") is True),
                 may_add_usage="stream_options" not in request and rules.stream_usage is not None,
                 history_ids=frozenset(ids),
                 max_output_tokens=_max_output_tokens(request),
@@ -108,6 +112,8 @@ class OpenAIChat:
 def _pass_reason(request: Object, model: str, tools: list[Object]) -> Reason | None:
     if request.get("store") not in envelope.OFF:
         return Reason.PROVIDER_STORED
+    if (kept := envelope.stored_reason(request, model)) is not None:
+        return kept
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
     if envelope.has_search_switch(request):
@@ -207,11 +213,12 @@ def _call(call: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
 
 
 def _tools(tools: Json, rules: ApiRules) -> Json:
-    if rules.fold_tools is None or not isinstance(tools, list):
+    if not isinstance(tools, list):
         return tools
     folded: list[Json] = []
-    for tool in tools:
-        if not isinstance(tool, dict):
+    for given in tools:
+        tool = envelope.fold_schema_at(given, ("function", "parameters"), rules)
+        if rules.fold_tools is None or not isinstance(tool, dict):
             folded.append(tool)
             continue
         out = envelope.sorted_members(tool, {})

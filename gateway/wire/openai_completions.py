@@ -46,7 +46,8 @@ class OpenAICompletions:
             ask=Ask(
                 form=form,
                 model=model,
-                include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+                include_usage=rules.usage_always is not None
+                or (isinstance(options, dict) and options.get("include_usage") is True),
                 may_add_usage="stream_options" not in request and rules.stream_usage is not None,
                 max_output_tokens=envelope.whole(request.get("max_tokens")),
                 deterministic=envelope.number(request.get("temperature")) == 0.0
@@ -122,6 +123,8 @@ def _may_stream(request: Object) -> bool:
 
 
 def _pass_reason(request: Object, model: str) -> Reason | None:
+    if (kept := envelope.stored_reason(request, model)) is not None:
+        return kept
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
     return Reason.HOSTED_TOOL if envelope.has_search_switch(request) else None

@@ -91,6 +91,9 @@ def _understood(request: Object, rules: ApiRules) -> Question:
                 {
                     "input": lambda given: _input(given, items, rules, renamed),
                     "tools": lambda value: _tools(tools, rules) if tools else value,
+                    "text": lambda given: envelope.fold_schema_at(
+                        given, ("format", "schema"), rules
+                    ),
                 },
             )
         )
@@ -171,6 +174,8 @@ def _pass_reason(
     prompt = request.get("prompt")
     if prompt is not None and not lenient.text(lenient.members(prompt).get("version")):
         return Reason.UNVERSIONED_PROMPT
+    if (kept := envelope.stored_reason(request, model)) is not None:
+        return kept
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
     # Tools may also be added in the middle of a conversation.
@@ -279,7 +284,11 @@ def _part(part: Json, rules: ApiRules) -> Json:
 
 
 def _tools(tools: list[Object], rules: ApiRules) -> Json:
-    """Tools with their members in order; schemas stay as they are spelled."""
-    if rules.fold_tools is None:
-        return list(tools)
-    return [envelope.sorted_members(tool, {}) for tool in tools]
+    """Tools with their members in order; schemas as the table says."""
+    folded: list[Json] = []
+    for tool in tools:
+        out = dict(tool)
+        if "parameters" in out:
+            out["parameters"] = envelope.fold_schema(out["parameters"], rules)
+        folded.append(out if rules.fold_tools is None else envelope.sorted_members(out, {}))
+    return folded
