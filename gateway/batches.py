@@ -72,16 +72,17 @@ class Batches:
                 return served
             # Entries of two models: none of them can be used beside the other.
             known, missing, reason = {}, parts.batch.missing(()), Reason.UNREADABLE
-        hits = sum(unit.canonical in known for unit in units)
-        if not hits or turn.directives.no_transform or turn.directives.only_if_cached:
-            turn.exchange.inputs = (0, len(units))
+        total = sum(unit.size for unit in units)
+        asked = sum(units[position].size for position in missing)
+        if not known or turn.directives.no_transform or turn.directives.only_if_cached:
+            turn.exchange.inputs = (0, total)
             turn.exchange.decided(Result.MISS, reason)
             return None
-        turn.exchange.inputs = (hits, len(units) - hits)
+        turn.exchange.inputs = (total - asked, asked)
         turn.exchange.decided(Result.MISS, Reason.PARTIAL)
         answered = await self._ask(turn, parts, known, missing)
         if answered is None:
-            turn.exchange.inputs = (0, len(units))
+            turn.exchange.inputs = (0, total)
         return answered
 
     def keep(self, turn: Turn, parts: Parts, document: bytes) -> bool:
@@ -130,13 +131,16 @@ class Batches:
         units = parts.batch.units
         hits = [known[unit.canonical] for unit in units]
         mint = Mint(int(self._clock.now()), self._random(16))
-        answer = openai_embeddings_answer.assemble(
-            units, [hit.entry.payload for hit in hits], frame.payload if frame else None, mint
-        )
+        payloads = [hit.entry.payload for hit in hits]
+        framed = frame.payload if frame else None
+        answer = openai_embeddings_answer.assemble(units, payloads, framed, mint)
+        if answer is None and frame is not None:
+            # The frame is of another model than the entries that came since.
+            answer = openai_embeddings_answer.assemble(units, payloads, None, mint)
         if answer is None:
             return None
         exchange = turn.exchange
-        exchange.inputs = (len(units), 0)
+        exchange.inputs = (sum(unit.size for unit in units), 0)
         exchange.decided(Result.HIT, Reason.EXACT)
         exchange.status = 200
         if answer.usage is not None:
