@@ -125,8 +125,11 @@ def _inside(position: int, spans: list[_Span]) -> bool:
 
 
 def _label(text: str, start: int) -> str:
-    """What stands before a position on its line, as far as a label may reach."""
-    return text[max(0, start - patterns.LABEL_REACH) : start].rpartition("\n")[2]
+    """What stands before a position on its line, as far as a label may reach; at the beginning of
+    a line, the heading above it.
+    """
+    above, _, line = text[max(0, start - patterns.LABEL_REACH) : start].rpartition("\n")
+    return line if line.strip() else above.rstrip().rpartition("\n")[2]
 
 
 def _moments(text: str) -> Iterator[Sighting]:
@@ -159,7 +162,9 @@ def _stamp_confidence(text: str, match: re.Match[str]) -> Confidence:
     if any(known.search(label) for known in patterns.STAMP_LABELS):
         return Confidence.SURE
     # On a line of its own or in brackets at its beginning: written by a program, not an author.
-    if not label.strip(" \t[("):
+    before = text[max(0, match.start() - 8) : match.start()]
+    is_first = "\n" in before or len(before) == match.start()
+    if is_first and not before.rpartition("\n")[2].strip(" \t[("):
         after = text[match.end() : match.end() + 2].strip(" \t")
         if not after or after[0] in "\r\n])":
             return Confidence.SURE if match.start() <= 1 else Confidence.LIKELY
@@ -181,7 +186,13 @@ def _uuids(text: str) -> Iterator[Sighting]:
         digits = match[0].replace("-", "").lower()
         if len(set(digits)) < _DIGITS_OF_A_REAL_UUID or match[0].lower() in patterns.MODEL_UUIDS:
             continue
-        pace, sure = _id_label(_label(text, match.start()), Confidence.LIKELY)
+        label = _label(text, match.start())
+        pace, sure = _id_label(label)
+        if patterns.REQUEST_LABEL.search(label):
+            pace, sure = Pace.REQUEST, Confidence.SURE
+        elif patterns.SESSION_LABEL.search(label):
+            sure = Confidence.SURE
+        sure = max(sure, Confidence.LIKELY)
         yield Sighting(Kind.UUID, pace, sure, *match.span())
 
 
@@ -189,23 +200,25 @@ def _uuids(text: str) -> Iterator[Sighting]:
 _DIGITS_OF_A_REAL_UUID = 8
 
 
-def _id_label(label: str, otherwise: Confidence) -> tuple[Pace, Confidence]:
+def _id_label(label: str) -> tuple[Pace, Confidence]:
     if patterns.REQUEST_ID_LABEL.search(label):
         return Pace.REQUEST, Confidence.SURE
     if patterns.SESSION_ID_LABEL.search(label):
         return Pace.SESSION, Confidence.SURE
     if patterns.OWNER_ID_LABEL.search(label):
         return Pace.SESSION, Confidence.LIKELY
-    return Pace.SESSION, otherwise
+    return Pace.SESSION, Confidence.WEAK
 
 
 def _ids(text: str) -> Iterator[Sighting]:
     for match in patterns.PREFIXED_ID.finditer(text):
         if looks_random(match["random"]):
-            yield Sighting(Kind.ID, Pace.REQUEST, Confidence.SURE, *match.span())
+            # The others are what providers' own documentation shows.
+            sure = Confidence.LIKELY if match["ours"] is None else Confidence.SURE
+            yield Sighting(Kind.ID, Pace.REQUEST, sure, *match.span())
     for match in patterns.TOKEN.finditer(text):
         label = _label(text, match.start())
-        pace, sure = _id_label(label, Confidence.WEAK)
+        pace, sure = _id_label(label)
         if patterns.RANDOM_LABEL.search(label):
             yield Sighting(Kind.SEED, Pace.REQUEST, Confidence.SURE, *match.span())
         elif sure > Confidence.WEAK and (match[0].isdigit() or looks_random(match[0])):

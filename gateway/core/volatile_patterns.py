@@ -46,14 +46,14 @@ NOW_LABEL = re.compile(
     r"(?:\b(?:current|present|local|system|server|user'?s?|utc)(?: local| system| utc)?[ _-]?"
     r"(?:date ?(?:and|&|/) ?time|date[ _-]?time|time(?:stamp)?|date|day)"
     r"|\b(?:now|today|todays? date|today'?s date(?: and time)?|right now|the (?:time|date)(?: and (?:time|date))?(?: now)?"
-    r"|it is(?: currently| now)?|time (?:now|of (?:this )?request)|request[ _-]?time(?:stamp)?))"
+    r"|it(?: is|'s)(?: currently| now)?|time (?:now|of (?:this )?request)|request[ _-]?time(?:stamp)?))"
     r"(?: (?:of|for|in|at)(?: the)? [\w/]{1,20})?"
     rf"{_LINK}{_LEAD}{_WEEKDAY}(?:{_ISO_DATE},? ?|{_WRITTEN_DATE},? ?(?:and )?(?:the time )?(?:is )?)?$",
     _I,
 )
 TIME_KEY = re.compile(
-    r"""(?:^|[\s<\[({|;*-])(?:time(?:stamp)?|date[ _]?time|date and time|now|clock|ts)"""
-    rf"(?:\*\*|>)? ?[:=>] ?[\"'`*]{{0,2}}{_WEEKDAY}$",
+    r"""(?:^|[\s<\[({|;*-])(?:time(?:stamp)?|date[ _/]?time|date (?:and|&) time|now|clock|ts)"""
+    rf"(?: \([^()\n]{{0,16}}\))?(?:\*\*|>)? ?[:=>] ?[\"'`*]{{0,2}}{_WEEKDAY}$",
     _I,
 )
 DATE_KEY = re.compile(
@@ -95,28 +95,27 @@ MODEL_UUIDS = frozenset(
 )
 """Those that documentation uses for "some UUID"."""
 
-_ID_WORD = r"[ _-]?(?:id|identifier|uuid|guid|key|token|ref(?:erence)?|number|no\.?|#)?"
-REQUEST_ID_LABEL = re.compile(
-    rf"\b(?:x-)?(?:request|req|trace|span|correlation|message|msg|run|execution|invocation|job|transaction|idempotency|call){_ID_WORD}{_LINK}$"
-    r"|\btraceparent[\"']? ?[:=] ?[\"']?(?:00-)?$",
-    _I,
-)
-SESSION_ID_LABEL = re.compile(
-    rf"\b(?:session|conversation|chat|thread|instance|container|pod|worker){_ID_WORD}{_LINK}$", _I
-)
-OWNER_ID_LABEL = re.compile(
-    rf"\b(?:user|customer|account|tenant|org(?:ani[sz]ation)?|client|device|workspace|employee|member|ticket|order){_ID_WORD}{_LINK}$",
-    _I,
-)
+_REQUEST = r"(?:request|req|trace|span|correlation|message|msg|run|execution|invocation|job|transaction|idempotency|call)"
+_SESSION = r"(?:session|conversation|chat|thread|instance|container|pod|worker)"
+_OWNER = r"(?:user|customer|account|tenant|org(?:ani[sz]ation)?|client|device|workspace|employee|member|ticket|order)"
+_ID_WORD = r"[ _-]?(?:id|identifier|uuid|guid|key|token|ref(?:erence)?|number|no\.?|#)"
+_TRACEPARENT = r"|\btraceparent[\"']? ?[:=] ?[\"']?(?:00-)?$"
+REQUEST_ID_LABEL = re.compile(rf"\b(?:x-)?{_REQUEST}{_ID_WORD}{_LINK}${_TRACEPARENT}", _I)
+SESSION_ID_LABEL = re.compile(rf"\b{_SESSION}{_ID_WORD}{_LINK}$", _I)
+OWNER_ID_LABEL = re.compile(rf"\b{_OWNER}{_ID_WORD}{_LINK}$", _I)
+# A UUID needs less of a label: `Conversation: d703a1a9-...`.
+REQUEST_LABEL = re.compile(rf"\b(?:x-)?{_REQUEST}(?:{_ID_WORD})?{_LINK}$", _I)
+SESSION_LABEL = re.compile(rf"\b{_SESSION}(?:{_ID_WORD})?{_LINK}$", _I)
 COMMIT_LABEL = re.compile(
-    rf"\b(?:commit|revision|git)[ _-]?(?:sha|hash|id|rev(?:ision)?|head)?{_LINK}$|\bHEAD(?: is now)? at $",
+    r"\b(?:commit|revision|git)[ _-]?(?:sha|hash|id|rev(?:ision)?|head)?[\"'`*>]{0,3} ?(?:is|[:=])[ \"'`*<(]{0,4}$"
+    r"|\bHEAD(?: is now)? at $",
     _I,
 )
 HEX = re.compile(r"[0-9a-f]{7,64}")
 # A word with a digit in it; what it is depends on its label.
 TOKEN = re.compile(r"(?<![\w.-])(?=[A-Za-z_-]{0,64}\d)[\w-]{5,128}(?![\w-])", re.ASCII)
 PREFIXED_ID = re.compile(
-    r"\b(?:req|request|sess|session|trace|run|thread|conv|msg|call|toolu|chatcmpl|resp|job|evt|txn)"
+    r"\b(?:(?P<ours>req|request|sess|session|trace|run|thread|conv|job)|msg|call|toolu|chatcmpl|resp|evt|txn)"
     r"[_-](?P<random>[A-Za-z0-9]{10,64})\b"
 )
 RANDOM_LABEL = re.compile(
@@ -129,11 +128,13 @@ COUNTER = re.compile(
     rf"\b{_COUNTED}(?: no\.?| number| count(?:er)?| index)?[:#= ]{{0,3}}\d{{1,9}} ?(?:of|/|out of) ?\d{{1,9}}\b"
     rf"|\b{_COUNTED} ?#\d{{1,9}}\b"
     rf"|\b{_COUNTED}[ _](?:number|count(?:er)?|no\.?|index)(?: is|:| =|=)? ?\d{{1,9}}\b"
-    r"|\b(?:turn|iteration|round) ?[:=] ?\d{1,9}\b"
+    r"|\b(?:turn|iteration|round): ?\d{1,9}\b"
     r"|\b(?:this is|current(?:ly)?(?: on)?|now (?:on|at)|you are (?:on|at))[ :]{1,2}(?:your )?"
     r"(?:turn|step|iteration|round|attempt|request|message|call)[ :#]{1,2}\d{1,9}\b"
     r"|(?<![\w,.-])\d[\d,]{0,11} (?:more )?(?:tokens|requests|turns|messages|calls|credits)(?: are)? (?:remaining|left)\b"
     r"|\b(?:tokens?|context|budget|credits?|quota)(?: window)?[ _](?:used|usage|remaining|left|spent)"
+    r" ?(?:[:=]|is) ?\$?\d[\d,.]{0,14}"
+    r"|\bremaining (?:tokens?|context|budget|credits?|quota)(?: window)?"
     r" ?(?:[:=]|is) ?\$?\d[\d,.]{0,14}",
     _I,
 )
@@ -152,21 +153,23 @@ DIRECTORY = re.compile(
     r"\b(?:(?:current |primary )?working director(?:y|ies)|cwd|pwd|workspace(?:[ _](?:root|path|folder))?"
     r"|project[ _](?:root|path|directory)|home[ _]directory)\b[\"'`*>]{0,3} ?(?:is|[:=])?[ \"'`*]{0,3}"
     r"(?P<value>(?:/Users/|/home/|/private/|/var/folders/|/tmp/|[A-Z]:\\Users\\)[^\s\"'`<,;]{1,200})"
-    r"|\b(?:host[ _]?name|machine name)\b[\"'`*>]{0,3} ?(?:is|[:=])[ \"'`*]{0,3}(?P<host>[\w.-]{3,80})",
-    _I,
+    r"|^[-*<# ]{0,4}(?:host[ _]?name|machine name|host)\b[\"'`*>]{0,3} ?(?:is|[:=])?[ \"'`*]{0,3}"
+    r"(?P<host>(?=[a-z.-]{0,40}\d)[a-z\d]{1,40}[.-][\w.-]{1,80})",
+    _I | re.MULTILINE,
 )
 GIT_STATUS = re.compile(
     r"\bgit ?status: "
-    r"|(?:^|\n)(?:[-*] )?(?:current )?(?:git )?branch: ?\S{1,100}"
+    r"|(?:^|\n)(?:[-*] )?(?:current )?(?:git )?branch: ?\S{1,100}(?=\s{0,4}(?:\n|$))"
     r"|(?:^|\n)recent commits:\s{0,4}[-* ]{0,3}[0-9a-f]{7,40}\b"
-    r"|\byour branch is (?:up to date|ahead|behind)\b",
+    r"|\byour branch is (?:up to date with|ahead of|behind) '",
     _I,
 )
-BILLING_HEADER = re.compile(r"x-anthropic-billing-header:[^\n]{0,200}?\bcch=[^;\s]{1,64};?", _I)
+BILLING_HEADER = re.compile(r"x-anthropic-billing-header:[^\n]{0,200}?\bcch=[\w-]{2,64};?", _I)
 
 # {{ now }}, ${requestId}, <%= Time.now %>
 PLACEHOLDER = re.compile(
-    r"(?:\{\{[ -]{0,2}|\$\{ ?|<%= ?)(?P<name>[A-Za-z_][\w.]{0,40}(?:\(\))?)[^}%\n]{0,40}?(?:\}|%>)"
+    r"(?:\{\{[ -]{0,2}|\$\{ ?|<%= ?)(?P<name>[A-Za-z_][\w.()]{0,60})"
+    r"[ -]{0,2}(?:\|[^}%\n]{0,40})?(?:\}|%>)"
 )
 # {current_time}: only behind words that say so; else it may be an output format.
 BRACED = re.compile(r"(?<![{$])\{[A-Za-z_]\w{1,40}\}(?!\})")
