@@ -57,8 +57,9 @@ _log = structlog.get_logger("warmgate.proxy")
 
 _SAMPLES = "x-gateway-cache-samples"
 _REPLAY = "x-gateway-replay"
-# A response that the provider keeps.
+# A response that the provider keeps, and what it says of one that it keeps no longer.
 _RECORD = re.compile(r"/v1/responses/([^/]+)")
+_GONE = frozenset({200, 202, 204, 404, 410})
 
 
 class Proxy:
@@ -357,7 +358,7 @@ class Proxy:
                 request.method, url(endpoint, asked), headers, body, endpoint, attempt_span
             ) as upstream:
                 self._acceptance.learn(self._recognition.who(sender, endpoint), upstream.status)
-                if request.method == "DELETE" and 200 <= upstream.status < 300:
+                if request.method == "DELETE" and upstream.status in _GONE:
                     record = _RECORD.fullmatch(asked.path)
                     if record is not None:
                         self._cache.forget_record(endpoint, unquote(record[1]))

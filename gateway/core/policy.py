@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Judges and classifiers ask for one word; for them the limit is the answer's length.
 JUDGE_TOKENS = 16
 
+# "Response objects are saved for 30 days by default" (OpenAI, conversation state guide, 2026-10).
+RECORD_TTL_S = 30 * 24 * 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
@@ -171,7 +174,8 @@ def after_response(answer: Answer, ask: Ask, policy: CachePolicy, *, write: bool
         return Skip(Reason.TRUNCATED)
     if not answer.forms & {Form.BODY, Form.STREAM}:
         return Skip(Reason.UNREADABLE)
-    return Keep(policy.ttl_s)
+    # A hit on a kept response is the provider's record, which may be gone after this.
+    return Keep(min(policy.ttl_s, RECORD_TTL_S) if ask.keeps_id else policy.ttl_s)
 
 
 def _is_judge(ask: Ask) -> bool:
