@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ONE_ORIGIN = 0.5
 # Of the messages of an earlier turn, how much a later turn must hold to be of one conversation.
 _ONE_CONVERSATION = 0.7
-_LEAST_BYTES = 4 * BYTES_PER_TOKEN
+_LEAST_BYTES = 16 * BYTES_PER_TOKEN
 # Stock phrases and repeated tool results recur by chance; this much in a row doesn't.
 _LEAST_MESSAGE_BYTES = 64 * BYTES_PER_TOKEN
 

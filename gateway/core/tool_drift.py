@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # How much of their tools two requests must share to be of one origin.
 _ONE_ORIGIN = 0.5
-_LEAST_BYTES = 4 * BYTES_PER_TOKEN
+_LEAST_BYTES = 16 * BYTES_PER_TOKEN
 
 
 def tool_changes(

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from gateway.core.volatile import Sighting
 
 _NEIGHBOURS = 2
-_INDEX = re.compile(r"\[\d+\]")
+# The first messages are the application's own words, each a place of its own; any later turn is as
+# good as another, and so is, as a whole, any tool.
+_ANY = re.compile(r"(?<=^\$\.messages\[)([3-9]|\d\d+)(?=\])|(?<=^\$\.tools\[)\d+(?=\]$)")
 
 
 def lint(prompts: Iterable[Prompt]) -> list[Finding]:
@@ -187,7 +189,7 @@ def _merge(merged: dict[tuple[What, str, Grade], Finding], finding: Finding) -> 
 
 
 def _place(path: str) -> str:
-    return _INDEX.sub("[]", path)
+    return _ANY.sub("*", path)
 
 
 def _origin(prompt: Prompt) -> tuple[str, ...]:
