@@ -106,14 +106,13 @@ OPENROUTER = Provider(
             RESPONSES,
             RESPONSES_SCALARS,
             RESPONSES_FORM,
-            # Its answers state the request again, so no more than labels is left out.
-            excluded=sourced(_RESPONSES, _LABELS),
+            # Its answers state most of the request again; none of these is among that.
+            excluded=sourced(_RESPONSES, {**_LABELS, "cache_control": _CACHE["cache_control"]}),
             keyed=sourced(
                 _RESPONSES,
                 {
                     **_WHO,
                     **_HOW,
-                    "cache_control": "the answer may state it again",
                     "frequency_penalty": "a sampling parameter, kept as spelled",
                     "modalities": "what the answer is made of",
                     "presence_penalty": "a sampling parameter, kept as spelled",

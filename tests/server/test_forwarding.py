@@ -94,6 +94,9 @@ def test_credentials_pass_where_none_is_configured() -> None:
     [
         ("openai", ("Authorization", "Bearer house")),
         ("anthropic", ("x-api-key", "house")),
+        ("azure", ("api-key", "house")),
+        ("vllm", ("Authorization", "Bearer house")),
+        ("openrouter", ("Authorization", "Bearer house")),
         ("unknown", ("Authorization", "Bearer house")),
     ],
 )

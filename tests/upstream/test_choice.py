@@ -225,3 +225,26 @@ def test_another_base_url_is_another_identity() -> None:
 def test_an_endpoint_shows_no_key() -> None:
     made = choice(upstreams={"it": {"base_url": "http://h/v1", "api_key": "sk-secret"}})
     assert repr(made.endpoints["it"]) == "<Endpoint it: unknown at http://h/v1>"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "named", "expected", "documented"),
+    [
+        ("https://it.openai.azure.com/openai/v1", None, "azure", True),
+        ("https://IT.services.ai.azure.com/openai/v1", None, "azure", True),
+        ("https://apim.example/openai/v1", "azure", "azure", False),
+        ("https://openrouter.ai/api/v1", None, "openrouter", True),
+        ("https://api.openai.com/v1", None, "openai", True),
+        ("http://gpu:8000/v1", "vllm", "vllm", False),
+        ("http://gpu:8000/v1", None, "unknown", False),
+    ],
+)
+def test_a_provider_is_known_by_its_host_and_its_headers_count_only_there(
+    base_url: str, named: str | None, expected: str, *, documented: bool
+) -> None:
+    made = choice(upstreams={"it": {"base_url": base_url, "provider": named}})
+    provider = made.endpoints["it"].provider
+
+    assert expected == provider.name
+    assert documented == (provider.header_prefixes is not None)
+    assert documented or not provider.headers_excluded
