@@ -235,11 +235,12 @@ def _choice(index: int, outcome: Outcome, body: dict[str, Any]) -> dict[str, Any
     logprobs = None
     if body.get("logprobs") and content is not None:
         top = body.get("top_logprobs") or 0
-        logprobs = {"content": [_logprob(t, top) for t in tokens(content)], "refusal": None}
+        logprobs = {"content": [logprob(t, top) for t in tokens(content)], "refusal": None}
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def _logprob(token: str, top: int) -> dict[str, Any]:
+def logprob(token: str, top: int) -> dict[str, Any]:
+    """What the API says of one token and its `top` likeliest rivals."""
     raw = list(token.encode())
     own = {"token": token, "logprob": -0.0625 * (1 + sum(raw) % 16), "bytes": raw}
     others = [{"token": f"{token}{i}", "logprob": -3.5 - i, "bytes": raw} for i in range(1, top)]

@@ -15,7 +15,7 @@ import orjson
 from blake3 import blake3
 
 from gateway.lab.stub_answers import Ending, Query, Reply, compose, count, meaning, pieces, tokens
-from gateway.lab.stub_openai import FINGERPRINT, SNAPSHOTS, error, fresh_id, steered, usage
+from gateway.lab.stub_openai import FINGERPRINT, error, fresh_id, steered, usage
 
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "text-embedding-3-small")
 _CREATED = 1715367049
@@ -155,110 +155,6 @@ def _completion_pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
         out.append({**choice, "text": text, "logprobs": logprobs, "finish_reason": None})
         offset += len(text)
     return [*out, {**choice, "text": "", "logprobs": None}]
-
-
-def deleted(response_id: str) -> Reply:
-    """Answer one `DELETE /v1/responses/{id}`: the stub keeps nothing, so that all is deleted."""
-    return _body({"id": response_id, "object": "response", "deleted": True})
-
-
-def responses(body: dict[str, Any]) -> Reply:
-    """Answer one `POST /v1/responses`: one message of text, whole or as events."""
-    given = body.get("input") or ""
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    question = ""
-    for item in items:
-        content = item.get("content", "")
-        parts = content if isinstance(content, list) else [{"text": content}]
-        if item.get("role") == "user":
-            question = "".join(str(p.get("text", "")) for p in parts)
-    query = Query(
-        digest=meaning(body),
-        question=question,
-        prompt_tokens=count(given) + count(body.get("instructions") or ""),
-        max_tokens=body.get("max_output_tokens"),
-    )
-    streaming = body.get("stream") is True
-    refused = steered(query, streaming=streaming)
-    if refused is not None:
-        return refused
-    outcome = compose(query)
-    cut_short = outcome.ending is Ending.LENGTH
-    status = "incomplete" if cut_short else "completed"
-    text = {"type": "output_text", "annotations": [], "logprobs": [], "text": outcome.text}
-    message = {
-        "id": fresh_id("msg_", 48),
-        "type": "message",
-        "status": status,
-        "content": [text],
-        "role": "assistant",
-    }
-    output_tokens = len(tokens(outcome.text))
-    document: dict[str, Any] = {
-        "id": fresh_id("resp_", 48),
-        "object": "response",
-        "created_at": int(time.time()),
-        "status": status,
-        "background": False,
-        "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if cut_short else None,
-        "instructions": body.get("instructions"),
-        "max_output_tokens": body.get("max_output_tokens"),
-        "model": SNAPSHOTS.get(body.get("model", ""), body.get("model")),
-        "output": [message],
-        "parallel_tool_calls": True,
-        "previous_response_id": body.get("previous_response_id"),
-        "service_tier": "default",
-        "store": body.get("store", True),
-        "temperature": body.get("temperature", 1.0),
-        "text": body.get("text", {"format": {"type": "text"}}),
-        "tool_choice": body.get("tool_choice", "auto"),
-        "tools": body.get("tools", []),
-        "top_p": body.get("top_p", 1.0),
-        "truncation": "disabled",
-        "usage": {
-            "input_tokens": query.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": output_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": query.prompt_tokens + output_tokens,
-        },
-        "metadata": body.get("metadata") or {},
-    }
-    if not streaming:
-        return _body(document)
-    return Reply(
-        events=tuple(_response_events(document, message, text)),
-        content_type="text/event-stream; charset=utf-8",
-    )
-
-
-def _response_events(
-    document: dict[str, Any], message: dict[str, Any], text: dict[str, Any]
-) -> list[bytes]:
-    begun = {**document, "status": "in_progress", "output": [], "usage": None}
-    begun["incomplete_details"] = None
-    item = {"item_id": message["id"], "output_index": 0, "content_index": 0}
-    opened = {**message, "status": "in_progress", "content": []}
-    events: list[dict[str, Any]] = [
-        {"type": "response.created", "response": begun},
-        {"type": "response.in_progress", "response": begun},
-        {"type": "response.output_item.added", "output_index": 0, "item": opened},
-        {"type": "response.content_part.added", **item, "part": {**text, "text": ""}},
-        *(
-            {"type": "response.output_text.delta", **item, "delta": piece, "logprobs": []}
-            for piece in pieces(text["text"])
-        ),
-        {"type": "response.output_text.done", **item, "text": text["text"], "logprobs": []},
-        {"type": "response.content_part.done", **item, "part": text},
-        {"type": "response.output_item.done", "output_index": 0, "item": message},
-        {"type": f"response.{document['status']}", "response": document},
-    ]
-    return [
-        b"event: %b\ndata: %b\n\n"
-        % (event["type"].encode(), orjson.dumps({**event, "sequence_number": number}))
-        for number, event in enumerate(events)
-    ]
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import orjson
 from aiohttp import web
 
-from gateway.lab import stub_anthropic, stub_openai, stub_openai_other
+from gateway.lab import stub_anthropic, stub_openai, stub_openai_other, stub_responses
 from gateway.lab.stub_answers import Reply
 from gateway.lab.stub_files import Shelf
 
@@ -105,7 +105,7 @@ class StubProvider:
         app.router.add_post("/v1/chat/completions", _openai(self, stub_openai.chat))
         app.router.add_post("/v1/completions", _openai(self, stub_openai_other.completions))
         app.router.add_post("/v1/embeddings", _openai(self, stub_openai_other.embeddings))
-        app.router.add_post("/v1/responses", _openai(self, stub_openai_other.responses))
+        app.router.add_post("/v1/responses", _openai(self, stub_responses.responses))
         app.router.add_delete("/v1/responses/{id}", self._delete_response)
         app.router.add_post("/v1/messages", self._messages)
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
@@ -235,7 +235,7 @@ class StubProvider:
         return await self.deliver(request, Reply(body=orjson.dumps(_claude(name))))
 
     async def _delete_response(self, request: web.Request) -> web.StreamResponse:
-        return await self.deliver(request, stub_openai_other.deleted(request.match_info["id"]))
+        return await self.deliver(request, stub_responses.deleted(request.match_info["id"]))
 
 
 def _openai(

@@ -17,7 +17,7 @@ from aiohttp import web
 from blake3 import blake3
 
 from gateway.core import sse
-from gateway.lab import stub_anthropic, stub_openai, stub_openai_other
+from gateway.lab import stub_anthropic, stub_openai, stub_openai_other, stub_responses
 from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _ANSWERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
     CHAT: stub_openai.chat,
     MESSAGES: lambda body: stub_anthropic.messages(body, stub_anthropic.fresh_id("req_")),
     COMPLETIONS: stub_openai_other.completions,
-    RESPONSES: stub_openai_other.responses,
+    RESPONSES: stub_responses.responses,
     EMBEDDINGS: stub_openai_other.embeddings,
 }
 _MARK = re.compile(r"by-[0-9a-f]{16}")
