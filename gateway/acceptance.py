@@ -31,6 +31,13 @@ class Acceptance:
             self._seen[who] = True
         # Anything else (429, 5xx, 400) says nothing about the credential.
 
+    def learn_refusal(self, who: bytes, status: int) -> None:
+        """The same where a success proves nothing: model lists, CORS preflights and health pages
+        are answered without a look at the credential.
+        """
+        if status in _REFUSALS:
+            self._seen[who] = False
+
     def proven(self, who: bytes) -> bool:
         """Has the upstream accepted it, and not refused it since?"""
         return self._seen.get(who) is True

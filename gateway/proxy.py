@@ -357,7 +357,8 @@ class Proxy:
             async with self._client.call(
                 request.method, url(endpoint, asked), headers, body, endpoint, attempt_span
             ) as upstream:
-                self._acceptance.learn(self._recognition.who(sender, endpoint), upstream.status)
+                who = self._recognition.who(sender, endpoint)
+                self._acceptance.learn_refusal(who, upstream.status)
                 if request.method == "DELETE" and upstream.status in _GONE:
                     record = _RECORD.fullmatch(asked.path)
                     if record is not None:

@@ -47,6 +47,17 @@ def test_anything_else_says_nothing_about_the_credential(status: int) -> None:
     assert acceptance.proven(b"a")
 
 
+def test_where_a_success_proves_nothing_only_a_refusal_counts() -> None:
+    acceptance = Acceptance(10, Timer())
+    acceptance.learn_refusal(b"a", 200)
+    assert not acceptance.proven(b"a")
+    acceptance.learn(b"a", 200)
+    acceptance.learn_refusal(b"a", 404)
+    assert acceptance.proven(b"a")
+    acceptance.learn_refusal(b"a", 401)
+    assert not acceptance.proven(b"a")
+
+
 def test_both_are_forgotten_after_their_time() -> None:
     timer = Timer()
     acceptance = Acceptance(10, timer)

@@ -215,8 +215,10 @@ async def accept_everybody(at_home: House) -> None:
         for path in (CHAT, MESSAGES):
             for who in PEOPLE:
                 headers = credential_headers(path, who)
-                url = f"{gateway.api_url}/v1/models"
-                async with at_home.session.get(url, headers=headers) as response:
+                # The model itself was asked: a model list says nothing about a credential.
+                url, body = f"{gateway.api_url}{path}", {**dict(QUESTIONS)[path], "top_p": 0.5}
+                headers["cache-control"] = "no-cache, no-store"
+                async with at_home.session.post(url, headers=headers, json=body) as response:
                     assert response.status == 200
 
 
@@ -274,3 +276,17 @@ async def test_a_credential_that_was_never_accepted_gets_no_hit(scope: str) -> N
         assert (status, cache) == (200, "miss")
         assert tellers(path, body, raw, ()) == {mark(PEOPLE[1])}
         assert (await ask(h.session, url, path, body, PEOPLE[1], **forged("")))[1] == "hit"
+
+
+async def test_what_an_upstream_answers_to_anybody_proves_no_credential() -> None:
+    async with house(cache={"scope": "shared"}) as h:
+        url, (path, body) = h.gateways[0].api_url, QUESTIONS[0]
+        assert (await ask(h.session, url, path, body, PEOPLE[0]))[0] == 200
+        await h.settled()
+        headers = credential_headers(path, "sk-invented")
+        for method, target in (("OPTIONS", path), ("GET", "/v1/models"), ("HEAD", "/v1/models")):
+            async with h.session.request(method, f"{url}{target}", headers=headers) as response:
+                assert response.status == 200
+        status, cache, raw = await ask(h.session, url, path, body, "sk-invented")
+        assert (status, cache) == (200, "miss")
+        assert tellers(path, body, raw, ()) == {mark("sk-invented")}
