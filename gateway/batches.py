@@ -74,7 +74,8 @@ class Batches:
             known, missing, reason = {}, parts.batch.missing(()), Reason.UNREADABLE
         total = sum(unit.size for unit in units)
         asked = sum(units[position].size for position in missing)
-        if not known or turn.directives.no_transform or turn.directives.only_if_cached:
+        asis = turn.directives.no_transform or turn.directives.only_if_cached
+        if not known or asis or not self._would_fit(known, asked):
             turn.exchange.inputs = (0, total)
             turn.exchange.decided(Result.MISS, reason)
             return None
@@ -83,7 +84,15 @@ class Batches:
         answered = await self._ask(turn, parts, known, missing)
         if answered is None:
             turn.exchange.inputs = (0, total)
+            turn.exchange.decided(Result.MISS, Reason.UNREADABLE)
         return answered
+
+    def _would_fit(self, known: dict[bytes, Hit], asked: int) -> bool:
+        """Can the answer to so many inputs be held? One that turned out too large would have been
+        paid for in vain: vectors of one request are all about as long, so the known ones tell.
+        """
+        longest = max(len(hit.entry.payload) for hit in known.values())
+        return longest * asked <= self._limit
 
     def keep(self, turn: Turn, parts: Parts, document: bytes) -> bool:
         """Store the answer to a whole batch, unit by unit; False when it is odd."""
@@ -185,6 +194,9 @@ class Batches:
                 taken = None
                 if upstream.status == 200:
                     taken = stream.recording(upstream, self._limit)
+                if taken is None and upstream.status < 300:
+                    # Embeddings, maybe, that we can't read: of some inputs, not of all.
+                    return None
                 if taken is None:
                     exchange.forwarded(answered, upstream.status)
                     exchange.begun = True

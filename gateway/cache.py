@@ -14,6 +14,7 @@ from gateway.core.model import Entry, Finish, Form, Reason, Result
 from gateway.core.policy import Hit, Keep, Miss, Skip, after_lookup, after_response, missed
 from gateway.store import codec
 from gateway.store.base import StoreUnavailable
+from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,8 +148,9 @@ class ResponseCache:
                 self._told(exchange, reason)
             case Keep(ttl_s):
                 key = samples.slot_key(turn.known.identities[0], turn.slot)
-                if len(answer.forms) == 1:
+                if len(answer.forms) == 1 and turn.api is not OPENAI_EMBEDDINGS:
                     # One form only: leave room beside it for an entry that serves the other.
+                    # (Embeddings have no other, and batches look for their inputs under the key.)
                     key = identity.form_key(key, next(iter(answer.forms)))
                 blob = codec.encode(self._entry(turn, answer, ttl_s, gaps_ms), key)
                 puts = [(key, blob)]

@@ -5,15 +5,22 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from openai import AsyncOpenAI
 
 from gateway.app import start
 from gateway.config import load
 from gateway.lab.stub_provider import StubProvider
+from tests.helpers.gateway_here import gateway_here
+from tests.helpers.raw_client import fetch
+from tests.helpers.scripted_upstream import ScriptedUpstream, response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from gateway.app import RunningGateway
+    from tests.helpers.raw_client import Response
 
 MODEL = "text-embedding-3-small"
 
@@ -99,6 +106,8 @@ async def test_an_input_alone_and_in_a_batch_are_one_unit() -> None:
         assert [e.index for e in alone.data] == [0]
         told, _ = await w.embed(["something new"])
         assert told == {"x-gateway-cache": "miss", "x-gateway-cache-inputs": "hit=0, miss=1"}
+        told, _ = await w.embed(["something new", "text number 2"])
+        assert told == {"x-gateway-cache": "hit", "x-gateway-cache-inputs": "hit=2, miss=0"}
 
 
 async def test_what_changes_the_vector_is_keyed() -> None:
@@ -148,3 +157,53 @@ async def test_batches_survive_in_a_sqlite_file(tmp_path: Any) -> None:
         # Another stub is another upstream, and so another identity.
         assert told["x-gateway-cache"] == "miss"
         assert (await w.embed(texts(0, 20)))[0]["x-gateway-cache"] == "hit"
+
+
+def vectors(inputs: list[str]) -> bytes:
+    data = [
+        {"object": "embedding", "index": index, "embedding": [float(len(each)), 0.5]}
+        for index, each in enumerate(inputs)
+    ]
+    usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+    return orjson.dumps({"object": "list", "data": data, "model": MODEL, "usage": usage})
+
+
+async def embed_raw(gateway: RunningGateway, inputs: list[str]) -> Response:
+    body = orjson.dumps({"model": MODEL, "input": inputs})
+    return await fetch(gateway.api_url, "POST", "/v1/embeddings", body)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        ("200 OK", {"content-type": "text/plain"}),
+        ("200 OK", {"content-encoding": "br"}),
+        ("203 Changed", {}),
+    ],
+)
+async def test_an_answer_to_a_part_that_can_not_be_read_never_stands_for_the_whole(
+    status: str, headers: dict[str, str]
+) -> None:
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
+        upstream.answer(response(vectors(["a", "b"])))
+        await embed_raw(gateway, ["a", "b"])
+        await gateway.background.idle()
+        upstream.answer(response(vectors(["c"]), status=status, headers=headers))
+        whole = vectors(["a", "b", "c"])
+        upstream.answer(response(whole, status=status, headers=headers))
+        got = await embed_raw(gateway, ["a", "b", "c"])
+        assert got.body == whole
+        assert got.head.get("x-gateway-cache-inputs") == "hit=0, miss=3"
+        assert "detail=unreadable" in got.head.get("cache-status")
+
+
+async def test_what_is_too_large_to_be_held_is_asked_for_once() -> None:
+    limit = {"max_entry_bytes": 3000}
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url, cache=limit) as gateway:
+        upstream.answer(response(vectors(["a"])))
+        await embed_raw(gateway, ["a"])
+        await gateway.background.idle()
+        many = ["a", *(f"text {number}" for number in range(100))]
+        upstream.answer(response(vectors(many)))
+        assert (await embed_raw(gateway, many)).body == vectors(many)
+        assert len(upstream.seen) == 2
