@@ -581,12 +581,18 @@ async def test_a_credential_that_is_refused_loses_its_hits() -> None:
         assert await made.ask("sk-a") == (401, "miss", 1)
 
 
-async def test_acceptance_on_a_passed_through_route_counts() -> None:
+async def test_on_a_passed_through_route_only_a_refusal_counts() -> None:
     async with shop("shared") as made:
+        # Model lists and preflights are answered to anybody.
         made.upstream.answer(response(b"[]"))
-        sent = [("Authorization", "Bearer sk-b")]
-        await fetch(made._url, "GET", MODELS, None, sent)
-        assert await made.ask("sk-b") == (200, "hit", 0)
+        await fetch(made._url, "GET", MODELS, None, [("Authorization", "Bearer sk-forged")])
+        made.upstream.answer(REFUSED)
+        assert await made.ask("sk-forged") == (401, "miss", 1)
+        assert await made.ask("sk-a") == (200, "hit", 0)
+        made.upstream.answer(REFUSED)
+        await fetch(made._url, "GET", MODELS, None, [("Authorization", "Bearer sk-a")])
+        made.upstream.answer(REFUSED)
+        assert await made.ask("sk-a") == (401, "miss", 1)
 
 
 async def test_acceptance_is_forgotten_after_a_while() -> None:
