@@ -168,7 +168,7 @@ class Proxy:
         exchange: Exchange,
     ) -> web.StreamResponse:
         body = await request_body.read(request, self._config.server.body_limit_bytes)
-        known = self._recognition.recognise(sender, asked, api, body)
+        known = await self._recognition.recognise_beside(sender, asked, api, body)
         exchange.to(known.endpoint)
         exchange.model = known.ask.model if known.ask else None
         policy = self._choice.policy(asked, exchange.model or "")

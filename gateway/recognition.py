@@ -5,11 +5,15 @@ The door is asked first; only what it doesn't know is parsed and brought into ca
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
+import structlog
+from multidict import CIMultiDict
 
 from gateway.core import identity
 from gateway.core.model import Question, Reason
@@ -30,7 +34,19 @@ if TYPE_CHECKING:
     from gateway.wire.base import WireApi
     from gateway.wire.openai_embeddings import Batch
 
+_log = structlog.get_logger("warmgate.recognition")
+
 _SIGNED = "aws4-hmac-sha256"
+
+# What takes longer to read than others should have to wait for, about 20 ms, is read in a thread.
+_LONG_BYTES = 2 * 1024 * 1024
+_MANY_MEMBERS = 10_000
+# Beyond it a body isn't read at all: seconds of work and a hundred bytes for each member would be
+# anybody's to ask for. (A full batch of embeddings, 2,048 inputs of 900 tokens, is below it.)
+_MOST_MEMBERS = 2_000_000
+_READERS = 2
+# Says nothing of a header that stays here.
+_PERSISTENCE = frozenset(("keep-alive", "close", "upgrade"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +69,46 @@ class Recognition:
         self._door = door
         self._scope = config.cache.scope
         self._tenant_header = config.cache.tenant_header.lower()
+        self._readers = ThreadPoolExecutor(_READERS, "warmgate-read")
         self._trusted = tuple(ipaddress.ip_network(n) for n in config.server.trusted_proxies)
 
     def recognise(self, sender: Sender, asked: Asked, api: WireApi, body: bytes) -> Known:
         """What is asked of whom. Raises `NotFound` for an upstream that isn't there."""
+        sender = _as_forwarded(sender)
         tenant = self._tenant(sender)
-        key = self._door.key(
+        key = self._key(sender, asked, body, tenant)
+        known = self._door.get(key)
+        if known is None:
+            known = self._parse(sender, asked, api, body, tenant)
+            self._door.put(key, known)
+        return known
+
+    async def recognise_beside(
+        self, sender: Sender, asked: Asked, api: WireApi, body: bytes
+    ) -> Known:
+        """The same, but what is long to read is read in a thread: nobody else waits for it."""
+        if len(body) <= _LONG_BYTES and body.count(b",") <= _MANY_MEMBERS:
+            return self.recognise(sender, asked, api, body)
+        sender = _as_forwarded(sender)
+        tenant = self._tenant(sender)
+        key = self._key(sender, asked, body, tenant)
+        known = self._door.get(key)
+        if known is None:
+            loop = asyncio.get_running_loop()
+            known = await loop.run_in_executor(
+                self._readers, self._parse, sender, asked, api, body, tenant
+            )
+            self._door.put(key, known)
+        return known
+
+    def _key(self, sender: Sender, asked: Asked, body: bytes, tenant: str | None) -> bytes | None:
+        return self._door.key(
             f"{asked.explicit or ''} {asked.path}?{asked.query or ''}",
             b"" if tenant is None else b"tenant " + tenant.encode("utf-8", "surrogateescape"),
             self._secrets.generation,
             _telling(sender.headers),
             body,
         )
-        known = self._door.get(key)
-        if known is None:
-            known = self._parse(sender, asked, api, body, tenant)
-            self._door.put(key, known)
-        return known
 
     def _parse(
         self, sender: Sender, asked: Asked, api: WireApi, body: bytes, tenant: str | None
@@ -80,6 +119,8 @@ class Recognition:
         untouchable = _untouchable(sender)
         if untouchable is not None:
             return Known(endpoint, (), None, untouchable, who)
+        if body.count(b",") > _MOST_MEMBERS:
+            return Known(endpoint, (), None, Reason.NOT_UNDERSTOOD, who)
         fold_text = self._choice.policy(asked, model).fold_text
         rules = registry.rules(endpoint.provider, api.name, fold_text=fold_text)
         batch: Batch | None = None
@@ -91,6 +132,9 @@ class Recognition:
                 question = api.understand(body, rules)
         except NotUnderstood as odd:
             return Known(endpoint, (), None, odd.reason, who)
+        except Exception:  # noqa: BLE001 - what we fail to read, the upstream may well understand
+            _log.exception("a request can't be read", api=api.name)
+            return Known(endpoint, (), None, Reason.NOT_UNDERSTOOD, who)
         if question.pass_reason is not None:
             return Known(endpoint, (), question.ask, question.pass_reason, who)
         headers = identity.keyed_headers(sender.headers, endpoint.provider)
@@ -145,12 +189,34 @@ class Recognition:
         if tenant is not None and not bound:
             return identity.scope(secret, "tenant", tenant.encode("utf-8", "surrogateescape"))
         credential = identity.credential(sender.headers, endpoint.provider)
+        if bound and endpoint.api_key is not None:
+            # The provider keeps it for the configured account, of which there may be several.
+            account = identity.digest((credential, endpoint.api_key.encode()))
+            return identity.scope(secret, "account", account)
         return identity.scope(secret, "credential" if credential else "anonymous", credential)
 
 
 def _telling(headers: Pairs) -> Pairs:
     """The headers that could matter to any provider, credentials and cookies included."""
     return tuple(pair for pair in headers if not identity.is_transport(pair[0]))
+
+
+def _as_forwarded(sender: Sender) -> Sender:
+    """Without the headers that `Connection` names (RFC 9110 section 7.6.1): they stay here, so
+    they can't speak for what the upstream is asked.
+    """
+    if "connection" not in sender.lookup:
+        return sender
+    named = {
+        token.strip().lower()
+        for name, value in sender.headers
+        if name == "connection"
+        for token in value.split(",")
+    }
+    if named <= _PERSISTENCE:
+        return sender
+    kept = tuple(pair for pair in sender.headers if pair[0] not in named)
+    return Sender(kept, CIMultiDict(kept), sender.peer)
 
 
 def _untouchable(sender: Sender) -> Reason | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 import pytest
@@ -15,6 +16,7 @@ from gateway.recognition import Recognition, Sender
 from gateway.store.secret import ScopeSecrets
 from gateway.upstream.choice import Choice, take_apart
 from gateway.wire.openai_chat import OpenAIChat
+from gateway.wire.openai_responses import OpenAIResponses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.core.model import Question
     from gateway.door import Known
     from gateway.providers.base import ApiRules
+    from gateway.wire.base import WireApi
 
 SECRET = "a secret of the replicas"
 CHAT = "/v1/chat/completions"
@@ -47,7 +50,7 @@ class World:
         config = Config.model_validate(sections)
         self.api = CountingChat()
         self.secrets = ScopeSecrets(secrets, None)
-        self._recognition = Recognition(
+        self.recognition = Recognition(
             config,
             Choice(config),
             self.secrets,
@@ -61,10 +64,11 @@ class World:
         *,
         target: str = CHAT,
         peer: str | None = "10.0.0.9",
+        api: WireApi | None = None,
     ) -> Known:
         given = CIMultiDict(headers)
         sender = Sender(tuple((n.lower(), v) for n, v in given.items()), given, peer)
-        return self._recognition.recognise(sender, take_apart(target), self.api, body)
+        return self.recognition.recognise(sender, take_apart(target), api or self.api, body)
 
 
 def question(text: str = "hi", **more: object) -> bytes:
@@ -205,6 +209,31 @@ def test_an_injected_credential_changes_neither_identity_nor_who() -> None:
         assert (one.identities, one.who) == (other.identities, other.who)
 
 
+def test_what_a_provider_keeps_stays_with_the_configured_account_that_it_keeps_it_for() -> None:
+    base = {"base_url": "https://api.openai.com/v1"}
+    world = World(upstreams={"a": {**base, "api_key": "k1"}, "b": {**base, "api_key": "k2"}})
+    kept = orjson.dumps({"model": "gpt-4o", "input": "hi"})
+    responses = OpenAIResponses()
+    one, other = (
+        world.know(kept, A, target=f"/u/{name}/v1/responses", api=responses) for name in "ab"
+    )
+    assert one.ask is not None
+    assert one.ask.bound
+    assert one.identities != other.identities
+
+
+def test_a_header_that_stays_here_can_not_speak_for_what_the_upstream_is_asked() -> None:
+    world = World(cache={"scope": "shared"})
+    beta = {**A, "OpenAI-Beta": "x=1"}
+    plain = world.know(question(), A)
+    told = world.know(question(), beta)
+    withheld = world.know(question(), {**beta, "Connection": "keep-alive, openai-beta"})
+    assert withheld.identities == plain.identities != told.identities
+    # Nor did the door confuse them.
+    assert world.know(question(), beta) is told
+    assert world.know(question(), {**beta, "Connection": "keep-alive"}) is told
+
+
 TENANTS: dict[str, Any] = {
     "cache": {"scope": "tenant"},
     "server": {"trusted_proxies": ["10.1.0.0/16", "fd00::/8"]},
@@ -286,3 +315,39 @@ def test_a_route_may_choose_by_the_model_that_the_body_names() -> None:
     assert world.know(question()).endpoint.name == "openai"
     assert world.know(b'{"model": ["llama-3"]}').endpoint.name == "openai"
     assert world.know(b'["llama-3"]').endpoint.name == "openai"
+
+
+def test_what_we_fail_to_read_is_the_upstreams_to_answer() -> None:
+    class Failing(OpenAIChat):
+        def understand(self, body: bytes, rules: ApiRules) -> Question:
+            raise RecursionError
+
+    known = World().know(question(), A, api=Failing())
+    assert (known.pass_reason, known.identities) == (Reason.NOT_UNDERSTOOD, ())
+
+
+async def test_a_body_that_is_long_to_read_is_read_beside_and_known_as_the_same() -> None:
+    class Watching(OpenAIChat):
+        readers: ClassVar[list[str]] = []
+
+        def understand(self, body: bytes, rules: ApiRules) -> Question:
+            self.readers.append(threading.current_thread().name)
+            return super().understand(body, rules)
+
+    world = World()
+    sender = Sender((), CIMultiDict(), None)
+    asked = take_apart(CHAT)
+    short, many = question(), question("," * 10_001)
+    for body in (short, many, short, many):
+        known = await world.recognition.recognise_beside(sender, asked, Watching(), body)
+        assert known.identities == world.know(body).identities
+    at_once, beside = Watching.readers
+    assert at_once == threading.current_thread().name
+    assert beside.startswith("warmgate-read")
+
+
+def test_a_body_of_millions_of_members_is_not_read() -> None:
+    world = World()
+    body = question()[:-1] + b',"x":[' + b"1," * 2_000_000 + b"1]}"
+    assert world.know(body, A).pass_reason is Reason.NOT_UNDERSTOOD
+    assert world.api.read == 0
