@@ -7,62 +7,26 @@ and as hits in both, read by the SDK's own accumulators.
 
 from __future__ import annotations
 
-import base64
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
-from pydantic import BaseModel
+
+from tests.helpers.sdk_programs import (
+    FORMS,
+    PIXEL,
+    TEXT,
+    GetWeather,
+    Program,
+    SetAlarm,
+    Solution,
+    programs,
+    without_ids,
+)
 
 if TYPE_CHECKING:
     from tests.conformance.conftest import Client, Sdk, World
-
-FORMS = ("body", "stream")
-PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
-TEXT = 'Naïve café: what is a cache? ☕\n\tTwo lines, "quotes" and \\ back\\slashes.'
-
-
-class Step(BaseModel):
-    explanation: str
-    score: float
-    final: bool
-
-
-class Solution(BaseModel):
-    steps: list[Step]
-    answer: int
-    note: str | None
-
-
-class GetWeather(BaseModel):
-    """Tells the weather."""
-
-    city: str
-    unit: Literal["c", "f"]
-
-
-class SetAlarm(BaseModel):
-    """Sets an alarm."""
-
-    hour: int
-
-
-@dataclass(frozen=True)
-class Program:
-    name: str
-    asked: dict[str, Any]
-    style: str = "helper"
-    """`helper`: the SDK parses and accumulates; `plain`: create(), chunks merged afterwards."""
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-def programs(*made: Program) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("program", made, ids=repr)
-
 
 # --- OpenAI ---------------------------------------------------------------------------------------
 
@@ -149,17 +113,6 @@ def completed(client: Client, program: Program, form: str, *, usage: bool = Fals
         state.handle_chunk(chunk)
     # Not get_final_completion(): that raises for an answer that was cut off, as "one-word" is.
     return state.current_completion_snapshot
-
-
-def without_ids(value: Any) -> Any:
-    """A parsed object as data, without ids, times and the padding of streams."""
-    if isinstance(value, BaseModel):
-        # Parsed models are generic, and pydantic warns of what was constructed unchecked.
-        value = value.model_dump(warnings=False)
-    if isinstance(value, dict):
-        odd = {"id", "created", "obfuscation"}
-        return {name: without_ids(v) for name, v in value.items() if name not in odd}
-    return [without_ids(item) for item in value] if isinstance(value, list) else value
 
 
 def call_ids(completion: Any) -> list[str]:
