@@ -14,6 +14,7 @@ from gateway.core.model import Entry, Finish, Form, Reason, Result
 from gateway.core.policy import Hit, Keep, Miss, Skip, after_lookup, after_response, missed
 from gateway.store import codec
 from gateway.store.base import StoreUnavailable
+from gateway.store.tiered import TieredStore
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class ResponseCache:
         or the part of it that all replicas see, so that a deletion reaches them all.
         """
         self._store = store
+        # An entry lies under one of several keys: a tier that was asked for all of them would go
+        # to the back for the others each time, though it holds the one that answers.
+        self._near: list[Store] = [store.memory] if isinstance(store, TieredStore) else []
         self._records = records or store
         self._background = background
         self._telemetry = telemetry
@@ -65,6 +69,9 @@ class ResponseCache:
 
         On a miss `turn.slot` says where the answer goes; `seed` are random bytes to draw with.
         """
+        if turn.api is OPENAI_EMBEDDINGS:
+            # Nobody votes on vectors: they are the same each time, and each time would be paid.
+            turn.samples = 1
         if lookup.no_read is not None:
             turn.slot = samples.empty_slot(turn.samples, seed)
             return missed(lookup.no_read, turn.directives)
@@ -95,10 +102,15 @@ class ResponseCache:
             ]
             for slot in range(turn.samples)
         ]
-        store = self._records if ask.keeps_id else self._store
-        entries = await self.fetch([key for keys in slots for key in keys], store)
-        found = [self.judge(turn, [e for k in keys if (e := entries.get(k))]) for keys in slots]
-        hits = {slot: each for slot, each in enumerate(found) if isinstance(each, Hit)}
+        stores = [self._records] if ask.keeps_id else [*self._near, self._store]
+        found: list[AfterLookup] = []
+        hits: dict[int, Hit] = {}
+        for store in stores:
+            entries = await self.fetch([key for keys in slots for key in keys], store)
+            found = [self.judge(turn, [e for k in keys if (e := entries.get(k))]) for keys in slots]
+            hits = {slot: each for slot, each in enumerate(found) if isinstance(each, Hit)}
+            if len(hits) == len(slots):
+                break
         drawn = samples.draw(hits, turn.samples, seed)
         if isinstance(drawn, Hit):
             return drawn

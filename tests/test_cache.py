@@ -1,0 +1,80 @@
+"""The cache as the proxy uses it, through the whole gateway."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+
+from gateway.store.tiered import TieredStore
+from tests.helpers.gateway_here import gateway_here
+from tests.helpers.raw_client import fetch
+from tests.helpers.scripted_upstream import ScriptedUpstream, response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CHAT = "/v1/chat/completions"
+QUESTION = orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]})
+ANSWER = orjson.dumps(
+    {
+        "id": "chatcmpl-123456789",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4o",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello."},
+                "finish_reason": "stop",
+            }
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize("samples", ["1", "3"])
+async def test_what_memory_can_answer_is_not_asked_of_the_store_behind_it(
+    tmp_path: Path, samples: str
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/entries.db"}
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url, store=store) as gateway:
+        upstream.otherwise(response(ANSWER))
+        tiers = gateway._store
+        assert isinstance(tiers, TieredStore)
+        asked: list[int] = []
+        behind = tiers.back.get
+
+        async def counted(keys: Sequence[bytes]) -> list[bytes | None]:
+            asked.append(len(keys))
+            return await behind(keys)
+
+        tiers.back.get = counted  # type: ignore[method-assign]
+        told = [("x-gateway-cache-samples", samples)]
+        for _ in range(int(samples)):
+            got = await fetch(gateway.api_url, "POST", CHAT, QUESTION, told)
+            assert got.head.get("x-gateway-cache") == "miss"
+            await gateway.background.idle()
+        asked.clear()
+        for _ in range(3):
+            got = await fetch(gateway.api_url, "POST", CHAT, QUESTION, told)
+            assert got.head.get("x-gateway-cache") == "hit"
+        assert asked == []
+
+
+async def test_an_embedding_is_fetched_once_however_many_samples_are_kept() -> None:
+    vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    answer = {"object": "list", "data": [vector], "model": "m", "usage": usage}
+    body = orjson.dumps({"model": "m", "input": "hi"})
+    async with (
+        ScriptedUpstream() as upstream,
+        gateway_here(upstream.url, cache={"samples": 3}) as gateway,
+    ):
+        upstream.otherwise(response(orjson.dumps(answer)))
+        for expected in ("miss", "hit", "hit"):
+            got = await fetch(gateway.api_url, "POST", "/v1/embeddings", body)
+            await gateway.background.idle()
+            assert got.head.get("x-gateway-cache") == expected
