@@ -106,6 +106,7 @@ class StubProvider:
         app.router.add_post("/v1/completions", _openai(self, stub_openai_other.completions))
         app.router.add_post("/v1/embeddings", _openai(self, stub_openai_other.embeddings))
         app.router.add_post("/v1/responses", _openai(self, stub_responses.responses))
+        app.router.add_get("/v1/responses/{id}", self._response)
         app.router.add_delete("/v1/responses/{id}", self._delete_response)
         app.router.add_post("/v1/messages", self._messages)
         app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
@@ -233,6 +234,9 @@ class StubProvider:
         if name not in _CLAUDES:
             return await self.deliver(request, _problem(request, 404, f"model: {name}"))
         return await self.deliver(request, Reply(body=orjson.dumps(_claude(name))))
+
+    async def _response(self, request: web.Request) -> web.StreamResponse:
+        return await self.deliver(request, stub_responses.retrieved(request.match_info["id"]))
 
     async def _delete_response(self, request: web.Request) -> web.StreamResponse:
         return await self.deliver(request, stub_responses.deleted(request.match_info["id"]))

@@ -24,7 +24,7 @@ from gateway.lab.stub_answers import (
     pieces,
     tokens,
 )
-from gateway.lab.stub_openai import SNAPSHOTS, fresh_id, logprob, steered
+from gateway.lab.stub_openai import SNAPSHOTS, error, fresh_id, logprob, steered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,11 @@ _Json = dict[str, Any]
 def deleted(response_id: str) -> Reply:
     """Answer one `DELETE /v1/responses/{id}`: the stub keeps nothing, so that all is deleted."""
     return _body({"id": response_id, "object": "response", "deleted": True})
+
+
+def retrieved(response_id: str) -> Reply:
+    """Answer one `GET /v1/responses/{id}`: the stub keeps nothing."""
+    return error(404, f"Response with id '{response_id}' not found.")
 
 
 def responses(body: _Json) -> Reply:

@@ -285,53 +285,57 @@ def test_files_go_up_and_come_down(open_world: OpenWorld, sdk: Sdk) -> None:
         client.call(lambda c: c.files.retrieve(made.id))
 
 
-def test_embeddings_pass(world: World, client: Client, provider: Client) -> None:
-    asked = {"model": "text-embedding-3-small", "input": ["one", "two ☕"], "dimensions": 8}
-    due = provider.call(lambda c: c.embeddings.create(**asked))
-    assert due == client.call(lambda c: c.embeddings.create(**asked))
-    assert due == client.call(lambda c: c.embeddings.create(**asked))
-    assert passed(client)
-    assert world.calls == 3
-
-
-def test_old_completions_pass(client: Client, provider: Client) -> None:
-    asked = {"model": "gpt-3.5-turbo-instruct", "prompt": "Once upon a time", "max_tokens": 20}
-    due = provider.call(lambda c: c.completions.create(**asked))
-    made = client.call(lambda c: c.completions.create(**asked))
-    assert due.choices == made.choices
-    assert passed(client)
-    stream = client.items(lambda c: c.completions.create(**asked, stream=True))
-    assert due.choices[0].text == "".join(c.choices[0].text for c in stream)
-    assert passed(client)
-
-
-def test_responses_pass(client: Client, provider: Client) -> None:
-    asked = {"model": "gpt-4o", "input": "What is a cache?"}
-    due = provider.call(lambda c: c.responses.create(**asked))
-    made = client.call(lambda c: c.responses.create(**asked))
-    assert due.output_text == made.output_text
-    assert passed(client)
-    events = client.items(lambda c: c.responses.create(**asked, stream=True))
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    assert events[-1].response.output_text == due.output_text
-    assert passed(client)
-    final = client.within(
-        lambda c: c.responses.stream(**asked), lambda stream: stream.get_final_response()
-    )
-    assert final.output_text == due.output_text
-
-
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c: c.responses.retrieve("resp_0123"),
+        lambda c: c.responses.input_items.list("resp_0123"),
+        lambda c: c.moderations.create(input="What is a cache?"),
+        lambda c: c.images.generate(model="gpt-image-1", prompt="A cache."),
+        lambda c: c.batches.list(),
+    ],
+    ids=["responses", "input items", "moderations", "images", "batches"],
+)
 def test_an_error_of_a_passed_route_is_the_exception_it_would_be(
-    world: World, client: Client
+    world: World, client: Client, ask: Any
 ) -> None:
-    with pytest.raises(openai.RateLimitError) as caught:
-        client.call(lambda c: c.responses.create(model="gpt-4o", input="[error 429]"))
-    assert caught.value.code == "rate_limit_exceeded"
-    assert caught.value.response.headers["x-gateway-cache"] == "pass"
     # A path that the provider doesn't have is for the provider to say.
-    with pytest.raises(openai.NotFoundError):
-        client.call(lambda c: c.batches.list())
-    assert world.calls == 2
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.call(ask)
+    assert caught.value.response.headers["x-gateway-cache"] == "pass"
+    assert world.calls == 1
+
+
+def test_a_kept_response_is_deleted(world: World, client: Client) -> None:
+    asked = {"model": "gpt-4o", "input": "What is a cache?"}
+    made = client.call(lambda c: c.responses.create(**asked))
+    world.settle()
+    assert made == client.call(lambda c: c.responses.create(**asked))
+    assert client.last["x-gateway-cache"] == "hit"
+    client.call(lambda c: c.responses.delete(made.id))
+    assert client.last["x-gateway-cache"] == "pass"
+    world.settle()
+    assert client.call(lambda c: c.responses.create(**asked)).id != made.id
+    assert client.last["x-gateway-cache"] == "miss"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c, text: c.responses.create(model="gpt-4o", input=text),
+        lambda c, text: c.completions.create(model="gpt-3.5-turbo-instruct", prompt=text),
+        lambda c, text: c.embeddings.create(model="text-embedding-3-small", input=[text, "two"]),
+    ],
+    ids=["responses", "completions", "embeddings"],
+)
+def test_the_other_apis_raise_what_the_upstream_said(
+    world: World, client: Client, ask: Any
+) -> None:
+    for calls in (1, 2):
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.call(lambda c: ask(c, "[error 429]"))
+        assert caught.value.response.headers["x-gateway-cache"] == "miss"
+        assert world.calls == calls
 
 
 @pytest.mark.parametrize(

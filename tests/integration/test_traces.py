@@ -124,12 +124,12 @@ async def test_a_miss_and_a_hit_arrive_as_the_conventions_name_them(stream: bool
 
 async def test_a_passed_through_request_has_a_server_span_and_its_http_call() -> None:
     async with traced({}) as (_, collector, url):
-        body = {"model": "text-embedding-3-small", "input": "x"}
-        await post(f"{url}/v1/embeddings", body)
-        await collector.wait_for(lambda c: c.named("POST /v1/embeddings"))
+        body = {"model": "omni-moderation-latest", "input": "x"}
+        await post(f"{url}/v1/moderations", body)
+        await collector.wait_for(lambda c: c.named("POST /v1/moderations"))
         spans = of_trace(collector, TRACE)
-        assert {"POST /v1/embeddings", "POST"} == set(spans)
-        server = spans["POST /v1/embeddings"]
+        assert {"POST /v1/moderations", "POST"} == set(spans)
+        server = spans["POST /v1/moderations"]
         assert spans["POST"].parent_id == server.span_id
         assert server.attributes["gateway.cache.result"] == "pass"
         assert server.attributes["gateway.cache.reason"] == "route"
