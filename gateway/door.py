@@ -46,10 +46,16 @@ class Parts:
 # An ordinary request; one with a long history of tool calls takes the room of several.
 _ENTRY_BYTES = 1024
 _ID_BYTES = 128
+_SHORT = 64
 
 
 def _size(known: Known) -> int:
-    return _ENTRY_BYTES + _ID_BYTES * len(known.ask.history_ids if known.ask else ())
+    ask = known.ask
+    if ask is None:
+        return _ENTRY_BYTES
+    # Names and ids are as long as the client likes; Python takes up to four bytes a character.
+    longer = sum(max(0, len(text) - _SHORT) for text in (ask.model, *ask.history_ids))
+    return _ENTRY_BYTES + _ID_BYTES * len(ask.history_ids) + 4 * longer
 
 
 class Door:

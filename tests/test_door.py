@@ -66,6 +66,17 @@ def test_a_closed_door_knows_nothing() -> None:
     assert door.get(key(door)) is None
 
 
+def test_a_name_that_takes_more_room_than_there_is_is_not_kept() -> None:
+    door = Door(10, b"gen")
+    assert KNOWN.ask is not None
+    for ask in (
+        replace(KNOWN.ask, model="m" * 10_000),
+        replace(KNOWN.ask, history_ids=frozenset({"call_" + "0" * 10_000})),
+    ):
+        door.put(key(door), replace(KNOWN, ask=ask))
+        assert door.get(key(door)) is None
+
+
 def test_the_one_that_was_not_used_longest_goes_first() -> None:
     door = Door(2, b"gen")
     one, two, three = (key(door, body=bytes([n])) for n in range(3))
