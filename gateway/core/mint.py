@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -32,8 +33,11 @@ class Mint:
         """
         self._made += 1
         cut = max(original.rfind("_"), original.rfind("-")) + 1
+        counted = _COUNTED.fullmatch(original)
+        if counted is not None:
+            cut = counted.end(1)
         tail = original[cut:]
-        if sum(c.isascii() and c.isalnum() for c in tail) < _ENOUGH:
+        if counted is None and sum(c.isascii() and c.isalnum() for c in tail) < _ENOUGH:
             # A short tail (`call_0`, a UUID's group would not be) can't be unique: draw the
             # whole string after its first separator, then fall back to appending.
             cut = _first_separator(original)
@@ -72,6 +76,9 @@ class Mint:
 
 
 _ENOUGH = 6
+# Kimi's ids name the function and count the calls: `functions.get_weather:0`. Its servers and chat
+# templates read the name out of the id, so only the number may be another one.
+_COUNTED = re.compile(r"(functions\.[^:]+:)[0-9]+")
 
 
 def _first_separator(text: str) -> int:

@@ -36,6 +36,11 @@ def shape(text: str) -> str:
         ("gen-1700000000-AbCdEfGhIj", "gen-1700000000-"),
         ("fc_call_1", "fc_"),
         ("123456789", ""),
+        # Kimi's: the name is read out of the id.
+        ("functions.get_weather:0", "functions.get_weather:"),
+        ("functions.f:12", "functions.f:"),
+        # Mistral's: nine letters and digits, or its template refuses them.
+        ("bXZ3Fq9aP", ""),
     ],
 )
 def test_a_fresh_id_keeps_prefix_length_and_alphabet(original: str, prefix: str) -> None:
