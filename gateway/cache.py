@@ -6,6 +6,7 @@ that goes wrong here fails a request.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from gateway.turn import Turn
     from gateway.upstream.choice import Endpoint
     from gateway.wire.base import WireApi
+
+
+# How often storing the parts of a large batch may wait for the store, and how long.
+_PUTS_A_PAUSE = 256
+_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +240,18 @@ class ResponseCache:
         began = self._clock.monotonic()
         outcome: str = Reason.STORED
         try:
+            # A store that takes so many puts and no more gets time to write them.
+            pauses = len(puts) // _PUTS_A_PAUSE
             for key, blob in puts:
-                await store.put(key, blob, ttl_s)
+                while True:
+                    try:
+                        await store.put(key, blob, ttl_s)
+                        break
+                    except StoreUnavailable:
+                        if not pauses:
+                            raise
+                        pauses -= 1
+                    await asyncio.sleep(_PAUSE_S)
         except StoreUnavailable:
             outcome = Reason.STORE_UNAVAILABLE
             self._telemetry.metrics.store_unavailable("put")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import orjson
@@ -78,3 +79,23 @@ async def test_an_embedding_is_fetched_once_however_many_samples_are_kept() -> N
             got = await fetch(gateway.api_url, "POST", "/v1/embeddings", body)
             await gateway.background.idle()
             assert got.head.get("x-gateway-cache") == expected
+
+
+async def test_a_batch_of_the_largest_size_is_stored_whole(tmp_path: Path) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/entries.db", "memory_bytes": 0}
+    vectors = [{"object": "embedding", "index": n, "embedding": [0.5]} for n in range(2048)]
+    usage = {"prompt_tokens": 2048, "total_tokens": 2048}
+    answer = {"object": "list", "data": vectors, "model": "m", "usage": usage}
+    body = orjson.dumps({"model": "m", "input": [f"text {n}" for n in range(2048)]})
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url, store=store) as gateway:
+        upstream.answer(response(orjson.dumps(answer)))
+        await fetch(gateway.api_url, "POST", "/v1/embeddings", body)
+        await gateway.background.idle()
+        async with asyncio.timeout(10):
+            # A lookup of so many may take longer than the store's deadline on a busy machine.
+            while True:
+                told = [("cache-control", "only-if-cached")]
+                got = await fetch(gateway.api_url, "POST", "/v1/embeddings", body, told)
+                if got.status == 200:
+                    break
+        assert got.head.get("x-gateway-cache-inputs") == "hit=2048, miss=0"
