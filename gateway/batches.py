@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from gateway.cache import judged
 from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.client import UpstreamClient
+
+_log = structlog.get_logger("warmgate.batches")
 
 
 class Batches:
@@ -119,6 +123,9 @@ class Batches:
         except StoreUnavailable:
             self._telemetry.metrics.store_unavailable("get")
             reason = Reason.STORE_UNAVAILABLE
+        except Exception:  # noqa: BLE001 - what lies in a store must not cost a request
+            _log.exception("a lookup failed", key=turn.exchange.key_hex8, api=turn.api.name)
+            reason = Reason.UNREADABLE
         else:
             for unit, each in zip(parts.batch.units, parts.units, strict=True):
                 found = self._cache.judge(turn, [e for key in each if (e := entries.get(key))])

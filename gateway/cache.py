@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from gateway.core import identity, samples
 from gateway.core.model import Entry, Finish, Form, Reason, Result
 from gateway.core.policy import Hit, Keep, Miss, Skip, after_lookup, after_response, missed
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from gateway.upstream.choice import Endpoint
     from gateway.wire.base import WireApi
 
+
+_log = structlog.get_logger("warmgate.cache")
 
 # How often storing the parts of a large batch may wait for the store, and how long.
 _PUTS_A_PAUSE = 256
@@ -90,6 +94,9 @@ class ResponseCache:
         except StoreUnavailable:
             self._telemetry.metrics.store_unavailable("get")
             found = missed(Reason.STORE_UNAVAILABLE, turn.directives)
+        except Exception:  # noqa: BLE001 - what lies in a store must not cost a request
+            _log.exception("a lookup failed", key=exchange.key_hex8, api=turn.api.name)
+            found = missed(Reason.UNREADABLE, turn.directives)
         result, reason = (
             (Result.HIT, Reason.EXACT) if isinstance(found, Hit) else (Result.MISS, found.reason)
         )

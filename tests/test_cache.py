@@ -99,3 +99,25 @@ async def test_a_batch_of_the_largest_size_is_stored_whole(tmp_path: Path) -> No
                 if got.status == 200:
                     break
         assert got.head.get("x-gateway-cache-inputs") == "hit=2048, miss=0"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, QUESTION),
+        ("/v1/embeddings", orjson.dumps({"model": "m", "input": ["one", "two"]})),
+    ],
+)
+async def test_a_lookup_that_fails_in_a_way_nobody_thought_of_is_a_miss(
+    path: str, body: bytes
+) -> None:
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
+        upstream.otherwise(response(b"{}"))
+
+        async def broken(keys: Sequence[bytes]) -> list[bytes | None]:
+            raise RecursionError(len(keys))
+
+        gateway._store.get = broken  # type: ignore[method-assign]
+        got = await fetch(gateway.api_url, "POST", path, body)
+        assert (got.status, got.head.get("x-gateway-cache")) == (200, "miss")
+        assert "detail=unreadable" in got.head.get("cache-status")
