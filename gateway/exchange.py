@@ -67,6 +67,8 @@ class Exchange:
         assert self.result is not None
         assert self.reason is not None
         self.status = status
+        # Of a gateway behind us: in a header of this name it would pass for our own count.
+        headers.popall("x-gateway-cache-inputs", None)
         headers.add("Cache-Status", cache_status(self.result, self.reason, status=status))
         self.mark(headers)
 

@@ -636,3 +636,12 @@ async def test_an_injected_credential_makes_nobody_share() -> None:
             assert await made.ask("client-a") == (200, "hit", 0)
             assert await made.ask("client-b") == (200, "miss", 1)
             assert await made.ask(None) == (200, "miss", 1)
+
+
+async def test_a_count_of_inputs_by_a_gateway_behind_us_is_not_passed_off_as_ours() -> None:
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
+        told = {"x-gateway-cache-inputs": "hit=9, miss=9", "x-gateway-cache": "hit"}
+        upstream.answer(response(b"[]", headers=told))
+        got = await fetch(gateway.api_url, "GET", MODELS)
+        assert got.head.get("x-gateway-cache-inputs") == ""
+        assert got.head.get("x-gateway-cache") == "pass"
