@@ -167,7 +167,9 @@ class Proxy:
         api: WireApi,
         exchange: Exchange,
     ) -> web.StreamResponse:
+        began = self._clock.monotonic()
         body = await request_body.read(request, self._config.server.body_limit_bytes)
+        exchange.elsewhere_s += self._clock.monotonic() - began
         known = await self._recognition.recognise_beside(sender, asked, api, body)
         exchange.to(known.endpoint)
         exchange.model = known.ask.model if known.ask else None
@@ -292,7 +294,7 @@ class Proxy:
                     taken = stream.recording(upstream, limit, self._clock.monotonic)
                 sieve = None
                 if asked_usage and taken and taken.form is Form.STREAM and taken.plain:
-                    sieve = stream.Sieve(api.is_unasked_usage)
+                    sieve = stream.Sieve(api.without_unasked_usage)
                 return await self._relay(
                     request, upstream, exchange, taken, sieve, call.first_chunk
                 )
@@ -370,7 +372,7 @@ class Proxy:
                     answered["Connection"] = "Upgrade"
                     answered["Upgrade"] = upstream.headers.get("Upgrade", upgrade or "")
                     return await tunnel(request, upstream, answered)
-                return await self._relay(request, upstream, exchange, None, None, _nothing)
+                return await self._relay(request, upstream, exchange, None, None, lambda: None)
         finally:
             exchange.elsewhere_s += self._clock.monotonic() - began
 
@@ -394,7 +396,3 @@ def _not_in_cache(reason: Reason) -> NotInCache:
     return NotInCache(
         f"only-if-cached was asked for, and there is no answer to serve ({reason.value})"
     )
-
-
-def _nothing() -> None:
-    return None

@@ -103,16 +103,16 @@ def recording(
 
 
 class Sieve:
-    """Keeps back the events that `unwanted` names; every other byte passes as it came."""
+    """Passes events on as `wanted` leaves them; what it leaves nothing of is kept back."""
 
-    def __init__(self, unwanted: Callable[[bytes], bool]) -> None:
-        self._unwanted = unwanted
+    def __init__(self, wanted: Callable[[bytes], bytes]) -> None:
+        self._wanted = wanted
         self._splitter = Splitter(_MAX_EVENT_BYTES)
 
     def feed(self, chunk: bytes) -> bytes:
         """What of the stream may go out now."""
         pieces = self._splitter.feed(chunk)
-        return b"".join(self._left_of(p) if self._unwanted(p) else p for p in pieces)
+        return b"".join(self._wanted(piece) or self._left_of(piece) for piece in pieces)
 
     @staticmethod
     def _left_of(unwanted: bytes) -> bytes:

@@ -44,9 +44,9 @@ class WireApi(Protocol):
         is not allowed by the provider's table. Every other byte stays as it was.
         """
 
-    def is_unasked_usage(self, event: bytes) -> bool:
-        """Is this raw SSE event (with its closing blank line) the usage event that only
-        `with_stream_usage` brought? The proxy keeps it from the client.
+    def without_unasked_usage(self, event: bytes) -> bytes:
+        """This raw SSE event (with its closing blank line) without what only `with_stream_usage`
+        brought, as the client is to get it; empty where that is all of it.
         """
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:

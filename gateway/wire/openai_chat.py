@@ -84,9 +84,9 @@ class OpenAIChat:
         """See `WireApi.with_stream_usage`."""
         return openai_chunks.with_usage(body, ask, rules)
 
-    def is_unasked_usage(self, event: bytes) -> bool:
-        """See `WireApi.is_unasked_usage`."""
-        return openai_chunks.is_usage(event)
+    def without_unasked_usage(self, event: bytes) -> bytes:
+        """See `WireApi.without_unasked_usage`."""
+        return openai_chunks.without_usage(event)
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:
         """See `WireApi.read_body`."""

@@ -28,6 +28,9 @@ _DONE = "[DONE]"
 _STREAM_USAGE = b'"stream_options":{"include_usage":true},'
 _CHUNK_ONLY = frozenset({"object", "obfuscation"})
 
+_USAGE = re.compile(rb'"usage"[ \t]*:')
+_NO_USAGE = re.compile(rb',[ \t]*"usage"[ \t]*:[ \t]*null|"usage"[ \t]*:[ \t]*null[ \t]*,[ \t]*')
+
 # About as much text as a provider sends in one chunk.
 WORDS = re.compile(r"(?:\S*\s+){1,4}|\S+")
 
@@ -47,15 +50,24 @@ def with_usage(body: bytes, ask: Ask, rules: ApiRules) -> bytes | None:
     return body[:start] + _STREAM_USAGE + body[start:]
 
 
-def is_usage(event: bytes) -> bool:
-    """See `WireApi.is_unasked_usage`: a chunk with usage and without choices."""
+def without_usage(event: bytes) -> bytes:
+    """See `WireApi.without_unasked_usage`: where usage was asked for there is a chunk with it and
+    without choices, and a null in all others.
+    """
     if b'"usage"' not in event or b'"choices"' not in event:
-        return False
+        return event
     try:
         chunk = orjson.loads(sse.parse(event)[0].data)
     except (ValueError, IndexError):
-        return False
-    return isinstance(chunk, dict) and chunk.get("choices") == [] and bool(chunk.get("usage"))
+        return event
+    if not isinstance(chunk, dict):
+        return event
+    if chunk.get("choices") == [] and chunk.get("usage"):
+        return b""
+    # No string holds a bare quote, so that only a member is spelled like this: if it is the only
+    # one of its name it is the chunk's own.
+    alone = len(_USAGE.findall(event)) == 1 and chunk.get("usage", 0) is None
+    return _NO_USAGE.sub(b"", event) if alone else event
 
 
 def asked(chunks: list[Object], ask: Ask) -> Iterator[Object]:

@@ -127,9 +127,9 @@ class OpenAIEmbeddings:
         """See `WireApi.with_stream_usage`: embeddings don't stream."""
         return None
 
-    def is_unasked_usage(self, event: bytes) -> bool:  # noqa: ARG002 - a WireApi
-        """See `WireApi.is_unasked_usage`: embeddings don't stream."""
-        return False
+    def without_unasked_usage(self, event: bytes) -> bytes:
+        """See `WireApi.without_unasked_usage`: embeddings don't stream."""
+        return event
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - a WireApi
         """See `WireApi.read_body`."""

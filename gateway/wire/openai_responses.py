@@ -44,9 +44,9 @@ class OpenAIResponses:
         """See `WireApi.with_stream_usage`: here every stream states its usage."""
         return None
 
-    def is_unasked_usage(self, event: bytes) -> bool:  # noqa: ARG002 - the protocol's
-        """See `WireApi.is_unasked_usage`."""
-        return False
+    def without_unasked_usage(self, event: bytes) -> bytes:
+        """See `WireApi.without_unasked_usage`."""
+        return event
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - the protocol's
         """See `WireApi.read_body`."""

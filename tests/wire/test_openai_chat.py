@@ -492,26 +492,45 @@ def test_usage_is_not_asked_for_where_it_was_spoken_of_or_may_be_refused(
 
 
 @pytest.mark.parametrize(
-    ("unasked", "event"),
+    ("event", "left"),
     [
-        (True, b'data: {"choices":[],"usage":%s}\n\n' % json.dumps(USAGE).encode()),
-        (True, b'\ndata:{"choices":[],"usage":{"a":1}}\r\n\r'),
-        (False, b'data: {"choices":[{"delta":{}}],"usage":{"a":1}}\n\n'),
-        (False, b'data: {"choices":[],"usage":null}\n\n'),
-        (False, b'data: {"choices":[]}\n\n'),
-        (False, b"data: [DONE]\n\n"),
-        (False, b': "usage" "choices"\n\n'),
-        (False, b'data: "usage" "choices"\n\n'),
-        (False, b'data: ["usage","choices"]\n\n'),
-        (False, b'data: {"choices":[],"usage":{"a":1}}'),
-        (False, b'data: \xff"usage""choices"\n\n'),
-        (False, b""),
+        (b'data: {"choices":[],"usage":%s}\n\n' % json.dumps(USAGE).encode(), b""),
+        (b'\ndata:{"choices":[],"usage":{"a":1}}\r\n\r', b""),
+        (b'data: {"choices":[],"usage":null}\n\n', b'data: {"choices":[]}\n\n'),
+        (b'data: {"choices":[1] , "usage" : null}\n\n', b'data: {"choices":[1] }\n\n'),
+        (b'data: {"usage":null, "choices":[1]}\n\n', b'data: {"choices":[1]}\n\n'),
+        (
+            b'data: {"choices":[{"delta":{"content":"\\"usage\\":null"}}],"usage":null,"x":1}\r\n\r\n',
+            b'data: {"choices":[{"delta":{"content":"\\"usage\\":null"}}],"x":1}\r\n\r\n',
+        ),
+        (
+            b'data: {"choices":[{"delta":{"content":"usage"}}],"usage":null}\n\n',
+            b'data: {"choices":[{"delta":{"content":"usage"}}]}\n\n',
+        ),
     ],
 )
-def test_only_the_usage_event_is_kept_from_a_client_that_did_not_ask(
-    unasked: bool, event: bytes
-) -> None:
-    assert unasked == API.is_unasked_usage(event)
+def test_only_usage_is_kept_from_a_client_that_did_not_ask(event: bytes, left: bytes) -> None:
+    assert left == API.without_unasked_usage(event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"choices":[{"delta":{}}],"usage":{"a":1}}\n\n',
+        b'data: {"choices":[{"usage":null}]}\n\n',
+        b'data: {"choices":[{"usage":null}],"usage":null}\n\n',
+        b'data: {"choices":[]}\n\n',
+        b"data: [DONE]\n\n",
+        b': "usage" "choices"\n\n',
+        b'data: "usage" "choices"\n\n',
+        b'data: ["usage","choices"]\n\n',
+        b'data: {"choices":[],"usage":{"a":1}}',
+        b'data: \xff"usage""choices"\n\n',
+        b"",
+    ],
+)
+def test_every_other_event_passes_as_it_came(event: bytes) -> None:
+    assert event == API.without_unasked_usage(event)
 
 
 # --- nothing but NotUnderstood ------------------------------------------------------------------
@@ -556,7 +575,7 @@ def test_any_json_is_understood_or_not_understood(value: Any, rules: ApiRules) -
 def test_any_bytes_are_understood_or_not_understood(body: bytes, rules: ApiRules) -> None:
     with pytest.raises(NotUnderstood):
         API.understand(body, rules)
-    API.is_unasked_usage(body)
+    API.without_unasked_usage(body)
 
 
 def test_our_own_errors_have_the_shape_of_the_api() -> None:
