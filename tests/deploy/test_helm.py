@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.deploy.helm import CHART, Helm, missing
+from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import (
     Manifest,
     all_containers,
@@ -21,6 +21,7 @@ from tests.deploy.manifests import (
     settings_of,
     workload,
 )
+from tests.helpers.required import missing
 
 if TYPE_CHECKING:
     from pathlib import Path
