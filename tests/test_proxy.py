@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -645,3 +646,17 @@ async def test_a_count_of_inputs_by_a_gateway_behind_us_is_not_passed_off_as_our
         got = await fetch(gateway.api_url, "GET", MODELS)
         assert got.head.get("x-gateway-cache-inputs") == ""
         assert got.head.get("x-gateway-cache") == "pass"
+
+
+async def test_a_client_that_is_slow_to_send_is_no_overhead_of_ours() -> None:
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
+        upstream.otherwise(ANSWER)
+        async with RawClient(gateway.api_url) as client:
+            whole = request("POST", CHAT, question())
+            await client.send(whole[:-1])
+            await asyncio.sleep(0.5)
+            await client.send(whole[-1:])
+            assert (await client.response()).status == 200
+        page = (await fetch(gateway.probe_url, "GET", "/metrics")).body.decode()
+        (spent,) = re.findall(r"gateway_overhead_duration_seconds_sum\{[^}]*\} (\S+)", page)
+        assert float(spent) < 0.4
