@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from typing import Any
 
 TEXTS = ("", "a", "hi", "0", "1.0", "é", "e\u0301", " a", "A", "null", "\u2028", "😀", '"\\/', "{}")
@@ -45,6 +46,20 @@ class Dice:
     def text(self) -> str:
         """A short text; texts that look alike are likely."""
         return "".join(self.one(TEXTS) for _ in range(self.up_to(2)))
+
+    def near(self, text: str) -> str:
+        """A text that looks much like this one; the same where there is nothing to change."""
+        near: str = self.one(
+            (
+                text.swapcase(),
+                f"{text} ",
+                text.strip(),
+                text.replace("\n", "\r\n"),
+                unicodedata.normalize("NFC", text),
+                unicodedata.normalize("NFD", text),
+            )
+        )
+        return near
 
     def leaf(self) -> Any:
         """What holds nothing else."""

@@ -74,6 +74,8 @@ def changed(dice: Dice, table: ApiRules, body: dict[str, Any]) -> dict[str, Any]
     """The request with another leaf in one place; None where there was nothing to change."""
     place = dice.one(places(body))
     new = dice.leaf()
+    if isinstance(at(body, place), str) and dice.yes():
+        new = dice.near(at(body, place))
     if is_id(place) or same_meaning(table, place, at(body, place), new):
         return None
     other = copy.deepcopy(body)
@@ -229,11 +231,11 @@ def test_requests_that_differ_only_in_what_is_stated_to_be_equal_always_share_it
     assert one == key(api, restated(dice, api, table, body), table), body
 
 
-@every_api
 @many
 @given(seeds)
-def test_canonical_bytes_are_json_and_their_own_spelling(api: WireApi, seed: int) -> None:
-    _, table, body = throw(api, seed)
+def test_canonical_bytes_are_json_and_their_own_spelling(seed: int) -> None:
+    api = Dice(seed).one(list(BY_NAME.values()))
+    _, table, body = throw(api, seed + 1)
     made = key(api, body, table)
 
     assert made is not None
@@ -337,11 +339,12 @@ def test_the_identity_of_the_door_always_equals_the_one_computed_in_full(
     api: WireApi, seed: int
 ) -> None:
     dice = Dice(seed)
-    # Few different requests, so that the door is met in every state: empty, warm and evicting.
-    body = Dice(seed % 7).request(api.name)
+    # Few different bodies, so that the door mostly knows one of the same bytes from somebody else.
+    few = Dice(dice.up_to(2))
+    body = few.request(api.name)
     if dice.yes(0.3):
         body["temperature"] = dice.one(NUMBERS)
-    full, *door = asked_everywhere(api, dice, dice.spelled(body).encode())
+    full, *door = asked_everywhere(api, dice, few.spelled(body).encode())
 
     assert full.identities
     assert [full, full] == door
