@@ -211,7 +211,7 @@ def allow_many_connections() -> None:
 async def _serve(config: Config) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     try:
         gateway = await start(config)

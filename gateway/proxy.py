@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from gateway.cache import judged
+from gateway.cache import judged, rendered
 from gateway.core import directives as cache_control
 from gateway.core import samples
 from gateway.core.directives import cache_status
@@ -58,7 +58,7 @@ _log = structlog.get_logger("warmgate.proxy")
 _SAMPLES = "x-gateway-cache-samples"
 _REPLAY = "x-gateway-replay"
 # A response that the provider keeps, and what it says of one that it keeps no longer.
-_RECORD = re.compile(r"/v1/responses/([^/]+)")
+_RECORD = re.compile(r"/v1/responses/([^/]+)/?")
 _GONE = frozenset({200, 202, 204, 404, 410})
 
 
@@ -228,7 +228,7 @@ class Proxy:
         assert ask is not None
         mint = Mint(int(self._clock.now()), self._random(16))
         try:
-            payload = turn.api.serve(entry, ask, mint, turn.rules)
+            payload = await rendered(turn, entry, mint)
         except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
             _log.exception("an entry can't be served", key=exchange.key_hex8, api=turn.api.name)
             return None

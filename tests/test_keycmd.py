@@ -183,7 +183,7 @@ def test_a_file_that_is_not_there_exits_2(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--route", "/v1/embeddings"], ["--upstream", "nobody"], ["--route", "chat"]]
+    "arguments", [["--route", "/v1/moderations"], ["--upstream", "nobody"], ["--route", "chat"]]
 )
 def test_a_route_or_upstream_that_is_not_there_exits_2_and_names_those_that_are(
     run: Run, write: Write, arguments: list[str]

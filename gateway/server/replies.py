@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.core.pacing import paced
-from gateway.server.stream import ClientGone
+from gateway.server.stream import STALL_S, ClientGone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,9 +72,10 @@ async def paced_stream(
         for wait_s, piece in paced(payload, gaps_ms):
             if wait_s:
                 await asyncio.sleep(wait_s)
-            await out.write(piece)
+            async with asyncio.timeout(STALL_S):
+                await out.write(piece)
         await out.write_eof()
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
         raise ClientGone from error
     return out
 

@@ -6,6 +6,7 @@ Rule 2: a recording has a bound; beyond it the answer goes on, only unrecorded.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import zlib
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
 _MAX_EVENT_BYTES = 1024 * 1024
+
+STALL_S = 600.0
+"""A client that takes nothing for so long is gone: its upstream call must not be held for ever."""
 
 
 class ClientGone(Exception):
@@ -157,8 +161,10 @@ async def relay_response(  # noqa: PLR0917
             piece = chunk if sieve is None else sieve.feed(chunk)
             if piece:
                 try:
-                    await write(piece)
-                except ConnectionError as error:
+                    # Waits only while the client lags behind by more than the buffers hold.
+                    async with asyncio.timeout(STALL_S):
+                        await write(piece)
+                except (ConnectionError, TimeoutError) as error:
                     raise ClientGone from error
     except (aiohttp.ClientError, TimeoutError, OSError):
         await _last_of(content, sieve, out)

@@ -111,13 +111,16 @@ def test_a_shared_answer_waits_until_the_provider_has_accepted_the_key(
     one.call(lambda c: c.chat.completions.create(**CHAT))
     with pytest.raises(openai.AuthenticationError):
         stranger.call(lambda c: c.chat.completions.create(**CHAT))
+    # A list is answered to anybody by some: only a model's own answer proves the key.
     other.call(lambda c: c.models.list())
-    assert world.calls == 3
+    another = {**CHAT, "messages": [{"role": "user", "content": "another question"}]}
+    other.call(lambda c: c.chat.completions.create(**another))
+    assert world.calls == 4
     other.call(lambda c: c.chat.completions.create(**CHAT))
     assert other.last["x-gateway-cache"] == "hit"
     with pytest.raises(openai.AuthenticationError):
         stranger.call(lambda c: c.chat.completions.create(**CHAT))
-    assert world.calls == 4
+    assert world.calls == 5
     names = [name.lower() for seen in world.stub.received for name, _ in seen.headers]
     assert [] == [name for name in names if name.startswith("x-gateway-")]
 
