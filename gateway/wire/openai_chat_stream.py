@@ -62,10 +62,25 @@ def _merge_delta(message: Object, delta: Object) -> None:
             _merge_calls(message, value)
         elif name == "function_call" and isinstance(value, dict):
             _merge_function(_object(message, "function_call"), value)
+        elif name == "audio" and isinstance(value, dict):
+            _merge_audio(_object(message, "audio"), value)
         elif name == "role" or value is None:
             settle(message, name, value, "$.choices[].delta")
         else:
             raise Unmergeable(f"$.choices[].delta.{name} is not known to come in pieces")
+
+
+def _merge_audio(audio: Object, piece: Object) -> None:
+    for name, value in piece.items():
+        before = lenient.text(audio.get(name))
+        if name == "transcript" and isinstance(value, str):
+            audio[name] = before + value
+        elif name == "data" and isinstance(value, str):
+            if len(before) % 4 or before.endswith("="):
+                raise Unmergeable("$.choices[].delta.audio.data goes on within a base64 group")
+            audio[name] = before + value
+        else:
+            settle(audio, name, value, "$.choices[].delta.audio")
 
 
 def _merge_calls(message: Object, pieces: list[Json]) -> None:
@@ -128,6 +143,7 @@ def _document_choice(choice: Object, rules: ApiRules) -> Object:
     message = choice["message"]
     assert isinstance(message, dict)
     _check_calls(message)
+    _check_audio(message)
     # A stream opens with `content: ""` whatever follows; documents say null beside these.
     alone = not any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
     out: Object = {"role": message.pop("role", None) or "assistant"}
@@ -142,6 +158,14 @@ def _document_choice(choice: Object, rules: ApiRules) -> Object:
         "logprobs": choice.get("logprobs"),
         **{k: v for k, v in choice.items() if k not in {"index", "message", "logprobs"}},
     }
+
+
+def _check_audio(message: Object) -> None:
+    """All members that the SDK's type of an answer's audio demands."""
+    audio = message.get("audio")
+    demanded = ("id", "data", "transcript", "expires_at")
+    if audio is not None and any(lenient.members(audio).get(n) is None for n in demanded):
+        raise Unmergeable("$.choices[].delta.audio is not whole")
 
 
 def _check_calls(message: Object) -> None:
@@ -208,15 +232,42 @@ def _split_choice(choice: Object) -> Iterator[Object]:
         else:
             for words in WORDS.findall(text) or [""]:
                 yield piece({name: words})
-    function = message.get("function_call")
-    if isinstance(function, dict):
-        yield piece({"function_call": function})
-    for index, call in enumerate(calls):
-        for delta in _split_call(index, call):
-            yield piece({"tool_calls": [delta]})
+    for delta in _split_rest(message, calls):
+        yield piece(delta)
     closing = piece({}, finish=choice.get("finish_reason"), logprobs=logprobs)
     known = {"index", "message", "logprobs", "finish_reason"}
     yield {**closing, **{k: v for k, v in choice.items() if k not in known}}
+
+
+def _split_rest(message: Object, calls: list[Json]) -> Iterator[Object]:
+    """What a message says beside its texts, as deltas."""
+    audio = message.get("audio")
+    if isinstance(audio, dict):
+        for piece in _split_audio(audio):
+            yield {"audio": piece}
+    function = message.get("function_call")
+    if isinstance(function, dict):
+        yield {"function_call": function}
+    for index, call in enumerate(calls):
+        for piece in _split_call(index, call):
+            yield {"tool_calls": [piece]}
+
+
+# Whole base64 groups: each piece can be decoded by itself.
+_AUDIO_CHARS = 16 * 1024
+
+
+def _split_audio(audio: Object) -> Iterator[Object]:
+    """As the API does: the id first, then transcript and data, the expiry last."""
+    later = {"transcript", "data", "expires_at"}
+    yield {name: value for name, value in audio.items() if name not in later}
+    for words in WORDS.findall(lenient.text(audio.get("transcript"))):
+        yield {"transcript": words}
+    data = lenient.text(audio.get("data"))
+    for start in range(0, len(data), _AUDIO_CHARS):
+        yield {"data": data[start : start + _AUDIO_CHARS]}
+    if "expires_at" in audio:
+        yield {"expires_at": audio["expires_at"]}
 
 
 def _split_call(index: int, call: Json) -> Iterator[Object]:

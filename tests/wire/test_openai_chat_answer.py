@@ -177,12 +177,47 @@ def test_the_last_usage_counts_where_every_chunk_states_it() -> None:
 
 # --- which forms ---------------------------------------------------------------------------------
 
+AUDIO = {"id": "audio_1", "data": "YQ==", "transcript": "Hi.", "expires_at": 1_800_000_000}
+
+
+def test_audio_is_the_same_in_both_forms() -> None:
+    pieces = [
+        {"id": "audio_1", "transcript": "Hello"},
+        {"transcript": " there."},
+        {"data": "AAEC"},
+        {"data": "AwQFBg=="},
+        {"expires_at": 1_800_000_000},
+    ]
+    chunks = [chunk({"role": "assistant"}), *(chunk({"audio": p}) for p in pieces)]
+    whole = {
+        "id": "audio_1",
+        "data": "AAECAwQFBg==",
+        "transcript": "Hello there.",
+        "expires_at": 1_800_000_000,
+    }
+
+    streamed = API.read_stream(stream(*chunks, chunk({}, "stop")), CHAT)
+    assert frozenset(Form) == streamed.forms
+    assert whole == served_document(streamed)["choices"][0]["message"]["audio"]
+
+    read = read_document(document(choice({"content": None, "audio": whole})))
+    assert frozenset(Form) == read.forms
+    said = [c["choices"][0]["delta"].get("audio") for c in served_chunks(read) if c["choices"]]
+    assert [
+        {"id": "audio_1"},
+        {"transcript": "Hello "},
+        {"transcript": "there."},
+        {"data": "AAECAwQFBg=="},
+        {"expires_at": 1_800_000_000},
+    ] == [audio for audio in said if audio]
+
 
 @pytest.mark.parametrize(
     ("what", "chunks"),
     [
         ("an unknown member of a delta", [chunk({"content": "a", "new": 1}), chunk({}, "stop")]),
         ("audio", [chunk({"audio": {"id": "a"}}), chunk({"content": "a"}, "stop")]),
+        ("audio cut within a base64 group", [chunk({"audio": AUDIO}), chunk({"audio": {"data": "YQ=="}}, "stop")]),
         ("content in parts", [chunk({"content": [{"type": "text"}]}), chunk({}, "stop")]),
         ("a role that changes", [chunk({"role": "assistant", "content": "a"}), chunk({"role": "x"}, "stop")]),
         ("an id that changes", [HELLO[1], {**HELLO[-1], "id": "other"}]),
