@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sqlite3
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ COMMIT;
 """
 
 _OPEN_BUSY_S = 1.0
+_OPEN_PAUSE_S = 0.02
 _BUSY_MS = 20
 """How long to wait for another process's write; the writer tries again later, readers never wait."""
 
@@ -63,12 +65,12 @@ class SqliteFile:
         """Open the file, making it (0600) and its folder (0700) where they are missing."""
         try:
             try:
-                self._database = self._open()
+                self._database = self._open_patiently()
             except (PermissionError, sqlite3.Error) as exc:
                 if not _is_damage(exc) or not self.path.is_file():
                     raise
                 self._set_aside(exc)
-                self._database = self._open()
+                self._database = self._open_patiently()
         except (OSError, sqlite3.Error) as exc:
             raise StoreUnavailable(f"{self.path} can't be used: {exc}") from exc
 
@@ -120,6 +122,19 @@ class SqliteFile:
         if database is not None:
             with suppress(sqlite3.Error):
                 database.close()
+
+    def _open_patiently(self) -> sqlite3.Connection:
+        """Two processes that make the file at the same time: SQLite doesn't wait for the other
+        where that might be a deadlock (switching to WAL), whatever the busy timeout says.
+        """
+        give_up = time.monotonic() + _OPEN_BUSY_S
+        while True:
+            try:
+                return self._open()
+            except sqlite3.OperationalError as exc:
+                if not _is_busy(exc) or time.monotonic() >= give_up:
+                    raise
+                time.sleep(_OPEN_PAUSE_S)
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -213,6 +228,11 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
+
+
+def _is_busy(exc: sqlite3.Error) -> bool:
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _is_damage(exc: Exception) -> bool:
