@@ -156,9 +156,14 @@ class SqliteFile:
 
     def _look(self, database: sqlite3.Connection) -> bool:
         """True for an empty file, False for one of ours. Raises for any other; writes nothing."""
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # In one transaction: another process may be making the file between two of these.
+        database.execute("BEGIN")
+        try:
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = database.execute("PRAGMA application_id").fetchone()
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+        finally:
+            database.execute("ROLLBACK")
         if application != APPLICATION_ID:
             if application or version or tables:
                 raise StoreUnavailable(f"{self.path} is a database of something else")

@@ -434,6 +434,14 @@ async def test_two_processes_share_one_file(make: Callable[..., SqliteStore]) ->
     assert await other.get([A]) == [b"x"]
 
 
+async def test_many_that_make_the_file_together_all_have_it(tmp_path: Path) -> None:
+    for number in range(20):
+        stores = [SqliteStore(tmp_path / f"{number}.sqlite") for _ in range(4)]
+        await asyncio.gather(*(store.start() for store in stores))
+        assert all(store._file.is_open for store in stores), stores
+        await asyncio.gather(*(store.close() for store in stores))
+
+
 async def test_a_closed_store_is_unavailable(make: Callable[..., SqliteStore]) -> None:
     store = make()
     await store.start()
