@@ -163,8 +163,10 @@ class ResponseCache:
             now=self._clock.now(),
         )
 
-    def keep(self, turn: Turn, answer: Answer, gaps_ms: tuple[int, ...] = ()) -> None:
-        """Store the answer, if it may be; the writing goes on behind the response."""
+    def keep(self, turn: Turn, answer: Answer, pace: Callable[[], tuple[int, ...]]) -> None:
+        """Store the answer, if it may be; the writing goes on behind the response. `pace` gives the
+        gaps of a recorded stream, and is only asked for what is kept.
+        """
         exchange = turn.exchange
         assert turn.known.ask is not None
         assert turn.lookup is not None
@@ -178,7 +180,7 @@ class ResponseCache:
                     # One form only: leave room beside it for an entry that serves the other.
                     # (Embeddings have no other, and batches look for their inputs under the key.)
                     key = identity.form_key(key, next(iter(answer.forms)))
-                blob = codec.encode(self._entry(turn, answer, ttl_s, gaps_ms), key)
+                blob = codec.encode(self._entry(turn, answer, ttl_s, pace()), key)
                 puts = [(key, blob)]
                 if turn.known.ask.keeps_id:
                     puts.append((self._record_key(turn.known.endpoint, answer.response_id), key))

@@ -323,7 +323,7 @@ class Proxy:
                 if not self._batches.keep(turn, turn.known.batch, answer.payload):
                     self._cache.skip(turn.exchange, Reason.UNREADABLE)
             elif turn.lookup is not None:
-                self._cache.keep(turn, answer, taken.gaps_ms())
+                self._cache.keep(turn, answer, taken.gaps_ms)
         except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
             _log.exception("an answer can't be kept", api=turn.api.name)
             return None

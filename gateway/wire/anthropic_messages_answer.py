@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from gateway.core import canonical, sse, usage
 from gateway.core.model import Answer, Finish, Form
 from gateway.wire import envelope, lenient
-from gateway.wire.anthropic_messages_stream import Unmergeable, merge, split, splits_cleanly
+from gateway.wire.anthropic_messages_stream import merge, split, splits_cleanly
+from gateway.wire.base import Unmergeable
 
 if TYPE_CHECKING:
     from gateway.core.mint import Mint

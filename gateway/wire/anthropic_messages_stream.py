@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING
 from gateway.core import canonical
 from gateway.core.canonical import Number
 from gateway.wire import lenient
+from gateway.wire.base import Unmergeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.core.canonical import Json
     from gateway.wire.envelope import Object
-
-
-class Unmergeable(Exception):
-    """A stream and a message that don't say the same; `str()` says where."""
 
 
 # Blocks that come in pieces: by type of block, the type of delta and the member that it fills.

@@ -24,6 +24,10 @@ class NotUnderstood(Exception):
         self.what = what
 
 
+class Unmergeable(Exception):
+    """A stream and a document that don't say the same; `str()` says where."""
+
+
 class WireApi(Protocol):
     """One request/response format, such as OpenAI's Chat Completions."""
 

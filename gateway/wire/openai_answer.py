@@ -14,7 +14,7 @@ import orjson
 from gateway.core import canonical, usage
 from gateway.core.model import Answer, Finish, Form
 from gateway.wire import envelope, lenient, openai_chunks
-from gateway.wire.openai_chunks import Unmergeable
+from gateway.wire.base import Unmergeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from gateway.core import canonical
 from gateway.wire import lenient
+from gateway.wire.base import Unmergeable
 from gateway.wire.openai_chunks import (
     WORDS,
-    Unmergeable,
     merge_top,
     pieces,
     settle,

@@ -14,6 +14,7 @@ import orjson
 from gateway.core import canonical, sse
 from gateway.core.model import Form
 from gateway.wire import lenient
+from gateway.wire.base import Unmergeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +34,6 @@ _NO_USAGE = re.compile(rb',[ \t]*"usage"[ \t]*:[ \t]*null|"usage"[ \t]*:[ \t]*nu
 
 # About as much text as a provider sends in one chunk.
 WORDS = re.compile(r"(?:\S*\s+){1,4}|\S+")
-
-
-class Unmergeable(Exception):
-    """A stream that has no document of the same meaning; `str()` says where."""
 
 
 # --- usage on request ---------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from gateway.core.model import Finish
 from gateway.wire import lenient
+from gateway.wire.base import Unmergeable
 from gateway.wire.openai_chunks import (
     WORDS,
-    Unmergeable,
     merge_top,
     pieces,
     settle,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from gateway.core import canonical, sse, usage
 from gateway.core.model import Answer, Finish, Form
 from gateway.wire import envelope, lenient
-from gateway.wire.openai_responses_stream import TERMINAL, Unmergeable, merge, split, splits_cleanly
+from gateway.wire.base import Unmergeable
+from gateway.wire.openai_responses_stream import TERMINAL, merge, split, splits_cleanly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING
 
 from gateway.core.canonical import Number
 from gateway.wire import lenient
+from gateway.wire.base import Unmergeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.core.canonical import Json
     from gateway.wire.envelope import Object
-
-
-class Unmergeable(Exception):
-    """A stream and a response that don't say the same; `str()` says where."""
 
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")

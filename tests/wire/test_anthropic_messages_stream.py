@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.core import canonical
 from gateway.core.canonical import Number
-from gateway.wire.anthropic_messages_stream import Unmergeable, merge, split, splits_cleanly
+from gateway.wire.anthropic_messages_stream import merge, split, splits_cleanly
+from gateway.wire.base import Unmergeable
 
 if TYPE_CHECKING:
     from gateway.wire.envelope import Object

@@ -13,8 +13,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.core.model import Finish, Form
 from gateway.providers.openai import CHAT
+from gateway.wire.base import Unmergeable
 from gateway.wire.openai_chat_stream import merge, splits_cleanly
-from gateway.wire.openai_chunks import Unmergeable
 from tests.helpers.openai_chat import (
     API,
     CALL,

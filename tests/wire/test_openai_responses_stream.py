@@ -14,7 +14,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gateway.core.model import Answer, Form
-from gateway.wire.openai_responses_stream import Unmergeable, merge, split, splits_cleanly
+from gateway.wire.base import Unmergeable
+from gateway.wire.openai_responses_stream import merge, split, splits_cleanly
 from tests.helpers.openai_responses import (
     call,
     message,
