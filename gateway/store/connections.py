@@ -44,7 +44,7 @@ IDLE_S = 60.0
 """A connection unused for longer is not trusted: NATs and load balancers forget it silently."""
 
 
-class _Abortable(AbstractConnection):
+class Abortable(AbstractConnection):
     """What redis-py's connection lacks: closing without waiting, and a look before reuse."""
 
     def abort(self) -> None:
@@ -67,21 +67,21 @@ class _Abortable(AbstractConnection):
         )
 
 
-class _Plain(_Abortable, Connection):
+class _Plain(Abortable, Connection):
     """TCP."""
 
 
-class _Secure(_Abortable, SSLConnection):
+class _Secure(Abortable, SSLConnection):
     """TLS."""
 
 
-def connector(url: str) -> tuple[Callable[[], _Abortable], int | None]:
+def connector(url: str) -> tuple[Callable[[], Abortable], int | None]:
     """What makes connections to `url`, and its `max_connections`. Raises ValueError.
 
     RESP2 and no `CLIENT SETINFO` unless the URL asks for more: without a password and a database
     number a connection needs no round trip, and old servers and proxies understand it.
     """
-    kind: type[_Abortable] = _Secure if url.startswith("rediss:") else _Plain
+    kind: type[Abortable] = _Secure if url.startswith("rediss:") else _Plain
     try:
         _ = urlsplit(url).port
     except ValueError:
@@ -99,7 +99,7 @@ def connector(url: str) -> tuple[Callable[[], _Abortable], int | None]:
     except (TypeError, RedisError) as exc:
         raise ValueError(f"an option in the URL can't be used: {exc}") from exc
 
-    def make() -> _Abortable:
+    def make() -> Abortable:
         connection = kind(**settings)
         if isinstance(connection, _Secure) and isinstance(first, _Secure):
             # One TLS context for all: loading the certificates takes milliseconds each time.
@@ -118,7 +118,7 @@ class Connections:
 
     def __init__(
         self,
-        make: Callable[[], _Abortable],
+        make: Callable[[], Abortable],
         *,
         size: int,
         connect_timeout_s: float,
@@ -132,9 +132,9 @@ class Connections:
         self._connect_timeout_s = connect_timeout_s
         self._size = size
         self._slots = asyncio.Semaphore(size)
-        self._idle: deque[tuple[float, _Abortable]] = deque()
-        self._attempts: set[asyncio.Task[_Abortable]] = set()
-        self._waiting: deque[asyncio.Future[_Abortable]] = deque()
+        self._idle: deque[tuple[float, Abortable]] = deque()
+        self._attempts: set[asyncio.Task[Abortable]] = set()
+        self._waiting: deque[asyncio.Future[Abortable]] = deque()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -153,6 +153,10 @@ class Connections:
             raise
         self._pass_on(connection)
         return reply
+
+    async def own(self) -> Abortable:
+        """A new connection that is not the pool's: the caller aborts it in the end."""
+        return await self._connect()
 
     async def warm_up(self, count: int) -> None:
         """Make `count` connections for the first requests; one that fails is not missed."""
@@ -176,7 +180,7 @@ class Connections:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
 
-    async def _take(self) -> _Abortable:
+    async def _take(self) -> Abortable:
         await self._slots.acquire()
         began = asyncio.get_running_loop().time()
         oldest = began - IDLE_S
@@ -187,7 +191,7 @@ class Connections:
             connection.abort()
         attempt = self._attempt()
         # A connection that somebody gives back meanwhile is as good as a new one.
-        returned: asyncio.Future[_Abortable] = asyncio.get_running_loop().create_future()
+        returned: asyncio.Future[Abortable] = asyncio.get_running_loop().create_future()
         self._waiting.append(returned)
         try:
             await asyncio.wait((attempt, returned), return_when=asyncio.FIRST_COMPLETED)
@@ -216,14 +220,14 @@ class Connections:
             raise SlowHandshake
         return attempt.result()
 
-    def _attempt(self) -> asyncio.Task[_Abortable]:
+    def _attempt(self) -> asyncio.Task[Abortable]:
         # The pool owns it: `close` cancels it, `_adopt` takes what nobody waits for.
         attempt = asyncio.create_task(self._connect())  # noqa: TID251
         self._attempts.add(attempt)
         attempt.add_done_callback(self._attempts.discard)
         return attempt
 
-    async def _connect(self) -> _Abortable:
+    async def _connect(self) -> Abortable:
         if self._closed:
             raise RedisConnectionError("the pool is closed")
         connection = self._make()
@@ -235,13 +239,13 @@ class Connections:
             raise
         return connection
 
-    def _adopt(self, attempt: asyncio.Task[_Abortable]) -> None:
+    def _adopt(self, attempt: asyncio.Task[Abortable]) -> None:
         if attempt.cancelled() or attempt.exception() is not None:
             self._slots.release()
         else:
             self._pass_on(attempt.result())
 
-    def _pass_on(self, connection: _Abortable) -> None:
+    def _pass_on(self, connection: Abortable) -> None:
         """To whoever waits, the slot with it; else among the idle, and the slot is free."""
         while self._waiting and not self._closed and connection.is_at_rest():
             waiter = self._waiting.popleft()

@@ -12,9 +12,11 @@ from gateway.store.base import StoreUnavailable
 from gateway.store.breaker import Breaker
 from gateway.store.connections import Connections, SlowHandshake, connector
 from gateway.store.deadline import within
+from gateway.store.redis_feed import subscribed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,30 @@ class RedisStore:
         if not isinstance(held, bytes):
             raise StoreUnavailable(f"{name} went away between SET NX and GET")
         return held
+
+    def named(self, name: str) -> str:
+        """The key or channel of that name: behind our prefix, so that ACLs hold."""
+        return self._prefix + name
+
+    async def execute(self, *command: bytes | str | int) -> Any:
+        """The reply to any command that answers at once and concerns one key.
+
+        The key comes right after the command's name, whole, as `named` makes it (in EVAL and FCALL
+        after the number of keys). Replies are as RESP2 has them: bytes, int, None or lists of
+        these; HGETALL is a flat list. Same deadline and breaker as everything here: raises
+        `StoreUnavailable`, nothing else; then a write may or may not have happened.
+        """
+        return await self._ask(*command)
+
+    def subscription(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The messages of a channel (as `named` makes it), over a connection of their own.
+
+        `async with store.subscription(c) as messages: async for message in messages: ...`
+        Entering and iterating raise `StoreUnavailable`, nothing else, when there is no feed or it
+        is lost (at most 3 s after it fell silent). Then subscribe anew, after a pause: what was
+        published meanwhile is lost. Publish with `execute("PUBLISH", channel, message)`.
+        """
+        return subscribed(self._connections.own, channel)
 
     async def close(self) -> None:
         """Close all connections."""
