@@ -10,12 +10,13 @@ class GatewayError(Exception):
 
     `code` is what programs match on (prefixed `gateway_`); `param` names the faulty field.
     `retry` goes out as `x-should-retry`, which both official SDKs obey; None leaves it to them,
-    as it would be without a gateway in between.
+    as it would be without a gateway in between. `retry_after_s` goes out as `Retry-After`.
     """
 
     status = 500
     code = "gateway_internal_error"
     retry: bool | None = None
+    retry_after_s: int | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         """Say what happened and how to mend it."""
@@ -75,6 +76,14 @@ class UpstreamTimeout(GatewayError):
 
     status = 504
     code = "gateway_upstream_timeout"
+
+
+class Overloaded(GatewayError):
+    """What requests hold together is at `server.memory_budget_bytes`: no room for this one now."""
+
+    status = 503
+    code = "gateway_overloaded"
+    retry_after_s = 1
 
 
 class ShuttingDown(GatewayError):

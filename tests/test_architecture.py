@@ -39,8 +39,8 @@ PURE_MAY_USE = {
 }
 
 BOTTOM = {"core", "providers"}
-# Leaves that every edge may use: what is configured, what can fail, who owns a task.
-LEAVES = {"config", "errors", "background"}
+# Leaves that every edge may use: what is configured, what can fail, who owns a task or memory.
+LEAVES = {"config", "errors", "background", "budget"}
 EDGES = {"wire", "store", "upstream", "telemetry"}
 
 # A unit is a package or a module right under `gateway`; it may always import itself.
@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": BOTTOM,
     "errors": set(),
     "background": set(),
+    "budget": set(),
     "config": {"errors"},
     "store": BOTTOM | LEAVES,
     "telemetry": BOTTOM | LEAVES,

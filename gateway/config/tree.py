@@ -67,6 +67,12 @@ class Server(Section):
         description="Largest request body that the gateway reads into memory; longer ones get 413. "
         "Passed-through uploads are streamed, not held, and not limited.",
     )
+    memory_budget_bytes: PositiveInt | None = Field(
+        None,
+        description="What all requests together may hold: their bodies, and recordings of their "
+        "answers. Beyond it a request gets 503 with `Retry-After`, an answer goes unrecorded. Unset: a "
+        "quarter of the container's memory limit (at least 64 MiB), or 512 MiB where there is none.",
+    )
     drain_timeout_s: Positive = Field(
         60 * SECONDS, description="How long running requests may go on after SIGTERM."
     )

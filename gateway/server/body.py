@@ -7,46 +7,100 @@ from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, hdrs
 
-from gateway.errors import BadRequest, BodyTooLarge
+from gateway.errors import BadRequest, BodyTooLarge, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiohttp import web
 
+    from gateway.budget import Share
+
 _MIB = 1024 * 1024
 # Longest silence of a client in the middle of its body.
 _SILENCE_S = 60.0
+# How much of an announced body is taken from the budget before it comes: all of most bodies.
+_TAKEN_AHEAD = _MIB
 
 
-async def read(request: web.BaseRequest, limit: int, silence_s: float = _SILENCE_S) -> bytes:
-    """The body, at most `limit` bytes long.
+async def read(
+    request: web.BaseRequest,
+    limit: int,
+    share: Share | None = None,
+    *,
+    silence_s: float = _SILENCE_S,
+) -> bytes:
+    """The body, at most `limit` bytes long; `share` grows by what is held of it.
 
-    Raises `BodyTooLarge` before more is held, and `BadRequest` after `silence_s` without a byte.
+    Raises `BodyTooLarge` before more is held, `Overloaded` where the share's budget has no room,
+    and `BadRequest` after `silence_s` without a byte. The caller gives the share back.
     """
-    length = request.content_length
-    if length is not None and length > limit:
-        raise _too_large(limit)
+    account = _Account(limit, share)
+    account.expect(request.content_length)
     if request.content.is_eof():
         whole = request.content.read_nowait()
-        if len(whole) > limit:
-            raise _too_large(limit)
+        account.hold(len(whole))
         return whole
     held: list[bytes] = []
-    size = 0
     async for piece in pieces(request, silence_s):
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
+        account.hold(len(piece))
         held.append(piece)
     return held[0] if len(held) == 1 else b"".join(held)
 
 
-def _too_large(limit: int) -> BodyTooLarge:
+class _Account:
+    """Counts what is held of one body against its limit and its share."""
+
+    def __init__(self, limit: int, share: Share | None) -> None:
+        self._limit = limit
+        self._share = share
+        self._held = 0
+        self._paid = 0
+
+    def expect(self, length: int | None) -> None:
+        """So much is announced: refuse now what can't be held."""
+        if length is None:
+            return
+        self._hold_to_limits(length)
+        if self._share is not None:
+            if not self._share.budget.has_room(length):
+                raise _overloaded()
+            # Not all of a large one: a claim that no bytes follow must not keep others out.
+            self._pay(min(length, _TAKEN_AHEAD))
+
+    def hold(self, size: int) -> None:
+        """So much more has come."""
+        self._held += size
+        self._hold_to_limits(self._held)
+        self._pay(self._held)
+
+    def _hold_to_limits(self, size: int) -> None:
+        if size > self._limit:
+            raise _too_large(self._limit, "server.body_limit_bytes")
+        if self._share is not None and size > self._share.budget.limit_bytes:
+            # There will never be room: not a matter of trying again.
+            raise _too_large(self._share.budget.limit_bytes, "server.memory_budget_bytes")
+
+    def _pay(self, total: int) -> None:
+        if self._share is None or total <= self._paid:
+            return
+        if not self._share.grow(total - self._paid):
+            raise _overloaded()
+        self._paid = total
+
+
+def _too_large(limit: int, setting: str) -> BodyTooLarge:
     allowed = f"{limit / _MIB:.4g} MiB" if limit >= _MIB else f"{limit} bytes"
     return BodyTooLarge(
         f"the request body is larger than the gateway's limit of {allowed}: "
-        "send less, or raise server.body_limit_bytes"
+        f"send less, or raise {setting}"
+    )
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded(
+        "the gateway holds as many requests as its memory budget allows: try again in a moment, "
+        "or raise server.memory_budget_bytes"
     )
 
 

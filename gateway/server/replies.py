@@ -26,6 +26,8 @@ def error(problem: GatewayError, api: WireApi, request_id: str) -> web.Response:
     headers = {**_OWN, "x-gateway-request-id": request_id, api.request_id_header: request_id}
     if problem.retry is not None:
         headers["x-should-retry"] = "true" if problem.retry else "false"
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.retry_after_s)
     return web.Response(
         status=problem.status,
         body=api.error(problem.status, problem.message, problem.code, problem.param),

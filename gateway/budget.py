@@ -1,0 +1,162 @@
+"""How many bytes requests may hold at once: their bodies, and what is recorded of their answers.
+
+Rule 1: whoever holds bytes has a share, and a share is given back once, however its request ends.
+Rule 2: what a request can do without (a recording) is refused first, so that a crowd of answers
+keeps no request out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_MIB = 1 << 20
+
+WITHOUT_A_LIMIT_BYTES = 512 * _MIB
+"""The budget where nobody limits this process's memory."""
+
+LEAST_BYTES = 64 * _MIB
+_PART_OF_THE_CONTAINER = 4
+"""A quarter: the rest is for the interpreter, the memory tier, and the parsed forms of bodies."""
+
+_OPTIONAL_PART = 0.75
+"""How full optional takers may make the budget."""
+
+# Version 1 writes "no limit" as the largest multiple of a page that fits into 63 bits.
+_NO_LIMIT = 1 << 60
+
+
+class Budget:
+    """Counts bytes against a limit. No lock: for one event loop."""
+
+    __slots__ = ("_used", "limit_bytes", "refusals")
+
+    def __init__(self, limit_bytes: int) -> None:
+        """Let at most `limit_bytes` be held at once."""
+        self.limit_bytes = limit_bytes
+        self.refusals = 0
+        """How often there was no room."""
+        self._used = 0
+
+    def __repr__(self) -> str:
+        return f"<Budget {self._used} of {self.limit_bytes} B, {self.refusals} refusals>"
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes held now."""
+        return self._used
+
+    def take(self, size_bytes: int, *, optional: bool = False) -> bool:
+        """Count so many bytes as held. False, and nothing is counted, where they don't fit."""
+        if not self.has_room(size_bytes, optional=optional):
+            self.refusals += 1
+            return False
+        self._used += size_bytes
+        return True
+
+    def has_room(self, size_bytes: int, *, optional: bool = False) -> bool:
+        """Whether so many bytes would fit now."""
+        limit = self.limit_bytes * _OPTIONAL_PART if optional else self.limit_bytes
+        return self._used + size_bytes <= limit
+
+    def give(self, size_bytes: int) -> None:
+        """So many bytes are held no more."""
+        self._used -= size_bytes
+
+    def share(self, *, optional: bool = False) -> Share:
+        """An empty share; `optional` for what its request can do without."""
+        return Share(self, optional=optional)
+
+
+class Share:
+    """What one holder takes of a budget: it grows, and is given back as a whole, once.
+
+    `with budget.share() as share:` gives it back in the end; so does `release`.
+    """
+
+    __slots__ = ("_optional", "_released", "budget", "held_bytes")
+
+    def __init__(self, budget: Budget, *, optional: bool = False) -> None:
+        """An empty one; `optional` leaves a quarter of the budget to others."""
+        self.budget = budget
+        self.held_bytes = 0
+        self._optional = optional
+        self._released = False
+
+    def __repr__(self) -> str:
+        return f"<Share {self.held_bytes} B of {self.budget!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def grow(self, size_bytes: int) -> bool:
+        """Take so many bytes more. False, and the share is as it was, where there is no room, or
+        where it was given back already.
+        """
+        if self._released or not self.budget.take(size_bytes, optional=self._optional):
+            return False
+        self.held_bytes += size_bytes
+        return True
+
+    def release(self) -> None:
+        """Give everything back. Again: nothing happens."""
+        self._released = True
+        self.budget.give(self.held_bytes)
+        self.held_bytes = 0
+
+
+def default_limit(container_bytes: int | None) -> int:
+    """The budget for a process that may use so much memory; None: nobody limits it."""
+    if container_bytes is None:
+        return WITHOUT_A_LIMIT_BYTES
+    return max(LEAST_BYTES, container_bytes // _PART_OF_THE_CONTAINER)
+
+
+def container_bytes(root: Path = Path("/")) -> int | None:
+    """How much memory the cgroups of this process allow it; None where they say nothing.
+
+    `root` is where `proc` and `sys` are found.
+    """
+    try:
+        memberships = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    limits: list[int] = []
+    for line in memberships:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            limits += _limits(root / "sys/fs/cgroup", path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+    return min(limits, default=None)
+
+
+def _limits(top: Path, path: str, name: str) -> list[int]:
+    """The limits from a cgroup up to the top: each of them holds.
+
+    In a container the path may be the host's, which is not visible there; the top is then its own.
+    """
+    cgroup = top / path.strip("/")
+    found: list[int] = []
+    for folder in (cgroup, *cgroup.parents):
+        if not folder.is_relative_to(top):
+            break
+        try:
+            limit = int((folder / name).read_text())
+        except (OSError, ValueError):
+            # It isn't there, or says "max".
+            continue
+        if limit < _NO_LIMIT:
+            found.append(limit)
+    return found
