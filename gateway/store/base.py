@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 class StoreUnavailable(Exception):
     """The store could not answer within its deadline, or at all. The request goes on without."""
 
+    def __init__(self, problem: str, reason: str = "unavailable") -> None:
+        """`problem` in words, for logs; `reason` is one word out of few, for metrics."""
+        super().__init__(problem)
+        self.reason = reason
+
 
 class Store(Protocol):
     """Blobs under 32-byte keys, each with its own time to live.
