@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from dataclasses import replace
+
+import pytest
 
 from gateway.config import Config
 from gateway.core.model import Ask, Form, Pairs
-from gateway.door import Door, Known
+from gateway.door import ENTRY_BYTES, Door, Known
 from gateway.upstream.choice import Choice
 
 ENDPOINT = Choice(Config.model_validate({})).endpoints["openai"]
@@ -77,7 +81,7 @@ def test_a_name_that_takes_more_room_than_there_is_is_not_kept() -> None:
         assert door.get(key(door)) is None
 
 
-def test_the_one_that_was_not_used_longest_goes_first() -> None:
+def test_the_one_that_was_not_used_goes_first() -> None:
     door = Door(2, b"gen")
     one, two, three = (key(door, body=bytes([n])) for n in range(3))
     door.put(one, KNOWN)
@@ -100,3 +104,36 @@ def test_a_long_history_takes_the_room_of_several_and_too_long_a_one_none() -> N
     door.put(key(door, body=b"endless"), endless)
     assert door.get(key(door, body=b"endless")) is None
     assert door.get(key(door, body=b"long")) is long
+
+
+@pytest.mark.parametrize("ids", [0, 30])
+@pytest.mark.parametrize("identities", [1, 5])
+def test_the_memo_takes_no_more_than_it_counts(ids: int, identities: int) -> None:
+    door = Door(2000, b"gen")
+    tracemalloc.start()
+    try:
+        before = tracemalloc.take_snapshot()
+        for number in range(6000):
+            ask = Ask(
+                Form.STREAM,
+                f"a-model-with-a-name-{number}",
+                history_ids=frozenset(f"call_{number:024}_{each}" for each in range(ids)),
+                max_output_tokens=1000 + number,
+            )
+            known = Known(
+                ENDPOINT,
+                tuple(os.urandom(32) for _ in range(identities)),
+                ask,
+                None,
+                os.urandom(32),
+            )
+            door.put(key(door, body=number.to_bytes(4, "big")), known)
+        paid = sum(s.size_diff for s in tracemalloc.take_snapshot().compare_to(before, "lineno"))
+    finally:
+        tracemalloc.stop()
+    print(f"{paid / door.size_bytes:.0%} of {door.size_bytes} B")
+    assert 0.3 * door.size_bytes < paid < door.size_bytes <= 2000 * ENTRY_BYTES
+
+
+def test_a_door_that_is_closed_takes_nothing() -> None:
+    assert Door(0, b"gen").size_bytes == 0

@@ -179,7 +179,8 @@ class Cache(Section):
         8 * MIB, description="Largest answer that is collected and stored."
     )
     door_entries: Count = Field(
-        20_000, description="Exact repeats that skip parsing: how many are remembered (1 KiB each)."
+        20_000,
+        description="Exact repeats that skip parsing: how many are remembered (1.25 KiB each).",
     )
 
 

@@ -1,17 +1,17 @@
-"""A byte budget in this process: the least recently used go first. A budget of 0 keeps nothing."""
+"""A byte budget in this process, which a scan does not empty. A budget of 0 keeps nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cachetools import TLRUCache
+from gateway.store.eviction import ScanProof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-OVERHEAD_BYTES = 512
-"""What one kept blob costs beside itself: key, tuple, and the nodes of the cache's own
-structures. Measured with tracemalloc; a test holds it to that."""
+OVERHEAD_BYTES = 640
+"""What one kept blob costs beside itself: key, tuple, the nodes of the queues, and the ghost of
+one that went. Measured with tracemalloc; a test holds it to that."""
 
 _LARGEST_SHARE = 8
 """A blob over an eighth of the budget would push out too many others for one answer."""
@@ -31,12 +31,7 @@ class MemoryStore:
         """Keep at most about `budget_bytes`; `clock` gives seconds."""
         self.budget_bytes = budget_bytes
         self._clock = clock
-        self._kept: TLRUCache[bytes, _Kept] = TLRUCache(
-            maxsize=budget_bytes,
-            ttu=lambda _key, kept, _now: kept.expires_at,
-            timer=clock,
-            getsizeof=lambda kept: len(kept.blob) + OVERHEAD_BYTES,
-        )
+        self._kept: ScanProof[_Kept] = ScanProof(budget_bytes)
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._kept)} blobs, {self.size_bytes} of {self.budget_bytes} B>"
@@ -47,29 +42,38 @@ class MemoryStore:
     @property
     def size_bytes(self) -> int:
         """Bytes kept now, overhead included."""
-        return int(self._kept.currsize)
+        return self._kept.used_bytes
 
     async def start(self) -> None:
         """Nothing to open."""
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The blobs, in the order asked."""
-        found = (self._kept.get(key) for key in keys)
-        return [None if kept is None else kept.blob for kept in found]
+        return [self._unexpired(key) for key in keys]
 
     async def put(self, key: bytes, blob: bytes, ttl_s: float) -> None:
         """Keep the blob, unless it is over an eighth of the budget. What was there goes anyway:
         an older blob must not outlive its successor.
         """
-        self._kept.pop(key, None)
         size_bytes = len(blob) + OVERHEAD_BYTES
         if ttl_s > 0 and size_bytes * _LARGEST_SHARE <= self.budget_bytes:
-            self._kept[key] = _Kept(self._clock() + ttl_s, blob)
+            self._kept.put(key, _Kept(self._clock() + ttl_s, blob), size_bytes)
+        else:
+            self._kept.pop(key)
 
     async def delete(self, keys: Sequence[bytes]) -> int:
         """Forget the keys."""
-        return sum(self._kept.pop(key, None) is not None for key in keys)
+        return sum(self._kept.pop(key) is not None for key in keys)
 
     async def close(self) -> None:
         """Forget everything."""
         self._kept.clear()
+
+    def _unexpired(self, key: bytes) -> bytes | None:
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        if kept.expires_at <= self._clock():
+            self._kept.pop(key)
+            return None
+        return kept.blob
