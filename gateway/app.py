@@ -18,16 +18,21 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.acceptance import Acceptance
+from gateway.asking import Asking
 from gateway.background import Background
 from gateway.batches import Batches
+from gateway.budget import Budget, container_bytes, default_limit
 from gateway.cache import Clock, ResponseCache
+from gateway.coalescing import Coalescing
 from gateway.door import Door
+from gateway.flight import Flights
 from gateway.proxy import Proxy
 from gateway.recognition import Recognition
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
 from gateway.server.probes import Readiness, probe_app
-from gateway.store.open import default_url, describe, open_store
+from gateway.serving import Serving
+from gateway.store.open import default_url, describe, open_store, redis_access
 from gateway.store.secret import scope_secrets
 from gateway.store.tiered import TieredStore
 from gateway.telemetry.logs import setup_logging
@@ -50,6 +55,8 @@ _BACKGROUND_CLOSE_S = 5.0
 _KEEPALIVE_S = 75.0
 # After the drain: for the last bytes of an answer, and then for a cancelled handler to end.
 _LAST_S = 0.5
+# Calls that requests may share, at once; beyond that each makes its own.
+_MOST_CALLS = 10_000
 
 
 @dataclass(slots=True)
@@ -61,6 +68,7 @@ class RunningGateway:
     readiness: Readiness
     background: Background
     _api: web.ServerRunner
+    _calls: Background
     _drain: Drain
     _drain_timeout_s: float
     _probes: web.AppRunner
@@ -78,6 +86,8 @@ class RunningGateway:
         if server is not None and not await self._drain.drain(server, self._drain_timeout_s):
             _log.warning("cutting what still runs", drain=repr(self._drain))
         await self._api.cleanup()
+        # Their requests are gone, and so are they, but for the answers they still hand on.
+        await self._calls.close(_LAST_S)
         await self.background.close(_BACKGROUND_CLOSE_S)
         await self._client.close()
         await self._secrets.close()
@@ -97,6 +107,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         [secret.get_secret_value() for secret in config.cache.secret],
         store_url,
         config.store.key_prefix,
+        redis_access(config.store),
     )
     await store.start()
     await secrets.start()
@@ -108,22 +119,43 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     records = store.back if isinstance(store, TieredStore) else store
     cache = ResponseCache(store, background, telemetry, clock, records)
     acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
+    budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
+    asking = Asking(
+        config=config,
+        client=client,
+        cache=cache,
+        acceptance=acceptance,
+        budget=budget,
+        telemetry=telemetry,
+        clock=clock,
+    )
+    serving = Serving(telemetry, clock, random_source.token_bytes)
+    calls = Background(_MOST_CALLS)
     proxy = Proxy(
         config=config,
         choice=choice,
         client=client,
         recognition=Recognition(config, choice, secrets, door),
         cache=cache,
+        serving=serving,
+        asking=asking,
+        coalescing=Coalescing(
+            flights=Flights(calls, config.cache.max_entry_bytes),
+            asking=asking,
+            cache=cache,
+            serving=serving,
+            clock=clock,
+        ),
         batches=Batches(
             config=config,
-            client=client,
+            asking=asking,
             cache=cache,
-            acceptance=acceptance,
             telemetry=telemetry,
             clock=clock,
             random_bytes=random_source.token_bytes,
         ),
         acceptance=acceptance,
+        budget=budget,
         telemetry=telemetry,
         clock=clock,
         random_bytes=random_source.token_bytes,
@@ -162,6 +194,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         readiness=readiness,
         background=background,
         _api=api,
+        _calls=calls,
         _drain=drain,
         _drain_timeout_s=config.server.drain_timeout_s,
         _probes=probes,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 _log = structlog.get_logger("gateway.background")
 
@@ -25,8 +25,16 @@ class Background:
     def __repr__(self) -> str:
         return f"<Background {len(self._tasks)} of {self._limit} running>"
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> bool:
-        """Start it; False (and the work is dropped) when there is no room or we are closed."""
+    def spawn(
+        self,
+        work: Coroutine[Any, Any, None],
+        name: str,
+        started: Callable[[asyncio.Task[None]], None] | None = None,
+    ) -> bool:
+        """Start it; False (and the work is dropped) when there is no room or we are closed.
+
+        `started` gets the task, for an owner that may have to cancel it.
+        """
         if self._closed or len(self._tasks) >= self._limit:
             work.close()
             return False
@@ -34,6 +42,8 @@ class Background:
         # The loop keeps only weak references to tasks.
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        if started is not None:
+            started(task)
         return True
 
     def _done(self, task: asyncio.Task[None]) -> None:

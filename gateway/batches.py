@@ -15,12 +15,10 @@ from gateway.cache import judged
 from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
 from gateway.core.model import Answer, Reason, Result
-from gateway.core.policy import Hit, Keep, Lookup, after_response
-from gateway.errors import GatewayError
-from gateway.exchange import ModelCall
-from gateway.server import forwarding, replies, stream
+from gateway.core.policy import Hit, Lookup
+from gateway.keeping import keep_units
+from gateway.server import forwarding, relay, replies, stream
 from gateway.store.base import StoreUnavailable
-from gateway.upstream.choice import url
 from gateway.wire import openai_embeddings, openai_embeddings_answer
 
 if TYPE_CHECKING:
@@ -28,14 +26,13 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from gateway.acceptance import Acceptance
+    from gateway.asking import Asking
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
     from gateway.core.model import Entry
     from gateway.door import Parts
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
-    from gateway.upstream.client import UpstreamClient
 
 _log = structlog.get_logger("warmgate.batches")
 
@@ -47,18 +44,15 @@ class Batches:
         self,
         *,
         config: Config,
-        client: UpstreamClient,
+        asking: Asking,
         cache: ResponseCache,
-        acceptance: Acceptance,
         telemetry: Telemetry,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._limit = config.cache.max_entry_bytes
-        self._tenant_header = config.cache.tenant_header.lower()
-        self._client = client
+        self._asking = asking
         self._cache = cache
-        self._acceptance = acceptance
         self._telemetry = telemetry
         self._clock = clock
         self._random = random_bytes
@@ -97,14 +91,6 @@ class Batches:
         """
         longest = max(len(hit.entry.payload) for hit in known.values())
         return longest * asked <= self._limit
-
-    def keep(self, turn: Turn, parts: Parts, document: bytes) -> bool:
-        """Store the answer to a whole batch, unit by unit; False when it is odd."""
-        answers = openai_embeddings_answer.answer_parts(document, parts.batch.units)
-        if answers is None:
-            return False
-        self._store(turn, parts, range(len(answers)), answers, document)
-        return True
 
     async def _find(
         self, turn: Turn, parts: Parts, lookup: Lookup
@@ -177,47 +163,26 @@ class Batches:
         self, turn: Turn, parts: Parts, known: dict[bytes, Hit], missing: list[int]
     ) -> web.StreamResponse | None:
         """Ask for the missing units alone, and join their answers with the known ones."""
-        exchange, request, endpoint = turn.exchange, turn.request, turn.known.endpoint
-        headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
-        forwarding.ask_only_for_decodable(headers, plain=False)
+        exchange = turn.exchange
         sent = openai_embeddings.remaining(turn.body, parts.batch, missing)
-        where = url(endpoint, turn.asked)
-        timer = self._clock.monotonic
-        call = ModelCall(exchange, turn.api.operation, turn.known, self._telemetry, timer)
-        read: Answer | Reason | None = None
-        try:
-            async with self._client.call(
-                request.method,
-                where,
-                headers,
-                sent,
-                endpoint,
-                lambda attempt: call.span.attempt(request.method, where, attempt),
-            ) as upstream:
-                self._acceptance.learn(turn.known.who, upstream.status)
-                call.span.http(upstream.status)
-                exchange.status = upstream.status
-                answered = forwarding.response_headers(upstream.headers)
-                taken = None
-                if upstream.status == 200:
-                    taken = stream.recording(upstream, self._limit)
-                if taken is None and upstream.status < 300:
-                    # Embeddings, maybe, that we can't read: of some inputs, not of all.
-                    return None
-                if taken is None:
-                    exchange.forwarded(answered, upstream.status)
-                    exchange.begun = True
-                    return await stream.relay_response(
-                        request, upstream, answered, None, None, call.first_chunk
-                    )
-                await stream.take_whole(upstream, taken, call.first_chunk)
+        async with self._asking.call(turn, sent, decodable=True, plain=False) as underway:
+            upstream, taken = underway.upstream, underway.taken
+            exchange.status = upstream.status
+            answered = forwarding.response_headers(upstream.headers)
+            if taken is None and upstream.status < 300:
+                # Embeddings, maybe, that we can't read: of some inputs, not of all.
+                return None
+            if taken is None:
+                exchange.forwarded(answered, upstream.status)
+                exchange.begun = True
+                out = relay.Relay(upstream.status, upstream.reason, answered)
+                source = stream.FromUpstream(upstream)
+                return await stream.relay_response(
+                    turn.request, out, source, on_first=underway.call.first_chunk
+                )
+            await stream.take_whole(upstream, taken, underway.call.first_chunk)
             read = judged(turn.api, turn.rules, taken)
-        except GatewayError as problem:
-            call.span.error(problem.code)
-            raise
-        finally:
-            call.over()
-            call.end(read if isinstance(read, Answer) else None)
+            underway.answer = read if isinstance(read, Answer) else None
         if not isinstance(read, Answer):
             return None
         asked = [parts.batch.units[position] for position in missing]
@@ -235,30 +200,8 @@ class Batches:
         if whole is None:
             return None
         exchange.usage = whole.usage
-        self._store(turn, parts, missing, fresh, whole.payload)
+        keep_units(self._cache, turn, parts, missing, fresh, whole=whole.payload)
         for name in ("Content-Length", "Content-Encoding", "Content-Type"):
             answered.popall(name, None)
         exchange.forwarded(answered, upstream.status)
         return replies.joined(whole.payload, answered)
-
-    def _store(
-        self,
-        turn: Turn,
-        parts: Parts,
-        positions: range | list[int],
-        answers: list[Answer],
-        whole: bytes,
-    ) -> None:
-        """Keep each new unit's own answer, and what the whole said beside the embeddings."""
-        assert turn.known.ask is not None
-        assert turn.lookup is not None
-        kept = [
-            (parts.units[position][0], answer)
-            for position, answer in zip(positions, answers, strict=True)
-        ]
-        kept.append((parts.frame[0], openai_embeddings_answer.frame_of(whole)))
-        decision = after_response(answers[0], turn.known.ask, turn.policy, write=turn.lookup.write)
-        if isinstance(decision, Keep):
-            self._cache.put_all(turn, kept, decision.ttl_s)
-        else:
-            self._cache.skip(turn.exchange, decision.reason)

@@ -129,6 +129,7 @@ class ResponseCache:
         if isinstance(drawn, Hit):
             return drawn
         turn.slot = drawn
+        turn.empty_slots = tuple(slot for slot in range(len(slots)) if slot not in hits)
         if not hits:
             return found[drawn]
         if turn.directives.only_if_cached:
@@ -163,9 +164,16 @@ class ResponseCache:
             now=self._clock.now(),
         )
 
-    def keep(self, turn: Turn, answer: Answer, pace: Callable[[], tuple[int, ...]]) -> None:
-        """Store the answer, if it may be; the writing goes on behind the response. `pace` gives the
-        gaps of a recorded stream, and is only asked for what is kept.
+    def keep(
+        self,
+        turn: Turn,
+        answer: Answer,
+        pace: Callable[[], tuple[int, ...]],
+        on_stored: Callable[[], None] | None = None,
+    ) -> bool:
+        """Store the answer, if it may be: the writing goes on behind the response, and when it is
+        over `on_stored` is called; False where there is none. `pace` gives the gaps of a recorded
+        stream, and is only asked for what is kept.
         """
         exchange = turn.exchange
         assert turn.known.ask is not None
@@ -174,26 +182,32 @@ class ResponseCache:
         match decision:
             case Skip(reason):
                 self._told(exchange, reason)
+                return False
             case Keep(ttl_s):
                 key = samples.slot_key(turn.known.identities[0], turn.slot)
                 if len(answer.forms) == 1 and turn.api is not OPENAI_EMBEDDINGS:
                     # One form only: leave room beside it for an entry that serves the other.
                     # (Embeddings have no other, and batches look for their inputs under the key.)
                     key = identity.form_key(key, next(iter(answer.forms)))
-                blob = codec.encode(self._entry(turn, answer, ttl_s, pace()), key)
+                blob = codec.encode(self.entry(turn, answer, ttl_s, pace()), key)
                 puts = [(key, blob)]
                 if turn.known.ask.keeps_id:
                     puts.append((self._record_key(turn.known.endpoint, answer.response_id), key))
                 store = self._records if turn.known.ask.keeps_id else self._store
-                self._put_behind(exchange, puts, ttl_s, store)
+                return self._put_behind(exchange, puts, ttl_s, store, on_stored)
 
-    def put_all(self, turn: Turn, answers: list[tuple[bytes, Answer]], ttl_s: float) -> None:
-        """Store several answers under their keys, behind the response."""
+    def put_all(
+        self,
+        turn: Turn,
+        answers: list[tuple[bytes, Answer]],
+        ttl_s: float,
+        on_stored: Callable[[], None] | None = None,
+    ) -> bool:
+        """Store several answers under their keys, behind the response; as in `keep`."""
         puts = [
-            (key, codec.encode(self._entry(turn, answer, ttl_s, ()), key))
-            for key, answer in answers
+            (key, codec.encode(self.entry(turn, answer, ttl_s, ()), key)) for key, answer in answers
         ]
-        self._put_behind(turn.exchange, puts, ttl_s, self._store)
+        return self._put_behind(turn.exchange, puts, ttl_s, self._store, on_stored)
 
     def forget_record(self, endpoint: Endpoint, response_id: str) -> None:
         """The provider has deleted a response that it kept: its entry goes as well."""
@@ -210,7 +224,10 @@ class ResponseCache:
     def _record_key(endpoint: Endpoint, response_id: str) -> bytes:
         return identity.digest((b"record", endpoint.identity, response_id.encode()))
 
-    def _entry(self, turn: Turn, answer: Answer, ttl_s: float, gaps_ms: tuple[int, ...]) -> Entry:
+    def entry(
+        self, turn: Turn, answer: Answer, ttl_s: float, gaps_ms: tuple[int, ...] = ()
+    ) -> Entry:
+        """The answer as an entry that is made now."""
         return Entry(
             api=turn.api.name,
             recorded=answer.recorded,
@@ -226,13 +243,24 @@ class ResponseCache:
         )
 
     def _put_behind(
-        self, exchange: Exchange, puts: list[tuple[bytes, bytes]], ttl_s: float, store: Store
-    ) -> None:
-        if not self._background.spawn(self._put(exchange, puts, ttl_s, store), "store put"):
+        self,
+        exchange: Exchange,
+        puts: list[tuple[bytes, bytes]],
+        ttl_s: float,
+        store: Store,
+        on_stored: Callable[[], None] | None,
+    ) -> bool:
+        def started(task: asyncio.Task[None]) -> None:
+            if on_stored is not None:
+                task.add_done_callback(lambda _: on_stored())
+
+        put = self._put(exchange, puts, ttl_s, store)
+        if not self._background.spawn(put, "store put", started):
             self._told(exchange, Reason.STORE_UNAVAILABLE)
-            return
+            return False
         exchange.stored = Reason.STORED
         exchange.span.stored(Reason.STORED)
+        return True
 
     def skip(self, exchange: Exchange, reason: Reason) -> None:
         """Say why an answer was not even judged."""
@@ -277,13 +305,13 @@ def _keys(key: bytes, form: Form) -> tuple[bytes, bytes]:
 
 
 # A long stream takes 13 microseconds for each event: beside the loop, so that nobody waits for it.
-_LONG_BYTES = 256 * 1024
+LONG_BYTES = 256 * 1024
 
 
 async def rendered(turn: Turn, entry: Entry, mint: Mint) -> bytes:
     """The entry's answer in the form asked for. Raises what `serve` raises on a broken entry."""
     assert turn.known.ask is not None
-    if len(entry.payload) <= _LONG_BYTES:
+    if len(entry.payload) <= LONG_BYTES:
         return turn.api.serve(entry, turn.known.ask, mint, turn.rules)
     return await asyncio.to_thread(turn.api.serve, entry, turn.known.ask, mint, turn.rules)
 

@@ -15,15 +15,12 @@ from urllib.parse import unquote
 
 import structlog
 
-from gateway.cache import judged, rendered
 from gateway.core import directives as cache_control
 from gateway.core import samples
-from gateway.core.directives import cache_status
-from gateway.core.mint import Mint
 from gateway.core.model import Form, Reason, Result
-from gateway.core.policy import Hit, Miss, Pass, Unsatisfiable, before_lookup
+from gateway.core.policy import Hit, Lookup, Miss, Pass, Unsatisfiable, before_lookup
 from gateway.errors import GatewayError, NotInCache
-from gateway.exchange import Exchange, ModelCall
+from gateway.exchange import Exchange
 from gateway.providers import registry
 from gateway.recognition import Sender
 from gateway.server import body as request_body
@@ -32,7 +29,7 @@ from gateway.server.tunnel import tunnel
 from gateway.telemetry.metrics import ROUTES
 from gateway.turn import Turn
 from gateway.upstream.choice import take_apart, url
-from gateway.wire.table import APIS, OPENAI_EMBEDDINGS, error_api
+from gateway.wire.table import APIS, error_api
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,12 +38,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.acceptance import Acceptance
+    from gateway.asking import Asking
     from gateway.batches import Batches
+    from gateway.budget import Budget, Share
     from gateway.cache import Clock, ResponseCache
+    from gateway.coalescing import Coalescing
     from gateway.config import Config
-    from gateway.core.model import Answer
     from gateway.door import Known
     from gateway.recognition import Recognition
+    from gateway.serving import Serving
     from gateway.telemetry.setup import Telemetry
     from gateway.telemetry.spans import AttemptSpan
     from gateway.upstream.choice import Asked, Choice
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("warmgate.proxy")
 
 _SAMPLES = "x-gateway-cache-samples"
-_REPLAY = "x-gateway-replay"
 # A response that the provider keeps, and what it says of one that it keeps no longer.
 _RECORD = re.compile(r"/v1/responses/([^/]+)/?")
 _GONE = frozenset({200, 202, 204, 404, 410})
@@ -73,8 +72,12 @@ class Proxy:
         client: UpstreamClient,
         recognition: Recognition,
         cache: ResponseCache,
+        serving: Serving,
+        asking: Asking,
+        coalescing: Coalescing,
         batches: Batches,
         acceptance: Acceptance,
+        budget: Budget,
         telemetry: Telemetry,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
@@ -84,7 +87,11 @@ class Proxy:
         self._client = client
         self._recognition = recognition
         self._cache = cache
+        self._serving = serving
+        self._asking = asking
+        self._coalescing = coalescing
         self._batches = batches
+        self._budget = budget
         self._acceptance = acceptance
         self._telemetry = telemetry
         self._clock = clock
@@ -155,7 +162,10 @@ class Proxy:
         sender = Sender(forwarding.pairs(request.headers), request.headers, request.remote)
         if api is None:
             return await self._pass_through(request, asked, sender, exchange)
-        return await self._understood(request, asked, sender, api, exchange)
+        with self._budget.share() as share:
+            return await self._understood(
+                request, asked, sender, api, share=share, exchange=exchange
+            )
 
     # --- requests that we understand ------------------------------------------------------------
 
@@ -165,10 +175,12 @@ class Proxy:
         asked: Asked,
         sender: Sender,
         api: WireApi,
+        *,
+        share: Share,
         exchange: Exchange,
     ) -> web.StreamResponse:
         began = self._clock.monotonic()
-        body = await request_body.read(request, self._config.server.body_limit_bytes)
+        body = await request_body.read(request, self._config.server.body_limit_bytes, share)
         exchange.elsewhere_s += self._clock.monotonic() - began
         known = await self._recognition.recognise_beside(sender, asked, api, body)
         exchange.to(known.endpoint)
@@ -184,6 +196,7 @@ class Proxy:
             policy=policy,
             directives=cache_control.parse(request.headers.getall("Cache-Control", ())),
             exchange=exchange,
+            share=share,
             proven=self._proven(known),
             samples=samples.wanted(request.headers.get(_SAMPLES), policy.samples),
         )
@@ -200,10 +213,25 @@ class Proxy:
             if answered is None and turn.directives.only_if_cached:
                 raise _not_in_cache(Reason.ABSENT)
             return answered or await self._forward(turn)
-        found = await self._cache.look(turn, decision, self._random(8))
+        return await self._cached(turn, decision)
+
+    async def _cached(self, turn: Turn, lookup: Lookup) -> web.StreamResponse:
+        """From the cache, from a call that somebody else makes, or from one of its own."""
+        exchange = turn.exchange
+        joins = self._coalescing.may(turn)
+        if joins and self._coalescing.on_its_way(turn):
+            # Then the store has nothing yet, and need not be asked.
+            answered = await self._coalescing.answer(turn)
+            if answered is not None:
+                return answered
+        before = self._coalescing.landings
+        found = await self._cache.look(turn, lookup, self._random(8))
+        if joins and isinstance(found, Miss) and self._coalescing.landed_since(before, turn):
+            # A call for just this ended while we looked: it may have left what we look for.
+            found = await self._cache.look(turn, lookup, self._random(8))
         match found:
             case Hit():
-                served = await self._served(turn, found)
+                served = await self._serving.hit(turn, found, Result.HIT, Reason.EXACT)
                 if served is not None:
                     return served
                 exchange.decided(Result.MISS, Reason.UNREADABLE)
@@ -214,7 +242,8 @@ class Proxy:
                 exchange.decided(Result.MISS, reason)
             case _:
                 assert_never(found)
-        return await self._forward(turn)
+        answered = await self._coalescing.answer(turn) if joins else None
+        return answered or await self._forward(turn)
 
     def _proven(self, known: Known) -> bool:
         """May the credential be served what somebody else paid for?"""
@@ -222,112 +251,18 @@ class Proxy:
         own = self._config.cache.scope == "credential" or bound
         return own or self._acceptance.proven(known.who)
 
-    async def _served(self, turn: Turn, hit: Hit) -> web.StreamResponse | None:
-        """The hit as a response; None when the entry turns out not to be servable after all."""
-        ask, entry, exchange = turn.known.ask, hit.entry, turn.exchange
-        assert ask is not None
-        mint = Mint(int(self._clock.now()), self._random(16))
-        try:
-            payload = await rendered(turn, entry, mint)
-        except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
-            _log.exception("an entry can't be served", key=exchange.key_hex8, api=turn.api.name)
-            return None
-        exchange.decided(Result.HIT, Reason.EXACT)
-        exchange.status = 200
-        if turn.api is OPENAI_EMBEDDINGS:
-            exchange.inputs = (1, 0)
-        if entry.usage is not None:
-            provider = turn.known.endpoint.provider.name
-            exchange.usage = entry.usage
-            exchange.span.saved(entry.usage)
-            self._telemetry.metrics.saved(entry.usage, provider, entry.model)
-        headers = {
-            "Age": str(int(hit.age_s)),
-            "Cache-Status": cache_status(Result.HIT, Reason.EXACT, ttl_left_s=hit.ttl_left_s),
-            turn.api.request_id_header: f"req_{self._random(16).hex()}",
-        }
-        exchange.mark(headers)
-        if ask.form is Form.BODY:
-            return replies.document(payload, headers)
-        if turn.request.headers.get(_REPLAY, "").strip().lower() == "original":
-            exchange.begun = True
-            began = self._clock.monotonic()
-            try:
-                return await replies.paced_stream(turn.request, payload, headers, entry.gaps_ms)
-            finally:
-                exchange.elsewhere_s += self._clock.monotonic() - began
-        return replies.whole_stream(payload, headers)
-
     async def _forward(self, turn: Turn) -> web.StreamResponse:
         """Ask the upstream; tee its answer into the cache if it has a say."""
-        api, known, exchange, request = turn.api, turn.known, turn.exchange, turn.request
-        endpoint = known.endpoint
-        if api is OPENAI_EMBEDDINGS and turn.lookup is not None and exchange.inputs is None:
-            exchange.inputs = (0, 1)
-        headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
-        sent = turn.body
-        asked_usage = False
-        if turn.lookup is not None and turn.lookup.write and known.ask is not None:
-            changed = None
-            if not turn.directives.no_transform:
-                changed = api.with_stream_usage(turn.body, known.ask, turn.rules)
-            if changed is not None:
-                sent, asked_usage = changed, True
-            forwarding.ask_only_for_decodable(headers, plain=asked_usage)
-        where = url(endpoint, turn.asked)
-        call = ModelCall(exchange, api.operation, known, self._telemetry, self._clock.monotonic)
-        taken: stream.Recording | None = None
-        answer: Answer | None = None
-        try:
-            async with self._client.call(
-                request.method,
-                where,
-                headers,
-                sent,
-                endpoint,
-                lambda attempt: call.span.attempt(request.method, where, attempt),
-            ) as upstream:
-                self._acceptance.learn(known.who, upstream.status)
-                call.span.http(upstream.status)
-                if upstream.status == 200:
-                    limit = self._config.cache.max_entry_bytes
-                    taken = stream.recording(upstream, limit, self._clock.monotonic)
-                sieve = None
-                if asked_usage and taken and taken.form is Form.STREAM and taken.plain:
-                    sieve = stream.Sieve(api.without_unasked_usage)
-                return await self._relay(
-                    request, upstream, exchange, taken, sieve, call.first_chunk
-                )
-        except GatewayError as problem:
-            call.span.error(problem.code)
-            raise
-        finally:
-            call.over()
-            if taken is not None:
-                answer = self._keep(turn, taken)
-                exchange.answered = answer is not None
-            elif turn.lookup is not None and exchange.begun:
-                not_ok = exchange.status != 200
-                self._cache.skip(exchange, Reason.STATUS if not_ok else Reason.CONTENT_TYPE)
-            call.end(answer)
-
-    def _keep(self, turn: Turn, taken: stream.Recording) -> Answer | None:
-        """Read what was recorded, and store it if the cache has a say."""
-        try:
-            answer = judged(turn.api, turn.rules, taken)
-            if isinstance(answer, Reason):
-                if turn.lookup is not None:
-                    self._cache.skip(turn.exchange, answer)
-                return None
-            if turn.lookup is not None and turn.known.batch is not None:
-                if not self._batches.keep(turn, turn.known.batch, answer.payload):
-                    self._cache.skip(turn.exchange, Reason.UNREADABLE)
-            elif turn.lookup is not None:
-                self._cache.keep(turn, answer, taken.gaps_ms)
-        except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
-            _log.exception("an answer can't be kept", api=turn.api.name)
-            return None
-        return answer
+        exchange = turn.exchange
+        async with self._asking.ask(turn) as underway:
+            taken = underway.taken
+            sieve = None
+            if underway.asked_usage and taken and taken.form is Form.STREAM and taken.plain:
+                sieve = stream.Sieve(turn.api.without_unasked_usage)
+            first_chunk = underway.call.first_chunk
+            return await self._relay(
+                turn.request, underway.upstream, exchange, taken, sieve, first_chunk
+            )
 
     # --- everything else ------------------------------------------------------------------------
 
@@ -372,7 +307,7 @@ class Proxy:
                     answered["Connection"] = "Upgrade"
                     answered["Upgrade"] = upstream.headers.get("Upgrade", upgrade or "")
                     return await tunnel(request, upstream, answered)
-                return await self._relay(request, upstream, exchange, None, None, lambda: None)
+                return await self._relay(request, upstream, exchange)
         finally:
             exchange.elsewhere_s += self._clock.monotonic() - began
 
@@ -381,15 +316,19 @@ class Proxy:
         request: web.BaseRequest,
         upstream: aiohttp.ClientResponse,
         exchange: Exchange,
-        taken: stream.Recording | None,
-        sieve: stream.Sieve | None,
-        on_first: Callable[[], None],
+        taken: stream.Recording | None = None,
+        sieve: stream.Sieve | None = None,
+        on_first: Callable[[], None] | None = None,
     ) -> web.StreamResponse:
         """The upstream's response to the client, as it comes."""
         headers = forwarding.response_headers(upstream.headers)
         exchange.forwarded(headers, upstream.status)
         exchange.begun = True
-        return await stream.relay_response(request, upstream, headers, taken, sieve, on_first)
+        out = relay.Relay(upstream.status, upstream.reason, headers)
+        source = stream.FromUpstream(upstream)
+        return await stream.relay_response(
+            request, out, source, taken=taken, sieve=sieve, on_first=on_first
+        )
 
 
 def _not_in_cache(reason: Reason) -> NotInCache:

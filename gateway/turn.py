@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.budget import Share
     from gateway.core.directives import Directives
     from gateway.core.policy import CachePolicy, Lookup
     from gateway.door import Known
@@ -31,11 +32,15 @@ class Turn:
     policy: CachePolicy
     directives: Directives
     exchange: Exchange
+    share: Share
+    """Of the bytes that all requests may hold."""
     proven: bool
     """Its credential may be served what somebody else paid for."""
     samples: int = 1
     """How many answers to this question are kept, and drawn from."""
     lookup: Lookup | None = None
     """Set when the cache has a say: whether to read and to write."""
-    slot: int = field(default=0)
+    slot: int = 0
     """Where its answer goes, among the samples."""
+    empty_slots: tuple[int, ...] = ()
+    """Of several samples, those that a lookup found missing."""

@@ -63,13 +63,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Where decisions meet I/O: `proxy` and the modules that it was split into.
 CONDUCTORS = {
     "acceptance",
+    "asking",
     "batches",
     "cache",
+    "coalescing",
     "door",
     "exchange",
     "flight",
+    "keeping",
     "proxy",
     "recognition",
+    "serving",
     "turn",
 }
 for conductor in CONDUCTORS:

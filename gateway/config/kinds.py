@@ -17,8 +17,11 @@ RULE = "rule"
 """The type of every error raised here; its context has `problem` and `mend`."""
 
 MIN_SECRET_CHARS = 16
-STORE_SCHEMES = ("memory", "sqlite", "redis", "rediss")
-_STORE_FORMS = "memory://, sqlite:///path, redis://host:6379/0 or rediss://host:6379/0"
+_STORE_FORMS = (
+    "memory://, sqlite:///path, redis://host:6379/0, redis+sentinel://host1,host2/service or "
+    "redis+cluster://host1,host2 (rediss for TLS)"
+)
+_REDIS_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:@\[\]]+)(:[0-9]{1,5})?")
 _UPSTREAM_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 # RFC 9110 section 5.1: field-name = token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -120,7 +123,33 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _redis_of_many(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    topology = scheme.partition("+")[2]
+    netloc, _, path = rest.partition("?")[0].partition("/")
+    hosts = netloc.rpartition("@")[2]
+    example = (
+        "write redis+sentinel://host1:26379,host2:26379/mymaster/0"
+        if topology == "sentinel"
+        else "write redis+cluster://host1:6379,host2:6379"
+    )
+    if "@" in path or "@" in rest.partition("?")[2]:
+        raise broken("has an @ after its host", "percent-encode special characters of the password")
+    if not all(_REDIS_PLACE.fullmatch(host) for host in hosts.split(",")):
+        raise broken("names a Redis host or port that is none", example)
+    service, _, database = path.partition("/") if topology == "sentinel" else ("-", "", path)
+    if not service:
+        raise broken("names no service that the Sentinels monitor", example)
+    if not re.fullmatch("[0-9]*" if topology == "sentinel" else "0?", database):
+        raise broken(
+            "ends in something other than a database number (a Cluster has only 0)", example
+        )
+    return url
+
+
 def _store_url(url: str) -> str:
+    if re.match(r"rediss?\+(sentinel|cluster)://", url):
+        return _redis_of_many(url)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -157,6 +186,7 @@ ProviderName = Literal[
     "openai", "azure", "anthropic", "vllm", "sglang", "llamacpp", "openrouter", "unknown"
 ]
 When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_switch)]
+Coalesce = Annotated[Literal["deterministic", "all", "off"], BeforeValidator(_switch)]
 Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_number)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from gateway.config.kinds import (
     BaseUrl,
+    Coalesce,
     Count,
     Credential,
     HeaderName,
@@ -126,6 +128,7 @@ class RouteCache(Section):
     store: StoreClasses | None = Field(None, description="As `cache.store`, for this route.")
     samples: Samples | None = Field(None, description="As `cache.samples`, for this route.")
     fold_text: bool | None = Field(None, description="As `cache.fold_text`, for this route.")
+    coalesce: Coalesce | None = Field(None, description="As `cache.coalesce`, for this route.")
 
 
 class Route(Section):
@@ -175,6 +178,12 @@ class Cache(Section):
         description="Take texts that differ only in CR LF or LF and in white space at line ends "
         "for the same. A model may see the difference.",
     )
+    coalesce: Coalesce = Field(
+        "deterministic",
+        description="Identical requests at the same time share one upstream call. deterministic: "
+        "those with temperature 0 or a seed; all: the others too, which then get one and the same "
+        "answer; off: each makes its own.",
+    )
     max_entry_bytes: PositiveInt = Field(
         8 * MIB, description="Largest answer that is collected and stored."
     )
@@ -184,13 +193,42 @@ class Cache(Section):
     )
 
 
+class StoreTls(Section):
+    """TLS towards Redis, with a rediss:// URL. The server's certificate is always checked."""
+
+    ca_file: Path | None = Field(
+        None, description="Who signs the server's certificate (PEM); unset: the system's list."
+    )
+    cert_file: Path | None = Field(None, description="Our own certificate (PEM), if asked for.")
+    key_file: Path | None = Field(None, description="Its key (PEM); unset: in `cert_file`.")
+    key_password: SecretStr | None = Field(None, description="What opens the key.")
+    check_hostname: bool = Field(
+        True, description="Whether the certificate must name the host that was dialled."
+    )
+
+
 class Store(Section):
     """Where entries live."""
 
     url: StoreUrl | None = Field(
         None,
-        description="memory://, sqlite:///path, redis://host:6379/0, rediss://...; unset: SQLite "
-        "in the user's state folder.",
+        description="memory://, sqlite:///path, redis://host:6379/0, "
+        "redis+sentinel://host1,host2/service/0, redis+cluster://host1,host2; rediss for TLS. "
+        "Unset: SQLite in the user's state folder.",
+    )
+    username: str = Field("", description="ACL user of Redis; unset: the URL's, or the default.")
+    password: SecretStr | None = Field(
+        None, description="Password of Redis, which is shown nowhere; unset: the URL's, or none."
+    )
+    sentinel_username: str = Field("", description="ACL user of the Sentinels themselves.")
+    sentinel_password: SecretStr | None = Field(
+        None, description="Password of the Sentinels themselves."
+    )
+    tls: StoreTls = Field(StoreTls(), description="TLS towards Redis.")
+    read_from_replicas: bool = Field(
+        False,
+        description="Ask replicas (Sentinel, Cluster) for entries: less work for primaries, and "
+        "now and then a miss for what was stored just before.",
     )
     memory_bytes: Count = Field(
         64 * MIB, description="Byte budget of the memory tier in front; 0 turns it off."
@@ -291,6 +329,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, .
     """
     yield from _one_port_twice(tree.get("server"))
     yield from _routes_to_nowhere(tree.get("routes"), tree.get("upstreams"))
+    yield from _redis_contradictions(tree.get("store"))
 
 
 _Found = Iterator[tuple[tuple[str | int, ...], str, str]]
@@ -313,6 +352,45 @@ def _one_port_twice(server: Any) -> _Found:
             ("server", "probe_port"),
             f"is {port}, the port that the API has",
             "give the probes a port of their own, such as 9180",
+        )
+
+
+def _redis_contradictions(store: Any) -> _Found:
+    """What a URL can't do that the settings beside it ask for."""
+    if not isinstance(store, Mapping) or not isinstance(store.get("url"), str | None):
+        return
+    scheme, _, rest = (store.get("url") or "sqlite://").partition("://")
+    tls = store.get("tls")
+    for name, value in (tls if isinstance(tls, Mapping) else {}).items():
+        if value not in (None, "", True) and not scheme.startswith("rediss"):
+            yield (
+                ("store", "tls", name),
+                "is for TLS, and the URL asks for none",
+                "write rediss in place of redis in store.url, or leave this out",
+            )
+    if isinstance(tls, Mapping) and tls.get("key_file") and not tls.get("cert_file"):
+        yield (("store", "tls", "key_file"), "has no certificate beside it", "set cert_file too")
+    if store.get("read_from_replicas") is True and "+" not in scheme:
+        yield (
+            ("store", "read_from_replicas"),
+            "needs to be told where replicas are",
+            "use a redis+sentinel:// or redis+cluster:// URL",
+        )
+    for name in ("sentinel_username", "sentinel_password"):
+        if store.get(name) and "+sentinel" not in scheme:
+            yield ("store", name), "is for redis+sentinel:// URLs", "leave it out"
+    for name in ("username", "password"):
+        if store.get(name) and not scheme.startswith("redis"):
+            yield ("store", name), "is for Redis, and the URL is of another kind", "leave it out"
+    user, colon, _ = rest.partition("/")[0].rpartition("@")[0].partition(":")
+    for name, given in (("username", user), ("password", colon)):
+        if given and store.get(name):
+            yield ("store", name), "is in the URL as well", "leave one of them out"
+    if "+cluster" in scheme and "{" in str(store.get("key_prefix", "")):
+        yield (
+            ("store", "key_prefix"),
+            "has a {, so that a Cluster would keep all entries in one slot",
+            "choose one without braces",
         )
 
 

@@ -35,6 +35,7 @@ class CachePolicy:
     refused: bool
     samples: int = 1
     fold_text: bool = False
+    coalesce: Literal["deterministic", "all", "off"] = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Lookup:
 
     write: bool
     no_read: Reason | None = None
+    generation: int = 0
+    """The latest purge that was known when the request was looked up."""
 
 
 def before_lookup(
@@ -65,6 +68,17 @@ def before_lookup(
     return Lookup(
         write=not directives.no_store, no_read=Reason.NO_CACHE if directives.no_cache else None
     )
+
+
+def may_coalesce(ask: Ask, policy: CachePolicy, lookup: Lookup, *, proven: bool) -> bool:
+    """May the request share one upstream call with others that ask the same at the same time?
+
+    Not one that must not be kept, or insists on a call of its own; nor, in tenant and shared
+    scope, a credential that the upstream has not accepted yet: others would wait for its refusal.
+    """
+    if policy.coalesce == "off" or not lookup.write or lookup.no_read is not None or not proven:
+        return False
+    return ask.deterministic or policy.coalesce == "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,10 @@ class Unsatisfiable:
 AfterLookup: TypeAlias = Hit | Miss | Unsatisfiable
 
 # What comes closest to a hit tells most about the miss.
-_NEARNESS = (Reason.CREDENTIAL_UNPROVEN, Reason.TOO_OLD, Reason.FORM_UNAVAILABLE, Reason.EXPIRED)
+_NEARNESS = (
+    *(Reason.CREDENTIAL_UNPROVEN, Reason.TOO_OLD, Reason.FORM_UNAVAILABLE, Reason.EXPIRED),
+    *(Reason.PURGES_UNKNOWN, Reason.PURGED),
+)
 
 
 def after_lookup(
@@ -104,15 +121,20 @@ def after_lookup(
     *,
     proven: bool,
     now: float,
+    refuse: Callable[[Entry], Reason | None] = lambda _: None,
 ) -> AfterLookup:
-    """The youngest entry that may be served, or why there is none."""
+    """The youngest entry that may be served, or why there is none. `refuse` says why an operator
+    does not want it served, whatever else holds.
+    """
     hits: list[Hit] = []
     reasons: set[Reason] = set()
     for entry in entries:
         age = entry.age_s(now)
         # A lifetime that the config has shortened since holds for old entries too.
         left = min(entry.ttl_s, policy.ttl_s) - age
-        if left <= 0:
+        if (refused := refuse(entry)) is not None:
+            reasons.add(refused)
+        elif left <= 0:
             reasons.add(Reason.EXPIRED)
         elif not can_serve(entry):
             reasons.add(Reason.FORM_UNAVAILABLE)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway import __version__
 from gateway.core.pacing import paced
+from gateway.server.relay import Relay
 from gateway.server.stream import STALL_S, ClientGone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from multidict import CIMultiDict
 
     from gateway.errors import GatewayError
     from gateway.wire.base import WireApi
@@ -62,6 +62,11 @@ def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
 def whole_stream(payload: bytes, headers: Mapping[str, str]) -> web.Response:
     """A stored answer as a stream that is sent at once."""
     return web.Response(body=payload, headers={**_OWN, **headers, **_STREAM})
+
+
+def stream_head(headers: Mapping[str, str]) -> Relay:
+    """The head of a stream whose events come from another request's call."""
+    return Relay(200, None, CIMultiDict({**_OWN, **headers, **_STREAM}))
 
 
 async def paced_stream(

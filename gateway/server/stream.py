@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 
 from gateway.core.model import Form
 from gateway.core.pacing import gaps
 from gateway.core.sse import Splitter
-from gateway.server.relay import Relay
+from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
-    from multidict import CIMultiDict
+
+    from gateway.budget import Share
+    from gateway.server.relay import Relay
 
 _MAX_EVENT_BYTES = 1024 * 1024
 
@@ -38,17 +40,26 @@ class Recording:
     """What an upstream answers, identity-encoded, at most `limit` bytes of it."""
 
     def __init__(
-        self, form: Form, coding: str, limit: int, timer: Callable[[], float] | None = None
+        self,
+        form: Form,
+        coding: str,
+        limit: int,
+        timer: Callable[[], float] | None = None,
+        share: Share | None = None,
     ) -> None:
-        """`timer` gives seconds by any clock; with one, a plain stream's pace is kept too."""
+        """`timer` gives seconds by any clock; with one, a plain stream's pace is kept too. `share`
+        grows by what is held; where it can't, the recording is given up.
+        """
         self.form = form
         self.complete = False
         """The upstream's last byte has come."""
         self.overflowed = False
         self._coding = coding
         self._limit = limit
+        self._share = share
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """Bytes that have come, as they came."""
         self._timer = timer if form is Form.STREAM and self.plain else None
         self._ends: list[int] = []
         self._arrived_ms: list[int] = []
@@ -62,15 +73,21 @@ class Recording:
         """Keep the chunk, as long as there is room."""
         if self.overflowed:
             return
-        self._size += len(chunk)
-        if self._size > self._limit:
+        self.size += len(chunk)
+        if self.size > self._limit or not (self._share is None or self._share.grow(len(chunk))):
             self.overflowed = True
-            self._pieces.clear()
+            self.forget()
             return
         self._pieces.append(chunk)
         if self._timer is not None:
-            self._ends.append(self._size)
+            self._ends.append(self.size)
             self._arrived_ms.append(int(self._timer() * 1000))
+
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self._pieces.clear()
+        if self._share is not None:
+            self._share.release()
 
     def gaps_ms(self) -> tuple[int, ...]:
         """The stream's pace, event by event; empty where none was kept."""
@@ -92,7 +109,10 @@ class Recording:
 
 
 def recording(
-    upstream: aiohttp.ClientResponse, limit: int, timer: Callable[[], float] | None = None
+    upstream: aiohttp.ClientResponse,
+    limit: int,
+    timer: Callable[[], float] | None = None,
+    share: Share | None = None,
 ) -> Recording | None:
     """A recording for the answer, by what its own headers say; None for what can't be stored."""
     coding = upstream.headers.get("Content-Encoding", "").strip().lower()
@@ -100,9 +120,9 @@ def recording(
         return None
     kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "text/event-stream":
-        return Recording(Form.STREAM, coding, limit, timer)
+        return Recording(Form.STREAM, coding, limit, timer, share)
     if kind == "application/json" or kind.endswith("+json"):
-        return Recording(Form.BODY, coding, limit)
+        return Recording(Form.BODY, coding, limit, None, share)
     return None
 
 
@@ -128,34 +148,58 @@ class Sieve:
         return self._splitter.rest()
 
 
-async def relay_response(  # noqa: PLR0917
-    request: web.BaseRequest,
-    upstream: aiohttp.ClientResponse,
-    headers: CIMultiDict[str],
-    taken: Recording | None,
-    sieve: Sieve | None,
-    on_first: Callable[[], None],
-) -> web.StreamResponse:
-    """Send the upstream's response on under `headers`, each chunk as it arrives.
+class Source(Protocol):
+    """Where a response's body comes from, part by part."""
 
-    `on_first` is called at the first byte of the body. Raises `ClientGone`, and aiohttp's errors
-    for an upstream that breaks off, after all that came of it has been sent on.
+    async def readany(self) -> bytes:
+        """What has come, or comes next; b"" at the end. Raises what ended it before that."""
+
+    def left(self) -> bytes:
+        """What had come, and was not read yet, when it ended before its end."""
+
+
+class FromUpstream:
+    """The body of an upstream's response."""
+
+    __slots__ = ("_content", "readany")
+
+    def __init__(self, upstream: aiohttp.ClientResponse) -> None:
+        self._content = upstream.content
+        self.readany = upstream.content.readany
+
+    def left(self) -> bytes:
+        """See `Source`: aiohttp tells of the end before what came ahead of it."""
+        return self._content._read_nowait(-1)  # noqa: SLF001 - the public one raises the error
+
+
+async def relay_response(
+    request: web.BaseRequest,
+    out: Relay,
+    source: Source,
+    *,
+    taken: Recording | None = None,
+    sieve: Sieve | None = None,
+    on_first: Callable[[], None] | None = None,
+) -> web.StreamResponse:
+    """Send a response on, each part of its body as it arrives; `taken` records what arrives,
+    `sieve` changes what is sent.
+
+    `on_first` is called at the first byte of the body. Raises `ClientGone`, and the source's errors
+    for a body that breaks off, after all that came of it has been sent on.
     """
     if sieve is not None:
-        headers.popall("Content-Length", None)
-    out = Relay(upstream.status, upstream.reason, headers)
-    content = upstream.content
+        out.headers.popall("Content-Length", None)
+    readany = source.readany
     write = out.write
-    first = True
     try:
         try:
             await out.prepare(request)
         except ConnectionError as error:
             raise ClientGone from error
-        while chunk := await content.readany():
-            if first:
+        while chunk := await readany():
+            if on_first is not None:
                 on_first()
-                first = False
+                on_first = None
             if taken is not None:
                 taken.feed(chunk)
             piece = chunk if sieve is None else sieve.feed(chunk)
@@ -166,8 +210,8 @@ async def relay_response(  # noqa: PLR0917
                         await write(piece)
                 except (ConnectionError, TimeoutError) as error:
                     raise ClientGone from error
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        await _last_of(content, sieve, out)
+    except (aiohttp.ClientError, TimeoutError, OSError, GatewayError):
+        await _last_of(source, sieve, out)
         raise
     if taken is not None:
         taken.complete = True
@@ -188,9 +232,9 @@ async def take_whole(
     taken.complete = True
 
 
-async def _last_of(content: aiohttp.StreamReader, sieve: Sieve | None, out: Relay) -> None:
-    """Send what had come when the upstream broke off: aiohttp tells of the end before it."""
-    late = content._read_nowait(-1)  # noqa: SLF001 - the public one raises the error again
+async def _last_of(source: Source, sieve: Sieve | None, out: Relay) -> None:
+    """Send what had come when the body broke off."""
+    late = source.left()
     left = late if sieve is None else sieve.feed(late) + sieve.rest()
     if left:
         with contextlib.suppress(ConnectionError):

@@ -141,6 +141,7 @@ class Choice:
                     refused=said.get("refused", cache.store.refused),
                     samples=own.samples or cache.samples,
                     fold_text=cache.fold_text if own.fold_text is None else own.fold_text,
+                    coalesce=own.coalesce or cache.coalesce,
                 )
         return CachePolicy(
             when=cache.when,
@@ -149,6 +150,7 @@ class Choice:
             refused=cache.store.refused,
             samples=cache.samples,
             fold_text=cache.fold_text,
+            coalesce=cache.coalesce,
         )
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from gateway.core import canonical
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import anthropic_messages_answer, envelope, lenient
+from gateway.wire import anthropic_messages_answer, envelope, lenient, live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,10 @@ class AnthropicMessages:
     def without_unasked_usage(self, event: bytes) -> bytes:
         """See `WireApi.without_unasked_usage`."""
         return event
+
+    def answer_id(self, event: bytes) -> str:
+        """See `WireApi.answer_id`."""
+        return live.member(event, "message", "id")
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - the protocol's
         """See `WireApi.read_body`."""

@@ -53,6 +53,9 @@ class WireApi(Protocol):
         brought, as the client is to get it; empty where that is all of it.
         """
 
+    def answer_id(self, event: bytes) -> str:
+        """The answer's own id, where this raw SSE event says it; else ""."""
+
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:
         """Judge a whole JSON answer. Never raises: what can't be read is Finish.UNKNOWN."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core import canonical
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import envelope, lenient, openai_answer, openai_chunks
+from gateway.wire import envelope, lenient, live, openai_answer, openai_chunks
 from gateway.wire.openai_chat_answer import ChatShape
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class OpenAIChat:
     def without_unasked_usage(self, event: bytes) -> bytes:
         """See `WireApi.without_unasked_usage`."""
         return openai_chunks.without_usage(event)
+
+    def answer_id(self, event: bytes) -> str:
+        """See `WireApi.answer_id`."""
+        return live.member(event, "id")
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:
         """See `WireApi.read_body`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import envelope, lenient, openai_answer, openai_chunks
+from gateway.wire import envelope, lenient, live, openai_answer, openai_chunks
 from gateway.wire.base import NotUnderstood
 from gateway.wire.openai_completions_answer import CompletionShape
 from gateway.wire.openai_inputs import is_several, is_tokens
@@ -73,6 +73,10 @@ class OpenAICompletions:
     def without_unasked_usage(self, event: bytes) -> bytes:
         """See `WireApi.without_unasked_usage`."""
         return openai_chunks.without_usage(event)
+
+    def answer_id(self, event: bytes) -> str:
+        """See `WireApi.answer_id`."""
+        return live.member(event, "id")
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:
         """See `WireApi.read_body`."""

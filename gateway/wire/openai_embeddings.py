@@ -131,6 +131,10 @@ class OpenAIEmbeddings:
         """See `WireApi.without_unasked_usage`: embeddings don't stream."""
         return event
 
+    def answer_id(self, event: bytes) -> str:  # noqa: ARG002 - the protocol's
+        """See `WireApi.answer_id`: there is none, and no stream."""
+        return ""
+
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - a WireApi
         """See `WireApi.read_body`."""
         return openai_embeddings_answer.read_body(document)

@@ -14,7 +14,7 @@ import orjson
 
 from gateway.core import canonical
 from gateway.core.model import Ask, Form, Question, Reason
-from gateway.wire import envelope, lenient, openai_responses_answer
+from gateway.wire import envelope, lenient, live, openai_responses_answer
 from gateway.wire.base import NotUnderstood
 from gateway.wire.openai_responses_answer import is_client_tool
 
@@ -47,6 +47,10 @@ class OpenAIResponses:
     def without_unasked_usage(self, event: bytes) -> bytes:
         """See `WireApi.without_unasked_usage`."""
         return event
+
+    def answer_id(self, event: bytes) -> str:
+        """See `WireApi.answer_id`."""
+        return live.member(event, "response", "id")
 
     def read_body(self, document: bytes, rules: ApiRules) -> Answer:  # noqa: ARG002 - the protocol's
         """See `WireApi.read_body`."""

@@ -132,7 +132,6 @@ async def test_r7_concurrent_identical_requests_all_get_one_meaning_and_leave_on
         assert door.calls == before
 
 
-@pytest.mark.xfail(strict=True, reason="identical requests don't join one call yet")
 async def test_r7_concurrent_identical_requests_make_one_call() -> None:
     """R7: ten at once made five calls."""
     async with doorway() as door:

@@ -1,0 +1,299 @@
+"""Identical requests at the same time: the first one's call answers them all.
+
+The first (the leader) gets the upstream's response as it comes, byte for byte. The others get it
+as they asked for it: a stream live from the first byte that came, under an id of its own, or a
+document when it is complete; whatever can't be given so without loss, they ask for themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from gateway.core import identity, samples
+from gateway.core.directives import cache_status
+from gateway.core.model import Form, Reason, Result
+from gateway.core.policy import may_coalesce
+from gateway.errors import GatewayError
+from gateway.flight import Head, Overflown
+from gateway.server import forwarding, replies, stream
+from gateway.server.relay import Relay
+from gateway.wire.live import Live
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from gateway.asking import Asking, Underway
+    from gateway.cache import Clock, ResponseCache
+    from gateway.flight import Flight, Flights, Seat
+    from gateway.serving import Serving
+    from gateway.turn import Turn
+
+# How long a leader whose client has left waits to learn whether its answer was complete.
+_LANDING_S = 1.0
+
+
+class Coalescing:
+    """Lets requests share calls."""
+
+    def __init__(
+        self,
+        *,
+        flights: Flights,
+        asking: Asking,
+        cache: ResponseCache,
+        serving: Serving,
+        clock: Clock,
+    ) -> None:
+        self._flights = flights
+        self._asking = asking
+        self._cache = cache
+        self._serving = serving
+        self._clock = clock
+
+    @property
+    def landings(self) -> int:
+        """How many calls have ended so far."""
+        return self._flights.landings
+
+    def landed_since(self, landings: int, turn: Turn) -> bool:
+        """Whether a call for just this has ended since there were so many."""
+        return self._flights.landed_since(landings, self._key(turn, turn.slot))
+
+    def may(self, turn: Turn) -> bool:
+        """Whether the request may share a call."""
+        ask, lookup = turn.known.ask, turn.lookup
+        if ask is None or lookup is None:
+            return False
+        return may_coalesce(ask, turn.policy, lookup, proven=turn.proven)
+
+    def on_its_way(self, turn: Turn) -> bool:
+        """Whether just this is being asked for now."""
+        return turn.samples == 1 and self._flights.find(self._key(turn, 0)) is not None
+
+    async def answer(self, turn: Turn) -> web.StreamResponse | None:
+        """The answer of a call that is on its way, or of one that is made for this and all that
+        come while it lasts. None when the request is to go out by itself.
+        """
+        key = self._key(turn, self._slot(turn))
+        assert turn.known.ask is not None
+        # What is on its way may not be what this client can be given: there is a second call for
+        # those who asked for the other form, and after that each is alone.
+        for each in (key, identity.form_key(key, turn.known.ask.form)):
+            flight = self._flights.find(each)
+            if flight is None:
+                return await self._lead(turn, each)
+            seat = flight.board()
+            try:
+                answered = await self._follow(turn, flight, seat)
+            finally:
+                seat.leave()
+            if answered is not None:
+                return answered
+        return None
+
+    def _key(self, turn: Turn, slot: int) -> bytes:
+        return samples.slot_key(turn.known.identities[0], slot)
+
+    def _slot(self, turn: Turn) -> int:
+        """Of the answers that are missing, one that nobody is asking for; else the one drawn."""
+        free = (slot for slot in turn.empty_slots if not self._flights.find(self._key(turn, slot)))
+        turn.slot = next(free, turn.slot)
+        return turn.slot
+
+    # --- the first one --------------------------------------------------------------------------
+
+    async def _lead(self, turn: Turn, key: bytes) -> web.StreamResponse | None:
+        async def fly(flight: Flight) -> bool:
+            return await self._fly(turn, key, flight)
+
+        ask, exchange = turn.known.ask, turn.exchange
+        assert ask is not None
+        flight = self._flights.start(key, turn.known.who, ask, fly)
+        if flight is None:
+            return None
+        seat = flight.board(reads=True)
+        try:
+            head = await seat.head()
+            headers = forwarding.response_headers(head.headers)
+            exchange.forwarded(headers, head.status)
+            exchange.begun = True
+            out = Relay(head.status, head.reason, headers)
+            sieve = None
+            if flight.asked_usage:
+                sieve = stream.Sieve(turn.api.without_unasked_usage)
+            answered = await stream.relay_response(turn.request, out, seat, sieve=sieve)
+            await _landing(flight)
+        except (stream.ClientGone, asyncio.CancelledError):
+            seat.leave()
+            if not flight.aboard:
+                # What came in full is an answer, though its client did not wait for the end.
+                await _landing(flight)
+            raise
+        finally:
+            seat.leave()
+        return answered
+
+    async def _fly(self, turn: Turn, key: bytes, flight: Flight) -> bool:
+        """The call itself, whoever is aboard. True while its answer is on its way to the store."""
+
+        def stored() -> None:
+            self._flights.remove(key, flight)
+
+        underway: Underway | None = None
+        try:
+            async with self._asking.ask(turn, plain=True, on_stored=stored) as underway:
+                await self._pass_on(underway, flight)
+        finally:
+            if underway is not None:
+                flight.answer = underway.answer
+        return underway.stored
+
+    @staticmethod
+    async def _pass_on(underway: Underway, flight: Flight) -> None:
+        upstream, taken = underway.upstream, underway.taken
+        flight.form = taken.form if taken is not None else None
+        flight.live = taken is not None and taken.form is Form.STREAM and taken.plain
+        flight.asked_usage = underway.asked_usage and flight.live
+        flight.span = underway.call.span
+        flight.begin(Head(upstream.status, upstream.reason, upstream.headers))
+        source = stream.FromUpstream(upstream)
+        first = True
+        try:
+            while chunk := await source.readany():
+                if first:
+                    underway.call.first_chunk()
+                    first = False
+                if taken is not None:
+                    taken.feed(chunk)
+                    if taken.overflowed:
+                        flight.close()
+                await flight.add(chunk)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            # Told apart where the call ends; what came before it is for all.
+            flight.rest(source.left())
+            raise
+        if taken is not None:
+            taken.complete = True
+        flight.end()
+
+    # --- the others -----------------------------------------------------------------------------
+
+    async def _follow(self, turn: Turn, flight: Flight, seat: Seat) -> web.StreamResponse | None:
+        """The answer of the flight; None when this request can't be given it."""
+        began = self._clock.monotonic()
+        try:
+            try:
+                head = await seat.head()
+            except GatewayError:
+                self._decided(turn, flight)
+                raise
+            ask = turn.known.ask
+            assert ask is not None
+            if head.status != 200:
+                # What an upstream says to one credential (a limit, a model it may not use) is
+                # not what it says to another.
+                as_is = flight.who == turn.known.who or head.status >= 500
+                return await self._relay(turn, flight, seat) if as_is else None
+            if flight.form is None:
+                as_is = flight.who == turn.known.who and flight.ask.form is ask.form
+                return await self._relay(turn, flight, seat) if as_is else None
+            if ask.form is Form.STREAM and flight.live:
+                if ask.include_usage and not flight.has_usage:
+                    return None
+                return await self._live(turn, flight, seat)
+        finally:
+            turn.exchange.elsewhere_s += self._clock.monotonic() - began
+        return await self._whole(turn, flight, seat)
+
+    async def _relay(self, turn: Turn, flight: Flight, seat: Seat) -> web.StreamResponse | None:
+        """What is no answer, as it came: failures are everybody's."""
+        head = await seat.head()
+        self._decided(turn, flight)
+        headers = forwarding.response_headers(head.headers)
+        turn.exchange.forwarded(headers, head.status)
+        turn.exchange.begun = True
+        out = Relay(head.status, head.reason, headers)
+        return await stream.relay_response(turn.request, out, seat)
+
+    async def _live(self, turn: Turn, flight: Flight, seat: Seat) -> web.StreamResponse | None:
+        """The stream from its first byte, each event as it comes."""
+        exchange, ask = turn.exchange, turn.known.ask
+        assert ask is not None
+        try:
+            first = await seat.readany()
+        except Overflown:
+            return None
+        self._decided(turn, flight)
+        exchange.status = 200
+        headers = self._collapsed(turn)
+        live = Live(turn.api, ask, self._serving.mint(), sift_usage=flight.has_usage)
+        exchange.begun = True
+        out = replies.stream_head(headers)
+        try:
+            answered = await stream.relay_response(
+                turn.request, out, _After(first, seat), sieve=stream.Sieve(live)
+            )
+            await _landing(flight)
+        finally:
+            if flight.answer is not None:
+                exchange.answered = True
+                self._serving.saved(turn, flight.answer.usage, flight.answer.model)
+        return answered
+
+    async def _whole(self, turn: Turn, flight: Flight, seat: Seat) -> web.StreamResponse | None:
+        """The finished answer in the form asked for."""
+        began = self._clock.monotonic()
+        try:
+            answer = await seat.landed()
+        except GatewayError:
+            self._decided(turn, flight)
+            raise
+        finally:
+            turn.exchange.elsewhere_s += self._clock.monotonic() - began
+        if answer is None:
+            return None
+        entry = self._cache.entry(turn, answer, turn.policy.ttl_s)
+        assert turn.known.ask is not None
+        if not turn.api.can_serve(entry, turn.known.ask):
+            return None
+        if flight.span is not None:
+            turn.exchange.span.collapsed(flight.span)
+        status = {"Cache-Status": cache_status(Result.COLLAPSED, Reason.ABSENT)}
+        return await self._serving.entry(turn, entry, Result.COLLAPSED, Reason.ABSENT, status)
+
+    @staticmethod
+    def _decided(turn: Turn, flight: Flight) -> None:
+        turn.exchange.decided(Result.COLLAPSED, Reason.ABSENT)
+        if flight.span is not None:
+            turn.exchange.span.collapsed(flight.span)
+
+    def _collapsed(self, turn: Turn) -> dict[str, str]:
+        status = cache_status(Result.COLLAPSED, Reason.ABSENT)
+        return {"Cache-Status": status, **self._serving.headers(turn)}
+
+
+class _After:
+    """A seat of which the first part was read already."""
+
+    def __init__(self, first: bytes, seat: Seat) -> None:
+        self._first: bytes | None = first
+        self._seat = seat
+
+    async def readany(self) -> bytes:
+        first, self._first = self._first, None
+        return await self._seat.readany() if first is None else first
+
+    def left(self) -> bytes:
+        return self._seat.left()
+
+
+async def _landing(flight: Flight) -> None:
+    """Wait, not for ever, until all is known of the call."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LANDING_S):
+            while not flight.landed:
+                await flight.news()

@@ -1,0 +1,97 @@
+"""A stored answer, or one that another request's call brought, as this client asked for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.cache import rendered
+from gateway.core.directives import cache_status
+from gateway.core.mint import Mint
+from gateway.core.model import Form, Result
+from gateway.server import replies
+from gateway.wire.table import OPENAI_EMBEDDINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from gateway.cache import Clock
+    from gateway.core.model import Entry, Reason, Usage
+    from gateway.core.policy import Hit
+    from gateway.telemetry.setup import Telemetry
+    from gateway.turn import Turn
+
+_log = structlog.get_logger("warmgate.serving")
+
+_REPLAY = "x-gateway-replay"
+
+
+class Serving:
+    """Makes responses of entries."""
+
+    def __init__(
+        self, telemetry: Telemetry, clock: Clock, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        self._random = random_bytes
+
+    def mint(self) -> Mint:
+        """Fresh ids for one answer."""
+        return Mint(int(self._clock.now()), self._random(16))
+
+    def headers(self, turn: Turn) -> dict[str, str]:
+        """What every response says that comes from no call of its own. Needs what was decided."""
+        headers = {turn.api.request_id_header: f"req_{self._random(16).hex()}"}
+        turn.exchange.mark(headers)
+        return headers
+
+    async def hit(
+        self, turn: Turn, hit: Hit, result: Result, reason: Reason
+    ) -> web.StreamResponse | None:
+        """The hit as a response; None when the entry turns out not to be servable after all."""
+        headers = {
+            "Age": str(int(hit.age_s)),
+            "Cache-Status": cache_status(result, reason, ttl_left_s=hit.ttl_left_s),
+        }
+        return await self.entry(turn, hit.entry, result, reason, headers)
+
+    async def entry(
+        self, turn: Turn, entry: Entry, result: Result, reason: Reason, headers: dict[str, str]
+    ) -> web.StreamResponse | None:
+        """The entry as a response under `headers` and those that all have; None if it is broken."""
+        ask, exchange = turn.known.ask, turn.exchange
+        assert ask is not None
+        try:
+            payload = await rendered(turn, entry, self.mint())
+        except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
+            _log.exception("an entry can't be served", key=exchange.key_hex8, api=turn.api.name)
+            return None
+        exchange.decided(result, reason)
+        exchange.status = 200
+        if turn.api is OPENAI_EMBEDDINGS:
+            exchange.inputs = (1, 0)
+        self.saved(turn, entry.usage, entry.model)
+        headers |= self.headers(turn)
+        if ask.form is Form.BODY:
+            return replies.document(payload, headers)
+        if turn.request.headers.get(_REPLAY, "").strip().lower() == "original":
+            exchange.begun = True
+            began = self._clock.monotonic()
+            try:
+                return await replies.paced_stream(turn.request, payload, headers, entry.gaps_ms)
+            finally:
+                exchange.elsewhere_s += self._clock.monotonic() - began
+        return replies.whole_stream(payload, headers)
+
+    def saved(self, turn: Turn, usage: Usage | None, model: str) -> None:
+        """Tell of tokens that nobody pays for this answer."""
+        if usage is None:
+            return
+        exchange = turn.exchange
+        exchange.usage = usage
+        exchange.span.saved(usage)
+        self._telemetry.metrics.saved(usage, turn.known.endpoint.provider.name, model)
