@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from gateway.config.redis_store import fault_of_many, fault_of_one, is_of_many
+
 RULE = "rule"
 """The type of every error raised here; its context has `problem` and `mend`."""
 
@@ -21,7 +23,6 @@ _STORE_FORMS = (
     "memory://, sqlite:///path, redis://host:6379/0, redis+sentinel://host1,host2/service or "
     "redis+cluster://host1,host2 (rediss for TLS)"
 )
-_REDIS_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:@\[\]]+)(:[0-9]{1,5})?")
 _UPSTREAM_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 # RFC 9110 section 5.1: field-name = token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -123,36 +124,14 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _redis_of_many(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    topology = scheme.partition("+")[2]
-    netloc, _, path = rest.partition("?")[0].partition("/")
-    hosts = netloc.rpartition("@")[2]
-    example = (
-        "write redis+sentinel://host1:26379,host2:26379/mymaster/0"
-        if topology == "sentinel"
-        else "write redis+cluster://host1:6379,host2:6379"
-    )
-    if "@" in path or "@" in rest.partition("?")[2]:
-        raise broken("has an @ after its host", "percent-encode special characters of the password")
-    if not all(_REDIS_PLACE.fullmatch(host) for host in hosts.split(",")):
-        raise broken("names a Redis host or port that is none", example)
-    service, _, database = path.partition("/") if topology == "sentinel" else ("-", "", path)
-    if not service:
-        raise broken("names no service that the Sentinels monitor", example)
-    if not re.fullmatch("[0-9]*" if topology == "sentinel" else "0?", database):
-        raise broken(
-            "ends in something other than a database number (a Cluster has only 0)", example
-        )
-    return url
-
-
 def _store_url(url: str) -> str:
-    if re.match(r"rediss?\+(sentinel|cluster)://", url):
-        return _redis_of_many(url)
+    if is_of_many(url):
+        if fault := fault_of_many(url):
+            raise broken(*fault)
+        return url
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        _ = parts.hostname, parts.port
     except ValueError:
         raise broken("is not a URL", f"write {_STORE_FORMS}") from None
     match parts.scheme:
@@ -166,17 +145,8 @@ def _store_url(url: str) -> str:
                     "write three slashes and the path: sqlite:///var/lib/warmgate/cache.db",
                 )
         case "redis" | "rediss":
-            if not host:
-                raise broken("names no Redis host", "write redis://host:6379/0")
-            if "@" in parts.path + parts.query + parts.fragment:
-                # The password held a / ? or #, and its rest would be read (and shown) as a path.
-                raise broken(
-                    "has an @ after its host", "percent-encode special characters of the password"
-                )
-            if not re.fullmatch(r"/?[0-9]*", parts.path):
-                raise broken(
-                    "ends in something other than a database number", "write redis://host:6379/0"
-                )
+            if fault := fault_of_one(parts):
+                raise broken(*fault)
         case _:
             raise broken("is of a kind that no store knows", f"write {_STORE_FORMS}")
     return url
@@ -201,6 +171,7 @@ PathGlob = Annotated[str, AfterValidator(_glob_over_path)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
+AdminToken = Annotated[SecretStr, AfterValidator(_credential), AfterValidator(_scope_key)]
 ScopeKeys = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_scope_key)], ...], BeforeValidator(_one_or_many)
 ]

@@ -44,11 +44,16 @@ class Breaker:
         """Nothing but a probe may pass."""
         return self._open_until is not None
 
+    @property
+    def would_enter(self) -> bool:
+        """Whether `enter` would say True now."""
+        return self._open_until is None or (not self._probing and self._clock() >= self._open_until)
+
     def enter(self) -> bool:
         """Whether to try. Each True is followed by one of `succeeded`, `failed`, `abandoned`."""
         if self._open_until is None:
             return True
-        if self._probing or self._clock() < self._open_until:
+        if not self.would_enter:
             return False
         self._probing = True
         return True
@@ -61,12 +66,12 @@ class Breaker:
         self._probing = False
         return was_open
 
-    def failed(self) -> bool:
-        """It did not. True when this failure opened the breaker."""
+    def failed(self, count: int = 1) -> bool:
+        """It did not, to so many at once. True when this failure opened the breaker."""
         now = self._clock()
         if self._failures == 0:
             self._failing_since = now
-        self._failures += 1
+        self._failures += count
         was_open = self._open_until is not None
         if was_open or (
             self._failures >= self._limit and now - self._failing_since >= self._span_s

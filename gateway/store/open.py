@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from gateway.store.memory import MemoryStore
 from gateway.store.redis import RedisStore
+from gateway.store.redis_address import Access
 from gateway.store.sqlite import SqliteStore
 from gateway.store.tiered import TieredStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pydantic import SecretStr
+
     from gateway import config
     from gateway.store.base import Store
 
 _MS = 1000.0
+REDIS = re.compile(r"rediss?(\+sentinel|\+cluster)?")
 
 
 def open_store(
@@ -37,8 +42,34 @@ def open_store(
         case "sqlite":
             back = SqliteStore(sqlite_path(url), deadline_s=deadline_s, clock=clock)
         case _:
-            back = RedisStore(url, deadline_s=deadline_s, key_prefix=settings.key_prefix)
+            back = RedisStore(
+                url,
+                deadline_s=deadline_s,
+                key_prefix=settings.key_prefix,
+                access=redis_access(settings),
+            )
     return TieredStore(memory, back, clock) if settings.memory_bytes else back
+
+
+def redis_access(settings: config.Store) -> Access:
+    """What the settings add to a URL of Redis."""
+    tls = settings.tls
+
+    def shown(secret: SecretStr | None) -> str:
+        return secret.get_secret_value() if secret else ""
+
+    return Access(
+        username=settings.username,
+        password=shown(settings.password),
+        sentinel_username=settings.sentinel_username,
+        sentinel_password=shown(settings.sentinel_password),
+        ca_file=str(tls.ca_file or ""),
+        cert_file=str(tls.cert_file or ""),
+        key_file=str(tls.key_file or ""),
+        key_password=shown(tls.key_password),
+        check_hostname=tls.check_hostname,
+        read_from_replicas=settings.read_from_replicas,
+    )
 
 
 def default_url(environ: Mapping[str, str]) -> str:
@@ -53,11 +84,14 @@ def default_url(environ: Mapping[str, str]) -> str:
 
 
 def scheme(url: str) -> str:
-    """memory, sqlite, redis or rediss. Raises ValueError for any other."""
-    name = urlsplit(url).scheme
-    if name not in {"memory", "sqlite", "redis", "rediss"}:
+    """memory, sqlite or redis (in all its forms). Raises ValueError for any other."""
+    name = url.partition("://")[0]
+    if REDIS.fullmatch(name):
+        return "redis"
+    if name not in {"memory", "sqlite"}:
         raise ValueError(
-            f"{describe(url)} is not memory://, sqlite:///path, redis://host or rediss://host"
+            f"{describe(url)} is not memory://, sqlite:///path, redis://host, "
+            "redis+sentinel://host/service or redis+cluster://host"
         )
     return name
 
@@ -78,13 +112,15 @@ def sqlite_path(url: str) -> Path:
 
 def describe(url: str) -> str:
     """The URL with its credentials blotted out: for logs, spans and `gateway check`."""
-    parts = urlsplit(url)
-    credentials, at, host = parts.netloc.rpartition("@")
+    # By hand: urlsplit refuses lists of hosts, and urlunsplit drops the host of sqlite:////absolute.
+    scheme, _, rest = url.partition("://")
+    before, _, options = rest.partition("?")
+    netloc, slash, path = before.partition("/")
+    credentials, at, host = netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
     query = [
         (name, "***" if "password" in name else value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        for name, value in parse_qsl(options, keep_blank_values=True)
     ]
-    # Put together by hand: urlunsplit drops the empty host of sqlite:////absolute.
-    shown = f"{parts.scheme}://{user}{colon}{'***' if colon else ''}{at}{host}{parts.path}"
+    shown = f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{host}{slash}{path}"
     return f"{shown}?{urlencode(query, safe='*/')}" if query else shown

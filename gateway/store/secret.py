@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from gateway.store.redis_address import Access
+
 logger = logging.getLogger(__name__)
 
 CONTEXT = "warmgate 2026-11 scope secret"
@@ -110,11 +112,15 @@ class RedisSecret:
 
     may_forget = True
 
-    def __init__(self, url: str, key_prefix: str) -> None:
+    def __init__(self, url: str, key_prefix: str, access: Access | None = None) -> None:
         """Keep it under `<key_prefix>scope-secret`. Raises ValueError for a URL it can't use."""
         self._url = url
         self._store = RedisStore(
-            url, deadline_s=REDIS_DEADLINE_S, key_prefix=key_prefix, connections=1
+            url,
+            deadline_s=REDIS_DEADLINE_S,
+            key_prefix=key_prefix,
+            connections=1,
+            access=access,
         )
         self._held: bytes | None = None
 
@@ -204,8 +210,13 @@ class ScopeSecrets:
         return True
 
 
-def scope_secrets(configured: Sequence[str], url: str, key_prefix: str) -> ScopeSecrets:
-    """The secrets for a store at `url`, not started. Raises ValueError for a URL it can't use."""
+def scope_secrets(
+    configured: Sequence[str], url: str, key_prefix: str, access: Access | None = None
+) -> ScopeSecrets:
+    """The secrets for a store at `url`, reached with `access`, not started.
+
+    Raises ValueError for a URL it can't use.
+    """
     source: Source | None
     match scheme(url):
         case "memory":
@@ -214,7 +225,7 @@ def scope_secrets(configured: Sequence[str], url: str, key_prefix: str) -> Scope
             path = sqlite_path(url)
             source = FileSecret(path.with_name(path.name + ".secret"))
         case _:
-            source = RedisSecret(url, key_prefix)
+            source = RedisSecret(url, key_prefix, access)
     return ScopeSecrets(configured, source)
 
 
