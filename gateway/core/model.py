@@ -42,6 +42,8 @@ class Reason(StrEnum):
     MORE_SAMPLES = "more-samples"
     PARTIAL = "partial"
     STORE_UNAVAILABLE = "store-unavailable"
+    PURGED = "purged"
+    PURGES_UNKNOWN = "purges-unknown"
     # pass: the cache has no say
     ROUTE = "route"
     CACHE_OFF = "cache-off"
@@ -71,6 +73,7 @@ class Reason(StrEnum):
     REFUSED = "refused"
     PAUSED = "paused"
     TOO_LARGE = "too-large"
+    BAD_TAGS = "bad-tags"
     UNREADABLE = "unreadable"
 
 
@@ -175,6 +178,12 @@ class Entry:
     has_stream_usage: bool
     gaps_ms: tuple[int, ...] = ()
     """Of a recorded stream: milliseconds before each event, each at most a second."""
+    tags: tuple[str, ...] = ()
+    """Names that its request gave it, to purge it by."""
+    generation: int = 0
+    """The latest purge that was known when its request was looked up (`core.purges`)."""
+    key_hex8: str = ""
+    """The first 8 hex digits of its request's identity: what the log calls `key`."""
 
     def age_s(self, now: float) -> float:
         """Seconds since it was stored, never negative (clocks of replicas differ)."""
