@@ -5,28 +5,13 @@
 how to mend it (`gateway.errors`).
 """
 
+from gateway.config.caching import Cache, Route, RouteCache, StoreClasses
 from gateway.config.environment import CONFIG_FILE
 from gateway.config.kinds import ProviderName, When
 from gateway.config.load import Loaded, load, load_with_origins
-from gateway.config.tree import (
-    DEFAULT_UPSTREAMS,
-    HOURS,
-    KIB,
-    MIB,
-    MINUTES,
-    SECONDS,
-    Cache,
-    Config,
-    Log,
-    Route,
-    RouteCache,
-    Section,
-    Server,
-    Store,
-    StoreClasses,
-    Telemetry,
-    Upstream,
-)
+from gateway.config.section import HOURS, KIB, MIB, MINUTES, SECONDS, Section
+from gateway.config.storage import Store, StoreTls
+from gateway.config.tree import DEFAULT_UPSTREAMS, Config, Log, Server, Telemetry, Upstream
 
 __all__ = [
     "CONFIG_FILE",
@@ -47,6 +32,7 @@ __all__ = [
     "Server",
     "Store",
     "StoreClasses",
+    "StoreTls",
     "Telemetry",
     "Upstream",
     "When",
