@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from gateway.config.kinds import Count, Positive, StoreUrl
+from gateway.config.kinds import Count, Positive, PositiveInt, StoreUrl
 from gateway.config.section import MIB, Section
 
 
@@ -49,6 +49,10 @@ class Store(Section):
     )
     memory_bytes: Count = Field(
         64 * MIB, description="Byte budget of the memory tier in front; 0 turns it off."
+    )
+    sqlite_bytes: PositiveInt = Field(
+        4 * 1024 * MIB,
+        description="Size budget of the SQLite file: beyond it, what expires first goes.",
     )
     deadline_ms: Positive = Field(50.0, description="Deadline of every store operation.")
     key_prefix: str = Field("warmgate:", description="Prefix of every key in Redis.")

@@ -40,7 +40,12 @@ def open_store(
         case "memory":
             return memory
         case "sqlite":
-            back = SqliteStore(sqlite_path(url), deadline_s=deadline_s, clock=clock)
+            back = SqliteStore(
+                sqlite_path(url),
+                deadline_s=deadline_s,
+                clock=clock,
+                budget_bytes=settings.sqlite_bytes,
+            )
         case _:
             back = RedisStore(
                 url,

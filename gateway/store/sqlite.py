@@ -1,4 +1,4 @@
-"""A store in one file: a thread of its own does the work, and nobody waits for it too long."""
+"""A store in one file: one thread writes, another looks up, and nobody waits for them too long."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.store.base import StoreUnavailable
-from gateway.store.deadline import within
-from gateway.store.sqlite_file import SqliteFile
+from gateway.store.breaker import Breaker
+from gateway.store.desk import Desk, DeskThread
+from gateway.store.sqlite_file import Moved, SqliteFile, is_full
+from gateway.store.sqlite_lookup import SqliteLookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,25 +20,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 BUDGET_BYTES = 4 << 30
 
 PENDING_PUTS = 1024
 PENDING_BYTES = 64 << 20
 """Bounds of what is accepted and not yet written; beyond either a put is refused."""
 
-WAITING_JOBS = 1024
-"""Bound of lookups and deletes that wait for the thread."""
-
 BATCH_BYTES = 4 << 20
-"""A transaction ends at about this size, so that a lookup behind it does not wait long."""
+"""A transaction ends at about this size, so that a delete behind it does not wait long."""
 
 SWEEP_S = 30.0
 """How often to look for rows to remove."""
 
 RETRY_S = 1.0
 """When to try again what failed: opening the file, writing a batch."""
+
+BLOCKED_S = 0.25
+"""How long to ask no more after several lookups in a row got no answer: the file is locked."""
 
 OPEN_S = 2.0
 FLUSH_S = 5.0
@@ -48,11 +46,6 @@ FLUSH_S = 5.0
 class _Put(NamedTuple):
     expires_at: float
     blob: bytes
-
-
-class _Job(NamedTuple):
-    work: Callable[[], Any]
-    answer: Future[Any]
 
 
 class SqliteStore:
@@ -86,27 +79,36 @@ class SqliteStore:
         self._sweep_s = sweep_s
         self._retry_s = retry_s
         self._file = SqliteFile(path, clock, budget_bytes=budget_bytes)
+        self._lookup = SqliteLookup(self._file, clock, self._suspect)
+        self._reader = DeskThread("warmgate-sqlite-read", self._lookup.close)
+        self._breaker = Breaker(time.monotonic, open_s=BLOCKED_S)
         self._thread = threading.Thread(target=self._run, name="warmgate-sqlite", daemon=True)
         # Guards what follows; held for a few operations in memory, never during I/O.
         self._changed = threading.Condition()
-        self._jobs: deque[_Job] = deque()
+        self._jobs = Desk(self._changed)
+        self._suspected: tuple[Exception, tuple[int, int]] | None = None
         self._pending: dict[bytes, _Put] = {}
         self._size_bytes = 0
-        self._closing = False
-        # Of the thread alone.
+        # Of the writing thread alone.
         self._problem: str | None = None
         self._retry_at = 0.0
         self._sweep_at = time.monotonic() + sweep_s
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
 
     def __repr__(self) -> str:
         state = self._problem or ("open" if self._file.is_open else "closed")
         return f"<SqliteStore {self._file.path} {state}, {len(self._pending)} puts pending>"
 
     async def start(self) -> None:
-        """Start the thread and let it open the file; a failure is logged, not raised."""
+        """Start the threads and let them open the file; a failure is logged, not raised."""
         self._thread.start()
+        self._reader.start()
         try:
-            await self._ask(_nothing, OPEN_S)
+            await self._jobs.ask(_nothing, OPEN_S)
         except StoreUnavailable as exc:
             logger.warning("%s is not open yet: %s", self._file.path, exc)
 
@@ -118,13 +120,13 @@ class SqliteStore:
         found = {key: put.blob for key, put in pending.items() if put.expires_at > now}
         missing = [key for key in keys if key not in pending]
         if missing:
-            found |= await self._ask(lambda: self._file.read(missing), self._deadline_s)
+            found |= await self._look_up(missing)
         return [found.get(key) for key in keys]
 
     async def put(self, key: bytes, blob: bytes, ttl_s: float) -> None:
         """Accept the blob for writing. Raises `StoreUnavailable` when too much is waiting."""
         with self._changed:
-            if self._closing or not self._file.is_open:
+            if self._jobs.closing or not self._file.is_open:
                 raise StoreUnavailable(self._problem or "the file is not open")
             former = self._pending.pop(key, None)
             self._size_bytes -= 0 if former is None else len(former.blob)
@@ -144,46 +146,53 @@ class SqliteStore:
         with self._changed:
             dropped = {key: put for key in keys if (put := self._pending.pop(key, None))}
             self._size_bytes -= sum(len(put.blob) for put in dropped.values())
-        deleted = await self._ask(lambda: self._file.delete(keys), self._deadline_s)
+        deleted = await self._jobs.ask(lambda: self._file.delete(keys), self._deadline_s)
         return len(deleted | dropped.keys())
 
     async def close(self) -> None:
-        """Write what was accepted, for up to five seconds, and end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
+        """Write what was accepted, for up to five seconds, and end the threads."""
+        self._reader.close()
+        self._jobs.close()
         if self._thread.ident is None:
             return
+        await self._reader.join(FLUSH_S)
         await asyncio.to_thread(self._thread.join, FLUSH_S)
         if self._pending:
             logger.warning("%d answers were not written to %s", len(self._pending), self._file.path)
 
-    async def _ask(self, work: Callable[[], T], deadline_s: float) -> T:
-        answer: Future[T] = Future()
-        with self._changed:
-            if self._closing:
-                raise StoreUnavailable("the store is closed")
-            if len(self._jobs) >= WAITING_JOBS:
-                raise StoreUnavailable("too many lookups are waiting")
-            self._jobs.append(_Job(work, answer))
-            self._changed.notify()
+    async def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        if not self._breaker.enter():
+            raise StoreUnavailable(f"{self._file.path} did not answer lately")
         try:
-            # At the deadline the future is cancelled: an answer that comes later reaches nobody.
-            return await within(deadline_s, asyncio.wrap_future(answer))
-        except TimeoutError as exc:
-            raise StoreUnavailable(f"no answer within {deadline_s * 1000:.0f} ms") from exc
+            found = await self._reader.ask(lambda: self._lookup.read(keys), self._deadline_s)
+        except StoreUnavailable:
+            self._breaker.failed()
+            raise
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self._breaker.succeeded()
+        return found
 
-    # What follows runs in the thread.
+    def _suspect(self, problem: Exception, identity: tuple[int, int]) -> None:
+        """The reading thread found that this file is useless: the writing one must mend it."""
+        with self._changed:
+            self._suspected = (problem, identity)
+            self._changed.notify()
+
+    # What follows runs in the writing thread.
 
     def _run(self) -> None:
-        while not self._closing:
+        while not self._jobs.closing:
             self._turn()
         flush_until = time.monotonic() + FLUSH_S
         while self._pending and self._file.is_open and time.monotonic() < flush_until:
             if not self._write():
                 break
-        for job in self._jobs:
-            _answer(job)
+        with self._changed:
+            jobs = self._jobs.take()
+        for job in jobs:
+            job.do()
         self._file.close()
 
     def _turn(self) -> None:
@@ -191,14 +200,20 @@ class SqliteStore:
             now = time.monotonic()
             broken = self._problem is not None or not self._file.is_open
             wake_at = self._retry_at if broken else self._sweep_at
-            if not self._jobs and not self._closing and (broken or not self._pending):
+            idle = not self._jobs and not self._jobs.closing and self._suspected is None
+            if idle and (broken or not self._pending):
                 self._changed.wait(max(0.0, wake_at - now))
-            jobs, self._jobs = self._jobs, deque()
+            jobs = self._jobs.take()
+            suspected, self._suspected = self._suspected, None
+        # It may have been mended meanwhile: then it is another file.
+        if suspected is not None and suspected[1] == self._file.identity:
+            self._file.give_up(suspected[0])
+            self._retry_at = 0.0
         may_retry = time.monotonic() >= self._retry_at
         if may_retry and not self._file.is_open:
             self._open()
         for job in jobs:
-            _answer(job)
+            job.do()
         if self._file.is_open and self._pending and (may_retry or self._problem is None):
             self._write()
         if self._file.is_open and not self._jobs and time.monotonic() >= self._sweep_at:
@@ -226,6 +241,10 @@ class SqliteStore:
             self._file.write([(key, *put) for key, put in batch.items()])
         except StoreUnavailable as exc:
             self._failed(exc)
+            if isinstance(exc, Moved):
+                self._retry_at = 0.0
+            elif is_full(exc.__cause__):
+                self._shrink()
             return False
         self._worked()
         with self._changed:
@@ -245,6 +264,12 @@ class SqliteStore:
             logger.debug("sweeping failed: %s", exc)
         self._sweep_at = time.monotonic() + pause_s
 
+    def _shrink(self) -> None:
+        try:
+            self._file.shrink()
+        except StoreUnavailable as exc:
+            logger.debug("there is no room even to remove something: %s", exc)
+
     def _failed(self, exc: StoreUnavailable) -> None:
         if self._problem is None:
             logger.warning("%s; requests go on without it", exc)
@@ -255,17 +280,6 @@ class SqliteStore:
         if self._problem is not None:
             logger.warning("%s works again", self._file.path)
         self._problem = None
-
-
-def _answer(job: _Job) -> None:
-    """Do the work, unless nobody waits for it any more."""
-    if not job.answer.set_running_or_notify_cancel():
-        return
-    try:
-        job.answer.set_result(job.work())
-    except Exception as exc:  # noqa: BLE001 - the thread must live, the caller must hear
-        problem = exc if isinstance(exc, StoreUnavailable) else StoreUnavailable(repr(exc))
-        job.answer.set_exception(problem)
 
 
 def _nothing() -> None:

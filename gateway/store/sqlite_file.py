@@ -1,7 +1,8 @@
-"""The SQLite file: opened, written, swept, set aside when damaged. Blocking; for one thread.
+"""The SQLite file: opened, written, kept within its budget, set aside when damaged.
 
 Rule 1: a file that is not ours is never written to, and only moved when it is no database at all.
-Rule 2: what SQLite calls corrupt is moved to `<file>.corrupt-<n>`, and a new file begun.
+Rule 2: what SQLite calls corrupt is moved to `<file>.corrupt-<time>`, and a new file begun.
+Rule 3: a file that is no longer at its path is left alone: what is written there is lost.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.store.base import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -37,56 +39,85 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
+_ASIDE = ".corrupt-"
+
 _OPEN_BUSY_S = 1.0
 _OPEN_PAUSE_S = 0.02
-_BUSY_MS = 20
+BUSY_MS = 20
 """How long to wait for another process's write; the writer tries again later, readers never wait."""
 
 _SWEEP_ROWS = 64
+_EVICTED_AT_ONCE = 16
+_LARGEST_BATCH_BYTES = 64 << 20
+"""How far the file may pass its budget in the worst case; SQLite itself refuses more."""
+
+_SET_ASIDE = 3
+"""How many damaged files are kept: a failing disk must not fill itself with them."""
+
+# A connection that met one of these is of no use any more; a new one may be.
+_BROKEN = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+
+
+class Moved(StoreUnavailable):
+    """The open file is no longer what is at its path."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was deleted or replaced")
 
 
 class SqliteFile:
-    """Raises `StoreUnavailable`, nothing else, and recovers by itself where it can."""
+    """The writing side. Raises `StoreUnavailable`, nothing else, and recovers by itself where it
+    can. Blocking; for one thread.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float], *, budget_bytes: int) -> None:
         """Keep at most about `budget_bytes` in `path`; `clock` gives seconds since the epoch."""
         self.path = path
         self._clock = clock
         self._budget_bytes = budget_bytes
+        self._page_bytes = 4096
         self._database: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None
+        self._logs: dict[Path, tuple[int, int] | None] = {}
+        self.identity: tuple[int, int] | None = None
+        """Device and inode of the open file; None while none is open. Any thread may look."""
 
     @property
     def is_open(self) -> bool:
-        """It can be asked."""
-        return self._database is not None
+        """It can be asked. Any thread may look."""
+        return self.identity is not None
 
     def open(self) -> None:
         """Open the file, making it (0600) and its folder (0700) where they are missing."""
         try:
             try:
                 self._database = self._open_patiently()
-            except (PermissionError, sqlite3.Error) as exc:
-                if not _is_damage(exc) or not self.path.is_file():
+            except sqlite3.Error as exc:
+                if not is_damage(exc) or not self.path.is_file():
                     raise
                 self._set_aside(exc)
                 self._database = self._open_patiently()
+            self._logs = {beside: identity_now(beside) for beside in _beside(self.path)}
+            self.identity = identity(self.path)
         except (OSError, sqlite3.Error) as exc:
+            self.close()
             raise StoreUnavailable(f"{self.path} can't be used: {exc}") from exc
 
-    def read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The blobs that are there and have not expired."""
-        marks = ",".join("?" * len(keys))
-        with self._use() as database:
-            rows = database.execute(
-                f"SELECT key, blob FROM entries WHERE key IN ({marks}) AND expires_at > ?",  # noqa: S608 - only question marks
-                (*keys, self._clock()),
-            )
-            return dict(rows.fetchall())
-
-    def write(self, rows: Iterable[tuple[bytes, float, bytes]]) -> None:
-        """Keep rows of key, expiry and blob: all of them or none."""
+    def write(self, rows: Sequence[tuple[bytes, float, bytes]]) -> None:
+        """Keep rows of key, expiry and blob: all of them or none. What expires first goes for them
+        where the budget is reached.
+        """
+        self._must_be_in_place()
+        coming = sum(len(blob) for _, _, blob in rows)
         with self._use() as database, _transaction(database):
+            self._make_room(database, coming)
             database.executemany(
                 "INSERT INTO entries VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
                 "SET expires_at = excluded.expires_at, blob = excluded.blob",
@@ -95,6 +126,7 @@ class SqliteFile:
 
     def delete(self, keys: Sequence[bytes]) -> set[bytes]:
         """Forget the keys; those that existed."""
+        self._must_be_in_place()
         where = f"FROM entries WHERE key IN ({','.join('?' * len(keys))})"
         with self._use() as database, _transaction(database):
             found = database.execute(f"SELECT key {where}", keys).fetchall()
@@ -109,19 +141,64 @@ class SqliteFile:
         with self._use() as database:
             full = self._size_bytes(database) > self._budget_bytes
             with _transaction(database):
-                removed = database.execute(
-                    "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries "
-                    "WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
-                    (math.inf if full else self._clock(), _SWEEP_ROWS),
-                ).rowcount
+                removed = _remove(database, math.inf if full else self._clock(), _SWEEP_ROWS)
         return removed == _SWEEP_ROWS
+
+    def shrink(self) -> None:
+        """Give up some of what is kept: the disk is full, and the room in the file is used again."""
+        with self._use() as database, _transaction(database):
+            _remove(database, math.inf, _SWEEP_ROWS)
+
+    def give_up(self, problem: Exception) -> None:
+        """Close a file that turned out to be useless, and set it aside where it is damaged; the
+        next `open` mends.
+        """
+        opened = self.identity
+        self.close()
+        if isinstance(problem, Moved):
+            self._drop_logs()
+        if not is_damage(problem):
+            return
+        with suppress(OSError):
+            # Another process may have done so already: what is there now would be its new file.
+            if identity(self.path) == opened:
+                self._set_aside(problem)
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it."""
+        self.identity = None
         database, self._database = self._database, None
         if database is not None:
             with suppress(sqlite3.Error):
                 database.close()
+
+    def _must_be_in_place(self) -> None:
+        """What is written into a file that was deleted or replaced would be lost."""
+        if self.identity is not None and identity_now(self.path) != self.identity:
+            moved = Moved(self.path)
+            self.give_up(moved)
+            raise moved
+
+    def _drop_logs(self) -> None:
+        """Delete the logs of a file that is gone: SQLite would apply them to whatever takes its
+        place. Those of another file, which another process began meanwhile, are left alone.
+        """
+        for beside, opened in self._logs.items():
+            if opened is not None and identity_now(beside) == opened:
+                with suppress(OSError):
+                    beside.unlink()
+
+    def _make_room(self, database: sqlite3.Connection, coming: int) -> None:
+        """Remove about as much as is coming, and a little more, until the budget holds it.
+
+        Bounded: where the budget was lowered, sweeping does the rest.
+        """
+        size = self._size_bytes(database)
+        least = size - 2 * coming - _EVICTED_AT_ONCE * self._page_bytes
+        while size + coming > self._budget_bytes and size > least:
+            if not _remove(database, math.inf, _EVICTED_AT_ONCE):
+                return
+            size = self._size_bytes(database)
 
     def _open_patiently(self) -> sqlite3.Connection:
         """Two processes that make the file at the same time: SQLite doesn't wait for the other
@@ -138,8 +215,10 @@ class SqliteFile:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives the log files beside it the mode of the file itself.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite gives the log files beside it the mode of the file itself. Only a new file is
+        # opened here: closing a descriptor drops the locks of all others of this process.
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(self.path, timeout=_OPEN_BUSY_S, isolation_level=None)
         try:
             is_new = self._look(database)
@@ -147,8 +226,12 @@ class SqliteFile:
             database.execute("PRAGMA synchronous = NORMAL")
             if is_new:
                 database.executescript(_SCHEMA)
-            database.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            self._opened = _identity(self.path)
+            # Debian's SQLite overwrites what is deleted with zeros: twice the work for a cache.
+            database.execute("PRAGMA secure_delete = OFF")
+            (self._page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+            most = (self._budget_bytes + _LARGEST_BATCH_BYTES) // self._page_bytes
+            database.execute(f"PRAGMA max_page_count = {most}")
+            database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         except BaseException:
             database.close()
             raise
@@ -180,41 +263,50 @@ class SqliteFile:
         try:
             yield self._database
         except sqlite3.Error as exc:
-            if _is_damage(exc):
-                self._give_up(exc)
+            if is_broken(exc):
+                self.give_up(exc)
             raise StoreUnavailable(f"{self.path}: {exc}") from exc
 
-    def _give_up(self, exc: sqlite3.Error) -> None:
-        """Close a file that turned out to be damaged and set it aside; the next `open` mends."""
-        self.close()
-        with suppress(OSError):
-            # Another process may have done so already: what is there now would be its new file.
-            if _identity(self.path) == self._opened:
-                self._set_aside(exc)
-
-    def _set_aside(self, exc: Exception) -> None:
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
-            number += 1
+    def _set_aside(self, problem: Exception) -> None:
+        aside = self._free_name()
         self.path.rename(aside)
-        for suffix in ("-wal", "-shm"):
+        for beside, there in zip(_beside(self.path), _beside(aside), strict=True):
             with suppress(FileNotFoundError):
-                beside = self.path.with_name(self.path.name + suffix)
-                beside.rename(aside.with_name(aside.name + suffix))
+                beside.rename(there)
         logger.error(
             "The cache file %s is damaged (%s). It was set aside as %s; a new one is begun, "
             "stored answers are lost",
             self.path,
-            exc,
+            problem,
             aside,
         )
+        for old in sorted(self.path.parent.glob(f"{self.path.name}{_ASIDE}*Z"))[:-_SET_ASIDE]:
+            for each in (old, *_beside(old)):
+                each.unlink(missing_ok=True)
 
-    @staticmethod
-    def _size_bytes(database: sqlite3.Connection) -> int:
+    def _free_name(self) -> Path:
+        """`<file>.corrupt-20261122T073000.123456Z`: their names sort by age."""
+        now = self._clock()
+        while True:
+            text = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+            aside = self.path.with_name(self.path.name + _ASIDE + text)
+            if not aside.exists():
+                return aside
+            now += 1e-6
+
+    def _size_bytes(self, database: sqlite3.Connection) -> int:
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         (free,) = database.execute("PRAGMA freelist_count").fetchone()
-        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
-        return int((pages - free) * page_bytes)
+        return int((pages - free) * self._page_bytes)
+
+
+def _remove(database: sqlite3.Connection, until: float, most: int) -> int:
+    """Remove at most so many of the rows that expire first, and not after `until`."""
+    return database.execute(
+        "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries "
+        "WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+        (until, most),
+    ).rowcount
 
 
 @contextmanager
@@ -230,19 +322,45 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The logs that SQLite keeps beside a file."""
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Which file is at the path: its device and inode. Raises OSError."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
-def _is_busy(exc: sqlite3.Error) -> bool:
-    code = getattr(exc, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+def identity_now(path: Path) -> tuple[int, int] | None:
+    """The same; None where there is no file, or none that can be looked at."""
+    try:
+        return identity(path)
+    except OSError:
+        return None
 
 
-def _is_damage(exc: Exception) -> bool:
-    if isinstance(exc, PermissionError):
-        return True
-    code = getattr(exc, "sqlite_errorcode", None)
+def is_damage(problem: Exception) -> bool:
+    """The file holds something other than a sound database."""
+    return _code(problem) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_broken(problem: Exception) -> bool:
+    """The connection is of no use any more."""
+    return _code(problem) in _BROKEN
+
+
+def is_full(problem: BaseException | None) -> bool:
+    """There is no room, on the disk or within the budget."""
+    return _code(problem) == sqlite3.SQLITE_FULL
+
+
+def _is_busy(problem: sqlite3.Error) -> bool:
+    return _code(problem) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _code(problem: BaseException | None) -> int | None:
+    code: int | None = getattr(problem, "sqlite_errorcode", None)
     # The low byte is the primary code; the rest says where (SQLITE_CORRUPT_INDEX, ...).
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return None if code is None else code & 0xFF
