@@ -32,7 +32,9 @@ from gateway.server.drain import Drain
 from gateway.server.listener import Listener
 from gateway.server.probes import Readiness, probe_app
 from gateway.serving import Serving
+from gateway.store.generations import Generations
 from gateway.store.open import default_url, describe, open_store, redis_access
+from gateway.store.registers import open_register
 from gateway.store.secret import scope_secrets
 from gateway.store.tiered import TieredStore
 from gateway.telemetry.logs import setup_logging
@@ -74,6 +76,7 @@ class RunningGateway:
     _probes: web.AppRunner
     _client: UpstreamClient
     _store: Store
+    _generations: Generations
     _secrets: ScopeSecrets
     _telemetry: Telemetry
 
@@ -91,6 +94,7 @@ class RunningGateway:
         await self.background.close(_BACKGROUND_CLOSE_S)
         await self._client.close()
         await self._secrets.close()
+        await self._generations.close()
         await self._store.close()
         await self._probes.cleanup()
         await asyncio.to_thread(self._telemetry.close, _TELEMETRY_CLOSE_S)
@@ -111,13 +115,27 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     )
     await store.start()
     await secrets.start()
+    generations = Generations(
+        open_register(store, clock.now),
+        bound_s=config.cache.purge_bound_s,
+        monotonic=clock.monotonic,
+    )
+    await generations.start()
     client = UpstreamClient()
     await client.start()
     background = Background()
     choice = Choice(config)
     door = Door(config.cache.door_entries, config.generation().encode())
     records = store.back if isinstance(store, TieredStore) else store
-    cache = ResponseCache(store, background, telemetry, clock, records)
+    cache = ResponseCache(
+        store,
+        background,
+        telemetry,
+        clock,
+        records,
+        generations=generations,
+        max_entry_bytes=config.cache.max_entry_bytes,
+    )
     acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
     budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
     asking = Asking(
@@ -184,6 +202,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         await probes.cleanup()
         await client.close()
         await secrets.close()
+        await generations.close()
         await store.close()
         raise
     readiness.ready()
@@ -200,6 +219,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         _probes=probes,
         _client=client,
         _store=store,
+        _generations=generations,
         _secrets=secrets,
         _telemetry=telemetry,
     )

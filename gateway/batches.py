@@ -62,6 +62,7 @@ class Batches:
         go out as it came (or, under `only-if-cached`, not at all).
         """
         units = parts.batch.units
+        turn.lookup = self._cache.dated(lookup)
         known, frame, reason = await self._find(turn, parts, lookup)
         missing = parts.batch.missing(known)
         if not missing:

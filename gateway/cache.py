@@ -7,15 +7,15 @@ that goes wrong here fails a request.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.core import identity, samples
+from gateway.core import identity, purges, samples
 from gateway.core.model import Entry, Finish, Form, Reason, Result
 from gateway.core.policy import Hit, Keep, Miss, Skip, after_lookup, after_response, missed
-from gateway.store import codec
+from gateway.store import coding
 from gateway.store.base import StoreUnavailable
 from gateway.store.tiered import TieredStore
 from gateway.wire.table import OPENAI_EMBEDDINGS
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.providers.base import ApiRules
     from gateway.server.stream import Recording
     from gateway.store.base import Store
+    from gateway.store.generations import Generations
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.choice import Endpoint
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 
 _log = structlog.get_logger("warmgate.cache")
+
+_TAGS = "x-gateway-cache-tags"
 
 # How often storing the parts of a large batch may wait for the store, and how long.
 _PUTS_A_PAUSE = 256
@@ -62,6 +65,9 @@ class ResponseCache:
         telemetry: Telemetry,
         clock: Clock,
         records: Store | None = None,
+        *,
+        generations: Generations,
+        max_entry_bytes: int,
     ) -> None:
         """`records` is where answers go that a provider keeps and may delete: the store itself,
         or the part of it that all replicas see, so that a deletion reaches them all.
@@ -74,12 +80,19 @@ class ResponseCache:
         self._background = background
         self._telemetry = telemetry
         self._clock = clock
+        self._generations = generations
+        self._max_entry_bytes = max_entry_bytes
+
+    def dated(self, lookup: Lookup) -> Lookup:
+        """The lookup as of now: what is purged from here on will kill its answer as well."""
+        return replace(lookup, generation=self._generations.sequence)
 
     async def look(self, turn: Turn, lookup: Lookup, seed: bytes) -> AfterLookup:
         """What the cache has for the request. Never raises: a store that is away is a miss.
 
         On a miss `turn.slot` says where the answer goes; `seed` are random bytes to draw with.
         """
+        turn.lookup = self.dated(lookup)
         if turn.api is OPENAI_EMBEDDINGS:
             # Nobody votes on vectors: they are the same each time, and each time would be paid.
             turn.samples = 1
@@ -140,15 +153,15 @@ class ResponseCache:
     async def fetch(self, keys: list[bytes], store: Store | None = None) -> dict[bytes, Entry]:
         """The sound entries among the keys. Raises `StoreUnavailable`."""
         blobs = await (store or self._store).get(keys)
-        entries: dict[bytes, Entry] = {}
-        for key, blob in zip(keys, blobs, strict=True):
-            if blob is None:
-                continue
-            try:
-                entries[key] = codec.decode(blob, key)
-            except codec.Damaged:
-                # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
-                self._telemetry.metrics.stored(Reason.UNREADABLE)
+        found = {key: blob for key, blob in zip(keys, blobs, strict=True) if blob is not None}
+        entries, damaged = await coding.decoded(found, self._max_entry_bytes)
+        for _ in damaged:
+            # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
+            self._telemetry.metrics.stored(Reason.UNREADABLE)
+        dead = [key for key, entry in entries.items() if self._generations.marks.kill(entry)]
+        for near in self._near if dead else ():
+            # Behind it may lie a successor that another replica has fetched.
+            await near.delete(dead)
         return entries
 
     def judge(self, turn: Turn, entries: list[Entry]) -> AfterLookup:
@@ -162,6 +175,7 @@ class ResponseCache:
             turn.directives,
             proven=turn.proven,
             now=self._clock.now(),
+            refuse=self._generations.refuse,
         )
 
     def keep(
@@ -189,8 +203,10 @@ class ResponseCache:
                     # One form only: leave room beside it for an entry that serves the other.
                     # (Embeddings have no other, and batches look for their inputs under the key.)
                     key = identity.form_key(key, next(iter(answer.forms)))
-                blob = codec.encode(self.entry(turn, answer, ttl_s, pace()), key)
-                puts = [(key, blob)]
+                entry = self.entry(turn, answer, ttl_s, pace())
+                if self._unwanted(turn, entry):
+                    return False
+                puts: list[tuple[bytes, bytes | Entry]] = [(key, entry)]
                 if turn.known.ask.keeps_id:
                     puts.append((self._record_key(turn.known.endpoint, answer.response_id), key))
                 store = self._records if turn.known.ask.keeps_id else self._store
@@ -204,10 +220,25 @@ class ResponseCache:
         on_stored: Callable[[], None] | None = None,
     ) -> bool:
         """Store several answers under their keys, behind the response; as in `keep`."""
-        puts = [
-            (key, codec.encode(self.entry(turn, answer, ttl_s, ()), key)) for key, answer in answers
+        puts: list[tuple[bytes, bytes | Entry]] = [
+            (key, replace(self.entry(turn, answer, ttl_s), key_hex8=key.hex()[:8]))
+            for key, answer in answers
         ]
+        if any(isinstance(entry, Entry) and self._unwanted(turn, entry) for _, entry in puts):
+            return False
         return self._put_behind(turn.exchange, puts, ttl_s, self._store, on_stored)
+
+    def _unwanted(self, turn: Turn, entry: Entry) -> bool:
+        """Does the operator, or what the request asked for, forbid to keep it? Says why."""
+        reason = None
+        if _tags(turn) is None:
+            # Kept without a tag it could not be purged by it.
+            reason = Reason.BAD_TAGS
+        elif self._generations.marks.kill(entry):
+            reason = Reason.PURGED
+        if reason is not None:
+            self._told(turn.exchange, reason)
+        return reason is not None
 
     def forget_record(self, endpoint: Endpoint, response_id: str) -> None:
         """The provider has deleted a response that it kept: its entry goes as well."""
@@ -240,12 +271,15 @@ class ResponseCache:
             usage=answer.usage,
             has_stream_usage=answer.has_stream_usage,
             gaps_ms=gaps_ms if any(gaps_ms) else (),
+            tags=_tags(turn) or (),
+            generation=turn.lookup.generation if turn.lookup else 0,
+            key_hex8=turn.exchange.key_hex8 or "",
         )
 
     def _put_behind(
         self,
         exchange: Exchange,
-        puts: list[tuple[bytes, bytes]],
+        puts: list[tuple[bytes, bytes | Entry]],
         ttl_s: float,
         store: Store,
         on_stored: Callable[[], None] | None,
@@ -272,15 +306,22 @@ class ResponseCache:
         self._telemetry.metrics.stored(reason)
 
     async def _put(
-        self, exchange: Exchange, puts: list[tuple[bytes, bytes]], ttl_s: float, store: Store
+        self,
+        exchange: Exchange,
+        puts: list[tuple[bytes, bytes | Entry]],
+        ttl_s: float,
+        store: Store,
     ) -> None:
         span = self._telemetry.spans.store(exchange.span)
         began = self._clock.monotonic()
+        size = 0
         outcome: str = Reason.STORED
         try:
             # A store that takes so many puts and no more gets time to write them.
             pauses = len(puts) // _PUTS_A_PAUSE
-            for key, blob in puts:
+            for key, kept in puts:
+                blob = kept if isinstance(kept, bytes) else await coding.encoded(kept, key)
+                size += len(blob)
                 while True:
                     try:
                         await store.put(key, blob, ttl_s)
@@ -294,9 +335,13 @@ class ResponseCache:
             outcome = Reason.STORE_UNAVAILABLE
             self._telemetry.metrics.store_unavailable("put")
         finally:
-            size = sum(len(blob) for _, blob in puts)
             self._telemetry.metrics.stored(outcome, self._clock.monotonic() - began, size)
             span.end(outcome)
+
+
+def _tags(turn: Turn) -> tuple[str, ...] | None:
+    """The names that the request gives its answer; None for some that can't be kept."""
+    return purges.tags(turn.request.headers.getall(_TAGS, ()))
 
 
 def _keys(key: bytes, form: Form) -> tuple[bytes, bytes]:
