@@ -7,7 +7,7 @@ nobody can board any more, and the call goes at the pace of the slowest who stil
 Rule 3: failures are everybody's, and nobody's after: a call that failed is not found again.
 
 For one process and one event loop. Another place to board (a lock in Redis, say) would stand
-behind `Flights.board`.
+behind `Flights.start` and `Flights.find`.
 """
 
 from __future__ import annotations

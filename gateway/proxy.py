@@ -221,6 +221,7 @@ class Proxy:
         joins = self._coalescing.may(turn)
         if joins and self._coalescing.on_its_way(turn):
             # Then the store has nothing yet, and need not be asked.
+            exchange.decided(Result.MISS, Reason.ABSENT)
             answered = await self._coalescing.answer(turn)
             if answered is not None:
                 return answered
