@@ -99,11 +99,6 @@ class SqliteStore:
         """The file."""
         return self._file.path
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._file.path
-
     def __repr__(self) -> str:
         state = self._problem or ("open" if self._file.is_open else "closed")
         return f"<SqliteStore {self._file.path} {state}, {len(self._pending)} puts pending>"
