@@ -134,7 +134,7 @@ async def aboard(door: Doorway, count: int) -> None:
 
 async def together(door: Doorway, *asking: Awaitable[Told]) -> list[asyncio.Future[Told]]:
     """Start them one after the other, each when the one before it is there."""
-    started = []
+    started: list[asyncio.Future[Told]] = []
     for count, each in enumerate(asking, 1):
         started.append(asyncio.ensure_future(each))
         await aboard(door, count)
