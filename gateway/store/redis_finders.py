@@ -27,6 +27,10 @@ LAST_SLOT = 16_383
 class ServiceFinder:
     """One shard, by redis-py's Sentinel client."""
 
+    # A primary that was replaced in its lifetime says nothing, and takes writes that will be lost,
+    # for up to ten seconds.
+    refresh_s = 2.0
+
     def __init__(self, address: Address) -> None:
         """Asks the Sentinels at `address.places` for `address.service`."""
         self._service = address.service
@@ -63,6 +67,9 @@ class ClusterFinder:
     Not redis-py's: its `NodesManager` opens every connection anew after each look, builds a table
     of all slots in Python (milliseconds of the loop), and sets no bound to a node that hangs.
     """
+
+    # Who asks the wrong node is told: MOVED.
+    refresh_s = 15.0
 
     def __init__(self, address: Address) -> None:
         """Asks the nodes at `address.places`, and those that were found since."""

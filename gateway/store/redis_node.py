@@ -101,6 +101,7 @@ class Node:
         self._batches: set[asyncio.Task[None]] = set()
         self._refusing: str | None = None
         self._refused_at = 0.0
+        self._left_at = -CONNECT_TIMEOUT_S
 
     def __repr__(self) -> str:
         return f"<Node {self.place} {self.connections!r} {self.breaker!r}>"
@@ -199,9 +200,11 @@ class Node:
     def _was_refused(self, error: ResponseError, ask: _Ask) -> None:
         trouble = judge(error)
         if trouble.look_again:
-            # The connection may lead to a server that has lost its part.
-            self.connections.drop_idle()
             self.on_trouble()
+        if trouble.reason == "read_only" and _now() - self._left_at >= CONNECT_TIMEOUT_S:
+            # A name may point to another server by now: connect anew, but not with every entry.
+            self._left_at = _now()
+            asyncio.get_running_loop().call_soon(self.connections.drop_idle)
         if ask.is_write and trouble.reason != "moving":
             self._refused_at = _now()
             if self._refusing != trouble.reason:

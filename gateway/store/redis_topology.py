@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 15.0
-"""Between two looks when there is no cause."""
-
 RETRY_S = 0.25
 """Between two looks while there is."""
 
@@ -49,6 +46,9 @@ class Shard(NamedTuple):
 
 class Finder(Protocol):
     """Knows whom to ask where the servers are."""
+
+    refresh_s: float
+    """Between two looks when there is no cause."""
 
     async def find(self) -> Sequence[Shard]:
         """All shards by their slots, at least one. May raise anything, may hang."""
@@ -224,7 +224,7 @@ class Discovered:
                 await asyncio.sleep(RETRY_S)
                 continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH_S):
+                async with asyncio.timeout(self._finder.refresh_s):
                     await self._doubt.wait()
                     # A server that says no to everybody says it often.
                     await asyncio.sleep(RETRY_S)

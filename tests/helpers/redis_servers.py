@@ -42,12 +42,12 @@ class RedisServer:
         self._executable = executable
         self._password = password
         self._folder = Path(tempfile.mkdtemp(prefix="warmgate-redis-"))
-        self._options = (
+        self.options = (
             *(("--appendonly", "yes") if persist else ("--appendonly", "no")),
             *(("--requirepass", password) if password else ()),
             *options,
         )
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,15 +60,7 @@ class RedisServer:
         log = self._folder / "server.log"
         log.write_bytes(b"")
         self._process = subprocess.Popen(
-            [
-                str(self._executable),
-                *("--port", str(self.port)),
-                *("--bind", "127.0.0.1"),
-                *("--dir", str(self._folder)),
-                *("--logfile", str(log)),
-                *("--save", ""),
-                *self._options,
-            ],
+            [str(self._executable), *self._arguments(log)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -80,6 +72,20 @@ class RedisServer:
                 self.close()
                 raise RuntimeError(f"{self._executable} did not start:\n{said}")
             time.sleep(0.005)  # polling a foreign process: there is no event to wait for
+
+    def _arguments(self, log: Path) -> list[str]:
+        common = [
+            *("--port", str(self.port)),
+            *("--bind", "127.0.0.1"),
+            *("--dir", str(self._folder)),
+            *("--logfile", str(log)),
+        ]
+        if "--sentinel" not in self.options:
+            return [*common, "--save", "", *self.options]
+        # A Sentinel insists on a file that it may rewrite, and knows nothing of persistence.
+        file = self._folder / "sentinel.conf"
+        file.touch()
+        return [str(file), "--sentinel", *common]
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -120,7 +126,7 @@ def missing_is_a_failure() -> bool:
     return os.environ.get("CI", "").lower() in {"1", "true"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Below the ephemeral range: while a server is down, a client that dials its port from that
     same port would talk to itself, and any other connection could take the port.
     """
