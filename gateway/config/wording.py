@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN = 20  # a key pasted into the wrong place is longer
+_MOST_NAMED = 3
 _KEY = "[key]"  # what pydantic adds to the place of a name that broke a rule
 
 
@@ -81,8 +82,9 @@ def _unknown(path: Steps) -> tuple[str, str]:
     if close:
         return problem, f"did you mean `{spell((*before, close[0]))}`?"
     elsewhere = [s.path for s in catalogue() if s.path.rpartition(".")[2] == str(last)]
-    if len(elsewhere) == 1:
-        return problem, f"did you mean `{elsewhere[0]}`?"
+    if 1 <= len(elsewhere) <= _MOST_NAMED:
+        either = " or ".join(f"`{each}`" for each in elsewhere)
+        return problem, f"did you mean {either}?"
     return problem, f"remove it, or use one of {', '.join(members)}"
 
 
