@@ -25,8 +25,6 @@ from gateway.wire.table import OPENAI_EMBEDDINGS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    import aiohttp
-
     from gateway.acceptance import Acceptance
     from gateway.budget import Budget
     from gateway.cache import Clock, ResponseCache
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.client import UpstreamClient
+    from gateway.upstream.connection import Response
 
 _log = structlog.get_logger("warmgate.asking")
 
@@ -43,7 +42,7 @@ _log = structlog.get_logger("warmgate.asking")
 class Underway:
     """A call that the upstream has answered; its body is still to come."""
 
-    upstream: aiohttp.ClientResponse
+    upstream: Response
     call: ModelCall
     taken: stream.Recording | None = None
     """What is recorded of the body, for whoever passes it on to feed."""

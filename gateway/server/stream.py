@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.budget import Share
     from gateway.server.relay import Relay
+    from gateway.upstream.connection import Response
 
 _MAX_EVENT_BYTES = 1024 * 1024
 
@@ -109,7 +110,7 @@ class Recording:
 
 
 def recording(
-    upstream: aiohttp.ClientResponse,
+    upstream: Response,
     limit: int,
     timer: Callable[[], float] | None = None,
     share: Share | None = None,
@@ -163,7 +164,7 @@ class FromUpstream:
 
     __slots__ = ("_content", "readany")
 
-    def __init__(self, upstream: aiohttp.ClientResponse) -> None:
+    def __init__(self, upstream: Response) -> None:
         self._content = upstream.content
         self.readany = upstream.content.readany
 
@@ -219,9 +220,7 @@ async def relay_response(
     return out
 
 
-async def take_whole(
-    upstream: aiohttp.ClientResponse, taken: Recording, on_first: Callable[[], None]
-) -> None:
+async def take_whole(upstream: Response, taken: Recording, on_first: Callable[[], None]) -> None:
     """Read the upstream's body into the recording and nowhere else."""
     first = True
     while chunk := await upstream.content.readany():

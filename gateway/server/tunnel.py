@@ -11,14 +11,17 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import ServerDisconnectedError
+
 from gateway.server.relay import FLUSH_S, Relay, close_within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import aiohttp
     from aiohttp import web
     from multidict import CIMultiDict
+
+    from gateway.upstream.connection import Response
 
 _HIGH_WATER = 256 * 1024
 
@@ -93,14 +96,13 @@ class _Upgraded(Relay):
 
 
 async def tunnel(
-    request: web.BaseRequest, upstream: aiohttp.ClientResponse, headers: CIMultiDict[str]
+    request: web.BaseRequest, upstream: Response, headers: CIMultiDict[str]
 ) -> web.StreamResponse:
     """Answer 101 as the upstream did, then carry bytes both ways until either side is done."""
-    connection = upstream.connection
-    assert connection is not None
-    assert connection.protocol is not None
-    protocol, transport = connection.protocol, connection.transport
-    assert transport is not None
+    protocol = upstream.connection
+    transport = protocol.transport
+    if transport is None:
+        raise ServerDisconnectedError
     relay = _Upgraded(upstream.status, upstream.reason, headers)
     await relay.prepare(request)
     from_upstream = Pipe(transport)
@@ -131,7 +133,7 @@ async def tunnel(
         if (last := from_client.rest()) and not transport.is_closing():
             transport.write(last)
         # An upgraded connection is never reused: this closes it after what is written.
-        upstream.release()
+        protocol.close()
         close_within(transport, FLUSH_S)
         if request.transport is not None:
             close_within(request.transport, FLUSH_S)

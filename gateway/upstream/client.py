@@ -1,4 +1,4 @@
-"""How we ask: one session without aiohttp's silent defaults, and its errors mapped to ours.
+"""How we ask: requests on kept connections, and their errors mapped to ours.
 
 Rule 1: nothing is retried but a connection that was refused or reset before the request was sent:
 a paid provider may have begun to work on anything later than that.
@@ -10,80 +10,52 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 import aiohttp
-from yarl import URL
 
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from gateway.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import TracebackType
 
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ConnectionKey
     from multidict import CIMultiDict
 
     from gateway.telemetry.spans import AttemptSpan
     from gateway.upstream.choice import Endpoint
+    from gateway.upstream.connection import Connection, Response
+    from gateway.upstream.pool import Origin
 
 _ATTEMPTS = 2
 _PAUSE_S = 0.05
-_PIECE = 64 * 1024
-_MAX_HEAD_BYTES = 64 * 1024
-# Servers close idle connections after 5 s (uvicorn, and so vLLM) to some minutes; a connection
-# closed under our feet is noticed at once, so that this only bounds how many are kept.
-_KEEPALIVE_S = 30.0
+# Without a body these say nothing of one; all others say that it is empty.
+_NO_BODY_ASKED = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _QUERY = re.compile(r"(https?://[^\s?']*)\?[^\s']*")
 _TOLD_CHARS = 200
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Connections whose calls were given up end at once, not when the upstream has read all that
-    was on its way to it.
-    """
-
-    def _release(
-        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
-    ) -> None:
-        if should_close:
-            protocol.abort()
-        super()._release(key, protocol, should_close=should_close)
 
 
 class UpstreamClient:
     """Sends requests to upstreams. One for each process."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self.pool: Pool | None = None
+        """The connections; there once started."""
 
     async def start(self) -> None:
-        """Open the session; needs a running loop."""
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(
-                limit=0, limit_per_host=0, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=30
-            ),
-            timeout=aiohttp.ClientTimeout(total=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            requote_redirect_url=False,
-            read_bufsize=_PIECE,
-            max_line_size=_MAX_HEAD_BYTES,
-            max_field_size=_MAX_HEAD_BYTES,
-        )
-        # aiohttp would send a GET, PUT or DELETE again when a kept connection breaks.
-        self._session._retry_connection = False  # noqa: SLF001 - there is no public switch
+        """Get ready; needs a running loop."""
+        self.pool = Pool()
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self.pool is not None:
+            await self.pool.close()
+            self.pool = None
 
-    @asynccontextmanager
-    async def call(  # noqa: PLR0917
+    def call(  # noqa: PLR0917
         self,
         method: str,
         url: str,
@@ -91,59 +63,63 @@ class UpstreamClient:
         body: bytes | AsyncIterator[bytes] | None,
         endpoint: Endpoint,
         attempt_span: Callable[[int], AttemptSpan],
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response, its body still to come. On leaving, an unfinished call is ended at once.
+    ) -> AbstractAsyncContextManager[Response]:
+        """The response as a context: its body is still to come; leaving ends an unfinished call.
 
         Raises `UpstreamUnreachable`, `UpstreamTimeout`, `UpstreamBroken`; errors while the body
         is read come mapped as well when they leave the context.
         """
-        response, span = await self._send(method, url, headers, body, endpoint, attempt_span)
-        try:
-            span.status(response.status)
-            yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            span.error(type(error).__name__)
-            response.close()
-            raise _mapped(error, endpoint) from error
-        except BaseException:
-            # Ours, or the client's going away: the upstream must not work on for nobody.
-            response.close()
-            raise
-        else:
-            response.release()
-        finally:
-            span.end()
+        assert self.pool is not None, "start() first"
+        return _Call(self.pool, method, url, headers, body, endpoint, attempt_span)
 
-    async def _send(  # noqa: PLR0917
+
+class _Call(AbstractAsyncContextManager["Response"]):
+    """One request and its response. A class, because a generator's context costs more."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_endpoint",
+        "_headers",
+        "_method",
+        "_origin",
+        "_pool",
+        "_response",
+        "_span",
+        "_spans",
+        "_url",
+    )
+
+    def __init__(  # noqa: PLR0917
         self,
+        pool: Pool,
         method: str,
         url: str,
         headers: CIMultiDict[str],
         body: bytes | AsyncIterator[bytes] | None,
         endpoint: Endpoint,
         attempt_span: Callable[[int], AttemptSpan],
-    ) -> tuple[aiohttp.ClientResponse, AttemptSpan]:
-        assert self._session is not None, "start() first"
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            connect=None,
-            sock_connect=endpoint.connect_timeout_s,
-            sock_read=endpoint.idle_timeout_s,
-        )
-        target = _as_spelled(url)
+    ) -> None:
+        self._pool = pool
+        self._method = method
+        self._url = url
+        self._headers = headers
+        self._body = body
+        self._endpoint = endpoint
+        self._spans = attempt_span
+        self._span: AttemptSpan
+        self._origin: Origin
+        self._connection: Connection
+        self._response: Response
+
+    async def __aenter__(self) -> Response:
+        endpoint = self._endpoint
         for attempt in range(_ATTEMPTS):
-            span = attempt_span(attempt)
+            span = self._span = self._spans(attempt)
             if endpoint.propagate_trace:
-                headers.update(span.traceparent())
+                self._headers.update(span.traceparent())
             try:
-                response = await self._session.request(
-                    method,
-                    target,
-                    headers=headers,
-                    data=_payload(body, headers),
-                    allow_redirects=False,
-                    timeout=timeout,
-                )
+                response = self._response = await self._ask()
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 span.error(type(error).__name__)
                 span.end()
@@ -157,33 +133,84 @@ class UpstreamClient:
                 span.end()
                 raise
             else:
-                return response, span
+                span.status(response.status)
+                return response
         raise AssertionError  # the last attempt returned or raised
 
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        span = self._span
+        try:
+            if problem is None:
+                self._pool.give_back(self._origin, self._connection, self._response.headers)
+                return
+            # An upstream that broke off; or ours, or the client's going away: the upstream must
+            # not work on for nobody.
+            self._pool.end(self._connection)
+            if isinstance(problem, aiohttp.ClientError | TimeoutError | OSError):
+                span.error(type(problem).__name__)
+                raise _mapped(problem, self._endpoint) from problem
+        finally:
+            span.end()
 
-def _as_spelled(url: str) -> URL:
-    """A URL whose path and query go out as they are: yarl would drop an empty query, or what
-    follows a raw `#`, if it were let to tell the parts of the target apart.
+    async def _ask(self) -> Response:
+        base, target = _taken_apart(self._url)
+        origin = self._origin = self._pool.origin(base)
+        method, headers, body = self._method, self._headers, self._body
+        length: int | None = None
+        if isinstance(body, bytes):
+            headers.popall("Content-Length", None)
+            headers["Content-Length"] = str(len(body))
+        elif body is None:
+            if "Content-Length" not in headers and method not in _NO_BODY_ASKED:
+                headers["Content-Length"] = "0"
+        else:
+            said = headers.get("Content-Length")
+            if said is None:
+                headers["Transfer-Encoding"] = "chunked"
+            else:
+                length = int(said)
+        head = request_head(method, target, origin.host_line, headers)
+        endpoint = self._endpoint
+        connection = self._connection = await self._pool.take(origin, endpoint.connect_timeout_s)
+        try:
+            return await connection.ask(
+                head,
+                body,
+                length=length,
+                bodyless=method == "HEAD",
+                idle_s=endpoint.idle_timeout_s,
+            )
+        except BaseException:
+            self._pool.end(connection)
+            raise
+
+
+def _taken_apart(url: str) -> tuple[str, str]:
+    """`scheme://authority`, and what follows it as it is spelled: no parser of URLs may normalise
+    it, drop an empty query, or what follows a raw `#`.
     """
-    scheme, _, rest = url.partition("://")
-    authority, slash, target = rest.partition("/")
-    return URL.build(scheme=scheme, authority=authority, path=slash + target, encoded=True)
+    start = url.find("/", url.find("://") + 3)
+    return (url, "/") if start < 0 else (url[:start], url[start:])
 
 
-def _payload(
-    body: bytes | AsyncIterator[bytes] | None, headers: CIMultiDict[str]
-) -> bytes | AsyncIterator[bytes] | None:
-    """A large body in pieces, so that writing it never holds up the loop for long."""
-    if not isinstance(body, bytes) or len(body) <= 8 * _PIECE:
-        return body
-    headers["Content-Length"] = str(len(body))
-    return _cut(body)
+def request_head(method: str, target: str, host_line: str, headers: Mapping[str, str]) -> bytes:
+    """The head of a request, names and values in the order and spelling that they have.
 
-
-async def _cut(body: bytes) -> AsyncIterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(body), _PIECE):
-        yield bytes(view[start : start + _PIECE])
+    Raises ValueError for what would make two lines of one.
+    """
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host_line}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    # Control signs are not printable; neither are tabs and lone bytes, which may stand in a value.
+    if not "".join(lines).isprintable() and any(map(_CONTROL.search, lines)):
+        raise ValueError("a control character in the head of the request")
+    if " " in target:
+        raise ValueError("a space in the target of the request")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -312,9 +312,8 @@ async def test_what_still_waits_for_a_slow_upstream_is_not_lost_when_the_client_
         upgrade = [("Connection", "Upgrade"), ("Upgrade", "x")]
         writer.write(request("GET", "/v1/realtime", None, upgrade))
         await reader.readuntil(b"\r\n\r\n")
-        assert gateway._client._session is not None
-        assert gateway._client._session.connector is not None
-        [upstream] = gateway._client._session.connector._acquired
+        assert gateway._client.pool is not None
+        [upstream] = gateway._client.pool.busy
         assert upstream.transport is not None
         size = 0
         async with asyncio.timeout(DEADLINE_S):

@@ -13,7 +13,7 @@ from gateway.core.model import Form
 from gateway.server.stream import Recording, Sieve, recording
 
 if TYPE_CHECKING:
-    import aiohttp
+    from gateway.upstream.connection import Response
 
 
 class Answered:
@@ -22,7 +22,7 @@ class Answered:
 
 
 def taken(headers: dict[str, str], limit: int = 100) -> Recording | None:
-    return recording(cast("aiohttp.ClientResponse", Answered(headers)), limit)
+    return recording(cast("Response", Answered(headers)), limit)
 
 
 @pytest.mark.parametrize(

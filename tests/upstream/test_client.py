@@ -320,7 +320,8 @@ def _open_files() -> int:
 
 def _writing(client: UpstreamClient) -> bool:
     """Is anything held back in the one connection there is?"""
-    assert client._session is not None
-    assert client._session.connector is not None
-    [protocol] = client._session.connector._acquired
-    return protocol.transport is not None and protocol.transport.get_write_buffer_size() > 0
+    assert client.pool is not None
+    return any(
+        connection.transport is not None and connection.transport.get_write_buffer_size() > 0
+        for connection in client.pool.busy
+    )
