@@ -18,6 +18,7 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.acceptance import Acceptance
+from gateway.answering import Answering
 from gateway.asking import Asking
 from gateway.background import Background
 from gateway.batches import Batches
@@ -28,6 +29,7 @@ from gateway.door import Door
 from gateway.flight import Flights
 from gateway.proxy import Proxy
 from gateway.recognition import Recognition
+from gateway.server.admin_port import AdminPort
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
 from gateway.server.probes import Readiness, probe_app
@@ -67,6 +69,8 @@ class RunningGateway:
 
     api_url: str
     probe_url: str
+    admin_url: str | None
+    """None when its port was taken."""
     readiness: Readiness
     background: Background
     _api: web.ServerRunner
@@ -74,6 +78,7 @@ class RunningGateway:
     _drain: Drain
     _drain_timeout_s: float
     _probes: web.AppRunner
+    _admin: AdminPort
     _client: UpstreamClient
     _store: Store
     _generations: Generations
@@ -83,6 +88,7 @@ class RunningGateway:
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
         self.readiness.drain()
+        await self._admin.close()
         for site in self._api.sites:
             await site.stop()
         server = self._api.server
@@ -100,10 +106,12 @@ class RunningGateway:
         await asyncio.to_thread(self._telemetry.close, _TELEMETRY_CLOSE_S)
 
 
-async def start(config: Config, environ: Mapping[str, str] | None = None) -> RunningGateway:
+async def start(
+    config: Config, environ: Mapping[str, str] | None = None, clock: Clock | None = None
+) -> RunningGateway:
     """Build it and listen. Raises OSError when a port can't be had, ValueError for a bad store."""
     environ = os.environ if environ is None else environ
-    clock = Clock(now=time.time, monotonic=time.monotonic)
+    clock = clock or Clock(now=time.time, monotonic=time.monotonic)
     telemetry = Telemetry.start(config.telemetry, environ, __version__)
     store_url = config.store.url or default_url(environ)
     store = open_store(config.store, clock.now, environ)
@@ -149,20 +157,25 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     )
     serving = Serving(telemetry, clock, random_source.token_bytes)
     calls = Background(_MOST_CALLS)
+    coalescing = Coalescing(
+        flights=Flights(calls, config.cache.max_entry_bytes),
+        asking=asking,
+        cache=cache,
+        serving=serving,
+        clock=clock,
+    )
     proxy = Proxy(
         config=config,
         choice=choice,
         client=client,
         recognition=Recognition(config, choice, secrets, door),
         cache=cache,
-        serving=serving,
-        asking=asking,
-        coalescing=Coalescing(
-            flights=Flights(calls, config.cache.max_entry_bytes),
-            asking=asking,
+        answering=Answering(
             cache=cache,
             serving=serving,
-            clock=clock,
+            asking=asking,
+            coalescing=coalescing,
+            random_bytes=random_source.token_bytes,
         ),
         batches=Batches(
             config=config,
@@ -194,22 +207,28 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
     await probes.setup()
+    admin = AdminPort(config, store, generations, clock.now, environ)
     try:
         api_url = await _listen(api, config.server.host, config.server.port)
         probe_url = await _listen(probes, config.server.probe_host, config.server.probe_port)
     except OSError:
         await api.cleanup()
         await probes.cleanup()
+        await admin.close()
         await client.close()
         await secrets.close()
         await generations.close()
         await store.close()
         raise
+    await admin.start(_listen)
     readiness.ready()
-    _log.info("listening", api=api_url, probes=probe_url, store=describe(store_url))
+    _log.info(
+        "listening", api=api_url, probes=probe_url, admin=admin.url, store=describe(store_url)
+    )
     return RunningGateway(
         api_url=api_url,
         probe_url=probe_url,
+        admin_url=admin.url,
         readiness=readiness,
         background=background,
         _api=api,
@@ -217,6 +236,7 @@ async def start(config: Config, environ: Mapping[str, str] | None = None) -> Run
         _drain=drain,
         _drain_timeout_s=config.server.drain_timeout_s,
         _probes=probes,
+        _admin=admin,
         _client=client,
         _store=store,
         _generations=generations,

@@ -14,7 +14,7 @@ import structlog
 
 from gateway.core import identity, purges, samples
 from gateway.core.model import Entry, Finish, Form, Reason, Result
-from gateway.core.policy import Hit, Keep, Miss, Skip, after_lookup, after_response, missed
+from gateway.core.policy import Hit, Keep, Miss, Skip, Stale, after_lookup, after_response, missed
 from gateway.store import coding
 from gateway.store.base import StoreUnavailable
 from gateway.store.tiered import TieredStore
@@ -111,9 +111,7 @@ class ResponseCache:
         except Exception:  # noqa: BLE001 - what lies in a store must not cost a request
             _log.exception("a lookup failed", key=exchange.key_hex8, api=turn.api.name)
             found = missed(Reason.UNREADABLE, turn.directives)
-        result, reason = (
-            (Result.HIT, Reason.EXACT) if isinstance(found, Hit) else (Result.MISS, found.reason)
-        )
+        result, reason = _in_words(found)
         self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, reason)
         span.end(result, reason, exchange.key_hex8)
         return found
@@ -129,6 +127,9 @@ class ResponseCache:
             ]
             for slot in range(turn.samples)
         ]
+        if ask.keeps_id:
+            # The record may be gone at the provider: its lifetime is not stretched.
+            turn.policy = replace(turn.policy, stale_while_revalidate_s=0.0, stale_if_error_s=0.0)
         stores = [self._records] if ask.keeps_id else [*self._near, self._store]
         found: list[AfterLookup] = []
         hits: dict[int, Hit] = {}
@@ -143,8 +144,12 @@ class ResponseCache:
             return drawn
         turn.slot = drawn
         turn.empty_slots = tuple(slot for slot in range(len(slots)) if slot not in hits)
-        if not hits:
+        if not hits and turn.samples == 1:
             return found[drawn]
+        if not hits:
+            # One stale answer for each of them would be no variety.
+            each = found[drawn]
+            return missed(each.reason, turn.directives) if isinstance(each, Stale) else each
         if turn.directives.only_if_cached:
             # Fewer answers than wanted, but asking for more is forbidden.
             return hits[min(hits)]
@@ -209,8 +214,10 @@ class ResponseCache:
                 puts: list[tuple[bytes, bytes | Entry]] = [(key, entry)]
                 if turn.known.ask.keeps_id:
                     puts.append((self._record_key(turn.known.endpoint, answer.response_id), key))
-                store = self._records if turn.known.ask.keeps_id else self._store
-                return self._put_behind(exchange, puts, ttl_s, store, on_stored)
+                if turn.known.ask.keeps_id:
+                    return self._put_behind(exchange, puts, ttl_s, self._records, on_stored)
+                kept_s = ttl_s + turn.policy.beyond_s
+                return self._put_behind(exchange, puts, kept_s, self._store, on_stored)
 
     def put_all(
         self,
@@ -342,6 +349,12 @@ class ResponseCache:
 def _tags(turn: Turn) -> tuple[str, ...] | None:
     """The names that the request gives its answer; None for some that can't be kept."""
     return purges.tags(turn.request.headers.getall(_TAGS, ()))
+
+
+def _in_words(found: AfterLookup) -> tuple[Result, Reason]:
+    if isinstance(found, Hit):
+        return Result.HIT, Reason.EXACT
+    return Result.STALE if isinstance(found, Stale) else Result.MISS, found.reason
 
 
 def _keys(key: bytes, form: Form) -> tuple[bytes, bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -95,8 +96,29 @@ class Coalescing:
                 return answered
         return None
 
+    def refresh(self, turn: Turn) -> None:
+        """Ask for the successor of what is served stale, with the requester's own credential; what
+        comes is stored. One call at a time, whoever asks meanwhile.
+        """
+        key = self._key(turn, turn.slot)
+        ask = turn.known.ask
+        if ask is None or self._flights.find(key) is not None:
+            return
+        aside = replace(turn, exchange=turn.exchange.aside())
+
+        async def fly(flight: Flight) -> bool:
+            return await self._fly(aside, key, flight)
+
+        flight = self._flights.start(key, turn.known.who, ask, fly)
+        if flight is not None:
+            # A place that nobody takes and nobody leaves: it flies to its end.
+            flight.board()
+
     def _key(self, turn: Turn, slot: int) -> bytes:
-        return samples.slot_key(turn.known.identities[0], slot)
+        assert turn.lookup is not None
+        # What was asked for before a purge is no answer for those who come after it.
+        generation = turn.lookup.generation.to_bytes(8, "big")
+        return samples.slot_key(turn.known.identities[0], slot) + generation
 
     def _slot(self, turn: Turn) -> int:
         """Of the answers that are missing, one that nobody is asking for; else the one drawn."""
@@ -118,6 +140,7 @@ class Coalescing:
         seat = flight.board(reads=True)
         try:
             head = await seat.head()
+            turn.refuse_failure(head.status)
             headers = forwarding.response_headers(head.headers)
             exchange.forwarded(headers, head.status)
             exchange.begun = True
@@ -212,6 +235,7 @@ class Coalescing:
     async def _relay(self, turn: Turn, flight: Flight, seat: Seat) -> web.StreamResponse | None:
         """What is no answer, as it came: failures are everybody's."""
         head = await seat.head()
+        turn.refuse_failure(head.status)
         self._decided(turn, flight)
         headers = forwarding.response_headers(head.headers)
         turn.exchange.forwarded(headers, head.status)

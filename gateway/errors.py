@@ -71,6 +71,20 @@ class UpstreamBroken(GatewayError):
     code = "gateway_upstream_broken"
 
 
+class UpstreamFailed(GatewayError):
+    """The upstream answered with a failure, and the stale answer that was to stand for it could
+    not be served. `answered` is the failure's status.
+    """
+
+    status = 502
+    code = "gateway_upstream_failed"
+
+    def __init__(self, message: str, *, param: str | None = None, answered: int = 0) -> None:
+        """Say it, with the failure's status."""
+        super().__init__(message, param=param)
+        self.answered = answered
+
+
 class UpstreamTimeout(GatewayError):
     """Silence for longer than `idle_timeout_s` after the request was sent."""
 

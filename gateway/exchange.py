@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.core.directives import cache_status
@@ -61,6 +61,20 @@ class Exchange:
         headers["x-gateway-request-id"] = self.request_id
         if self.inputs is not None:
             headers["x-gateway-cache-inputs"] = f"hit={self.inputs[0]}, miss={self.inputs[1]}"
+
+    def aside(self) -> Exchange:
+        """For a call that this request brings about, and that is none of its own."""
+        return replace(
+            self,
+            stored=None,
+            status=0,
+            usage=None,
+            elsewhere_s=0.0,
+            aborted=None,
+            error=None,
+            begun=False,
+            answered=False,
+        )
 
     def forwarded(self, headers: CIMultiDict[str], status: int) -> None:
         """The same in an upstream's own headers, our member of `Cache-Status` appended last."""

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import structlog
 
+from gateway.answering import not_in_cache, passed_on
 from gateway.core import directives as cache_control
 from gateway.core import samples
-from gateway.core.model import Form, Reason, Result
-from gateway.core.policy import Hit, Lookup, Miss, Pass, Unsatisfiable, before_lookup
-from gateway.errors import GatewayError, NotInCache
+from gateway.core.model import Reason, Result
+from gateway.core.policy import Pass, before_lookup
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.providers import registry
 from gateway.recognition import Sender
@@ -34,19 +35,16 @@ from gateway.wire.table import APIS, error_api
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    import aiohttp
     from aiohttp import web
 
     from gateway.acceptance import Acceptance
-    from gateway.asking import Asking
+    from gateway.answering import Answering
     from gateway.batches import Batches
     from gateway.budget import Budget, Share
     from gateway.cache import Clock, ResponseCache
-    from gateway.coalescing import Coalescing
     from gateway.config import Config
     from gateway.door import Known
     from gateway.recognition import Recognition
-    from gateway.serving import Serving
     from gateway.telemetry.setup import Telemetry
     from gateway.telemetry.spans import AttemptSpan
     from gateway.upstream.choice import Asked, Choice
@@ -72,9 +70,7 @@ class Proxy:
         client: UpstreamClient,
         recognition: Recognition,
         cache: ResponseCache,
-        serving: Serving,
-        asking: Asking,
-        coalescing: Coalescing,
+        answering: Answering,
         batches: Batches,
         acceptance: Acceptance,
         budget: Budget,
@@ -87,9 +83,7 @@ class Proxy:
         self._client = client
         self._recognition = recognition
         self._cache = cache
-        self._serving = serving
-        self._asking = asking
-        self._coalescing = coalescing
+        self._answering = answering
         self._batches = batches
         self._budget = budget
         self._acceptance = acceptance
@@ -204,66 +198,22 @@ class Proxy:
         if isinstance(decision, Pass):
             exchange.decided(Result.PASS, decision.reason)
             if turn.directives.only_if_cached:
-                raise _not_in_cache(decision.reason)
-            return await self._forward(turn)
-        turn.lookup = decision
+                raise not_in_cache(decision.reason)
+            return await self._answering.alone(turn)
+        turn.lookup = self._cache.dated(decision)
         exchange.key_hex8 = known.identities[0].hex()[:8]
         if known.batch is not None:
-            answered = await self._batches.answer(turn, known.batch, decision)
+            answered = await self._batches.answer(turn, known.batch, turn.lookup)
             if answered is None and turn.directives.only_if_cached:
-                raise _not_in_cache(Reason.ABSENT)
-            return answered or await self._forward(turn)
-        return await self._cached(turn, decision)
-
-    async def _cached(self, turn: Turn, lookup: Lookup) -> web.StreamResponse:
-        """From the cache, from a call that somebody else makes, or from one of its own."""
-        exchange = turn.exchange
-        joins = self._coalescing.may(turn)
-        if joins and self._coalescing.on_its_way(turn):
-            # Then the store has nothing yet, and need not be asked.
-            exchange.decided(Result.MISS, Reason.ABSENT)
-            answered = await self._coalescing.answer(turn)
-            if answered is not None:
-                return answered
-        before = self._coalescing.landings
-        found = await self._cache.look(turn, lookup, self._random(8))
-        if joins and isinstance(found, Miss) and self._coalescing.landed_since(before, turn):
-            # A call for just this ended while we looked: it may have left what we look for.
-            found = await self._cache.look(turn, lookup, self._random(8))
-        match found:
-            case Hit():
-                served = await self._serving.hit(turn, found, Result.HIT, Reason.EXACT)
-                if served is not None:
-                    return served
-                exchange.decided(Result.MISS, Reason.UNREADABLE)
-            case Unsatisfiable(reason):
-                exchange.decided(Result.MISS, reason)
-                raise _not_in_cache(reason)
-            case Miss(reason):
-                exchange.decided(Result.MISS, reason)
-            case _:
-                assert_never(found)
-        answered = await self._coalescing.answer(turn) if joins else None
-        return answered or await self._forward(turn)
+                raise not_in_cache(Reason.ABSENT)
+            return answered or await self._answering.alone(turn)
+        return await self._answering.cached(turn, turn.lookup)
 
     def _proven(self, known: Known) -> bool:
         """May the credential be served what somebody else paid for?"""
         bound = known.ask is not None and known.ask.bound
         own = self._config.cache.scope == "credential" or bound
         return own or self._acceptance.proven(known.who)
-
-    async def _forward(self, turn: Turn) -> web.StreamResponse:
-        """Ask the upstream; tee its answer into the cache if it has a say."""
-        exchange = turn.exchange
-        async with self._asking.ask(turn) as underway:
-            taken = underway.taken
-            sieve = None
-            if underway.asked_usage and taken and taken.form is Form.STREAM and taken.plain:
-                sieve = stream.Sieve(turn.api.without_unasked_usage)
-            first_chunk = underway.call.first_chunk
-            return await self._relay(
-                turn.request, underway.upstream, exchange, taken, sieve, first_chunk
-            )
 
     # --- everything else ------------------------------------------------------------------------
 
@@ -276,7 +226,7 @@ class Proxy:
         exchange.decided(Result.PASS, Reason.ROUTE)
         directives = cache_control.parse(request.headers.getall("Cache-Control", ()))
         if directives.only_if_cached and request.method == "POST":
-            raise _not_in_cache(Reason.ROUTE)
+            raise not_in_cache(Reason.ROUTE)
         headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
         body: AsyncIterator[bytes] | None = None
         if request.body_exists:
@@ -308,31 +258,6 @@ class Proxy:
                     answered["Connection"] = "Upgrade"
                     answered["Upgrade"] = upstream.headers.get("Upgrade", upgrade or "")
                     return await tunnel(request, upstream, answered)
-                return await self._relay(request, upstream, exchange)
+                return await passed_on(request, upstream, exchange)
         finally:
             exchange.elsewhere_s += self._clock.monotonic() - began
-
-    async def _relay(  # noqa: PLR0917
-        self,
-        request: web.BaseRequest,
-        upstream: aiohttp.ClientResponse,
-        exchange: Exchange,
-        taken: stream.Recording | None = None,
-        sieve: stream.Sieve | None = None,
-        on_first: Callable[[], None] | None = None,
-    ) -> web.StreamResponse:
-        """The upstream's response to the client, as it comes."""
-        headers = forwarding.response_headers(upstream.headers)
-        exchange.forwarded(headers, upstream.status)
-        exchange.begun = True
-        out = relay.Relay(upstream.status, upstream.reason, headers)
-        source = stream.FromUpstream(upstream)
-        return await stream.relay_response(
-            request, out, source, taken=taken, sieve=sieve, on_first=on_first
-        )
-
-
-def _not_in_cache(reason: Reason) -> NotInCache:
-    return NotInCache(
-        f"only-if-cached was asked for, and there is no answer to serve ({reason.value})"
-    )

@@ -50,12 +50,20 @@ class Serving:
         return headers
 
     async def hit(
-        self, turn: Turn, hit: Hit, result: Result, reason: Reason
+        self,
+        turn: Turn,
+        hit: Hit,
+        result: Result,
+        reason: Reason,
+        *,
+        failed: int | None = None,
     ) -> web.StreamResponse | None:
-        """The hit as a response; None when the entry turns out not to be servable after all."""
+        """The hit as a response; None when the entry turns out not to be servable after all.
+        `failed` is the status of the upstream's failure that it stands for.
+        """
         headers = {
             "Age": str(int(hit.age_s)),
-            "Cache-Status": cache_status(result, reason, ttl_left_s=hit.ttl_left_s),
+            "Cache-Status": cache_status(result, reason, ttl_left_s=hit.ttl_left_s, status=failed),
         }
         return await self.entry(turn, hit.entry, result, reason, headers)
 

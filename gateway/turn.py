@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.core.policy import is_error
+from gateway.errors import UpstreamFailed
+
 if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.budget import Share
     from gateway.core.directives import Directives
-    from gateway.core.policy import CachePolicy, Lookup
+    from gateway.core.policy import CachePolicy, Hit, Lookup
     from gateway.door import Known
     from gateway.exchange import Exchange
     from gateway.providers.base import ApiRules
@@ -42,5 +45,16 @@ class Turn:
     """Set when the cache has a say: whether to read and to write."""
     slot: int = 0
     """Where its answer goes, among the samples."""
+    spare: Hit | None = None
+    """A stale answer, to be served where the upstream fails."""
     empty_slots: tuple[int, ...] = ()
     """Of several samples, those that a lookup found missing."""
+
+    def refuse_failure(self, status: int) -> None:
+        """Raises `UpstreamFailed` for a status that a stale answer is to stand for."""
+        if self.spare is not None and is_error(status):
+            raise UpstreamFailed(
+                f"the upstream answered with status {status}, and the stale answer that was to "
+                "stand for it can't be read",
+                answered=status,
+            )

@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Where decisions meet I/O: `proxy` and the modules that it was split into.
 CONDUCTORS = {
     "acceptance",
+    "answering",
     "asking",
     "batches",
     "cache",

@@ -9,6 +9,7 @@ from pydantic import Field
 from gateway.config.kinds import (
     Coalesce,
     Count,
+    Duration,
     HeaderName,
     PathGlob,
     Positive,
@@ -39,6 +40,12 @@ class RouteCache(Section):
     samples: Samples | None = Field(None, description="As `cache.samples`, for this route.")
     fold_text: bool | None = Field(None, description="As `cache.fold_text`, for this route.")
     coalesce: Coalesce | None = Field(None, description="As `cache.coalesce`, for this route.")
+    stale_while_revalidate_s: Duration | None = Field(
+        None, description="As `cache.stale_while_revalidate_s`, for this route."
+    )
+    stale_if_error_s: Duration | None = Field(
+        None, description="As `cache.stale_if_error_s`, for this route."
+    )
 
 
 class Route(Section):
@@ -93,6 +100,16 @@ class Cache(Section):
         description="Identical requests at the same time share one upstream call. deterministic: "
         "those with temperature 0 or a seed; all: the others too, which then get one and the same "
         "answer; off: each makes its own.",
+    )
+    stale_while_revalidate_s: Duration = Field(
+        0.0,
+        description="How long after its lifetime an answer is still served at once, while its "
+        "successor is asked for.",
+    )
+    stale_if_error_s: Duration = Field(
+        0.0,
+        description="How long after its lifetime an answer is served in the place of an upstream's "
+        "failure (500, 502, 503, 504, 529, no connection, silence).",
     )
     max_entry_bytes: PositiveInt = Field(
         8 * MIB, description="Largest answer that is collected and stored."

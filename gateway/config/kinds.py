@@ -159,6 +159,7 @@ When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_swi
 Coalesce = Annotated[Literal["deterministic", "all", "off"], BeforeValidator(_switch)]
 Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_number)]

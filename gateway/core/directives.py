@@ -6,6 +6,7 @@ RFC 9111 cache of POST (RFC 9110 section 9.3.3 asks for more than any LLM API se
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What a request's `Cache-Control` says (RFC 9111 section 5.2.1); durations in seconds."""
+    """What a request's `Cache-Control` says (RFC 9111 section 5.2.1); durations in seconds.
+
+    `stale-if-error` is RFC 5861's; `stale-while-revalidate`, there a response's, is ours here.
+    """
 
     no_cache: bool = False
     no_store: bool = False
@@ -25,6 +29,8 @@ class Directives:
     no_transform: bool = False
     max_age_s: float | None = None
     min_fresh_s: float = 0.0
+    stale_while_revalidate_s: float | None = None
+    stale_if_error_s: float | None = None
 
 
 NOTHING = Directives()
@@ -49,6 +55,8 @@ def parse(values: Iterable[str]) -> Directives:
         no_transform="no-transform" in members,
         max_age_s=max_age,
         min_fresh_s=_seconds(members.get("min-fresh")) or 0.0,
+        stale_while_revalidate_s=_seconds(members.get("stale-while-revalidate")),
+        stale_if_error_s=_seconds(members.get("stale-if-error")),
     )
 
 
@@ -78,7 +86,14 @@ def cache_status(
     `stored` only where the answer really was or will be stored as far as is known when the
     headers leave.
     """
-    if result in {Result.HIT, Result.STALE}:
+    if result is Result.STALE:
+        # RFC 9211 section 2.2: what was forwarded is no hit, even where its answer was of no use.
+        how = "hit" if reason is Reason.STALE_WHILE_REVALIDATE else "fwd=stale"
+        if status is not None:
+            how += f"; fwd-status={status}"
+        left = f"; ttl={math.floor(ttl_left_s)}" if ttl_left_s is not None else ""
+        return f"{_NAME}; {how}{left}; detail={reason}"
+    if result is Result.HIT:
         left = f"; ttl={int(ttl_left_s)}" if ttl_left_s is not None else ""
         return f"{_NAME}; hit{left}"
     if result is Result.COLLAPSED:

@@ -32,6 +32,9 @@ class Reason(StrEnum):
 
     # hit
     EXACT = "exact"
+    # stale: served beyond its lifetime, and why
+    STALE_WHILE_REVALIDATE = "stale-while-revalidate"
+    STALE_IF_ERROR = "stale-if-error"
     # miss: nothing to serve, and why
     ABSENT = "absent"
     EXPIRED = "expired"

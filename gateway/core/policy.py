@@ -36,6 +36,13 @@ class CachePolicy:
     samples: int = 1
     fold_text: bool = False
     coalesce: Literal["deterministic", "all", "off"] = "off"
+    stale_while_revalidate_s: float = 0.0
+    stale_if_error_s: float = 0.0
+
+    @property
+    def beyond_s(self) -> float:
+        """How long an entry is of use after its lifetime."""
+        return max(self.stale_while_revalidate_s, self.stale_if_error_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +98,21 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """Serve this entry although its lifetime is over (`ttl_left_s` is negative), and ask the
+    upstream for its successor.
+    """
+
+    hit: Hit
+    reason: Reason = Reason.EXPIRED
+
+
+@dataclass(frozen=True, slots=True)
 class Miss:
-    """Ask the upstream."""
+    """Ask the upstream; where it fails, `spare` may be served."""
 
     reason: Reason
+    spare: Hit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +122,7 @@ class Unsatisfiable:
     reason: Reason
 
 
-AfterLookup: TypeAlias = Hit | Miss | Unsatisfiable
+AfterLookup: TypeAlias = Hit | Stale | Miss | Unsatisfiable
 
 # What comes closest to a hit tells most about the miss.
 _NEARNESS = (
@@ -127,26 +145,60 @@ def after_lookup(
     does not want it served, whatever else holds.
     """
     hits: list[Hit] = []
+    late: list[Hit] = []
     reasons: set[Reason] = set()
     for entry in entries:
         age = entry.age_s(now)
         # A lifetime that the config has shortened since holds for old entries too.
-        left = min(entry.ttl_s, policy.ttl_s) - age
-        if (refused := refuse(entry)) is not None:
-            reasons.add(refused)
-        elif left <= 0:
-            reasons.add(Reason.EXPIRED)
-        elif not can_serve(entry):
-            reasons.add(Reason.FORM_UNAVAILABLE)
-        elif _too_old(age, left, directives):
-            reasons.add(Reason.TOO_OLD)
-        elif not proven:
-            reasons.add(Reason.CREDENTIAL_UNPROVEN)
+        hit = Hit(entry, age, min(entry.ttl_s, policy.ttl_s) - age)
+        fault = refuse(entry) or _fault(hit, can_serve, directives)
+        if fault is None and not proven:
+            fault = Reason.CREDENTIAL_UNPROVEN
+        if fault is not None:
+            reasons.add(fault)
+        elif hit.ttl_left_s > 0:
+            hits.append(hit)
         else:
-            hits.append(Hit(entry, age, left))
+            late.append(hit)
     if hits:
-        return min(hits, key=lambda hit: hit.age_s)
+        return min(hits, key=_age_s)
+    if late and not directives.only_if_cached:
+        return _late(min(late, key=_age_s), policy, directives)
+    if late:
+        reasons.add(Reason.EXPIRED)
     return missed(next((r for r in _NEARNESS if r in reasons), Reason.ABSENT), directives)
+
+
+def _age_s(hit: Hit) -> float:
+    return hit.age_s
+
+
+def _late(hit: Hit, policy: CachePolicy, directives: Directives) -> Stale | Miss:
+    """What an entry beyond its lifetime is good for (RFC 5861).
+
+    A client that says how old an answer may be, or how long it must still be fresh, wants no stale
+    one. What it says of staleness itself narrows what the config allows.
+    """
+    if directives.max_age_s is not None or directives.min_fresh_s:
+        return Miss(Reason.EXPIRED)
+
+    def within(allowed_s: float, wanted_s: float | None) -> bool:
+        return -hit.ttl_left_s < (allowed_s if wanted_s is None else min(allowed_s, wanted_s))
+
+    if within(policy.stale_while_revalidate_s, directives.stale_while_revalidate_s):
+        return Stale(hit)
+    spare = within(policy.stale_if_error_s, directives.stale_if_error_s)
+    return Miss(Reason.EXPIRED, hit if spare else None)
+
+
+# RFC 5861 section 4: "an error is any situation that would result in a 500, 502, 503, or 504 HTTP
+# response status code being returned". 529 is Anthropic's word for 503 ("overloaded_error").
+_ERRORS = frozenset({500, 502, 503, 504, 529})
+
+
+def is_error(status: int) -> bool:
+    """Whether a stale answer is better than an upstream's response of this status."""
+    return status in _ERRORS
 
 
 def missed(reason: Reason, directives: Directives) -> Miss | Unsatisfiable:
@@ -154,9 +206,16 @@ def missed(reason: Reason, directives: Directives) -> Miss | Unsatisfiable:
     return Unsatisfiable(reason) if directives.only_if_cached else Miss(reason)
 
 
-def _too_old(age_s: float, left_s: float, directives: Directives) -> bool:
+def _fault(hit: Hit, can_serve: Callable[[Entry], bool], directives: Directives) -> Reason | None:
+    """Why the entry can't be served, or not to this client; its lifetime may be over or not."""
+    over = hit.ttl_left_s <= 0
+    if not can_serve(hit.entry):
+        return Reason.EXPIRED if over else Reason.FORM_UNAVAILABLE
     limit = directives.max_age_s
-    return (limit is not None and age_s > limit) or left_s < directives.min_fresh_s
+    asks_fresher = limit is not None and hit.age_s > limit
+    if not over and (asks_fresher or hit.ttl_left_s < directives.min_fresh_s):
+        return Reason.TOO_OLD
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ class TieredStore:
 
         Raises `StoreUnavailable` when the back did not take it; memory has it nevertheless.
         """
-        await self.memory.put(key, blob, ttl_s)
+        # What is kept beyond its lifetime, for bad times, is not for memory: it would hide the
+        # successor that another replica has fetched.
+        left_s = min(ttl_s, self._left_s(blob, ttl_s))
+        await self.memory.put(key, blob, left_s)
         await self.back.put(key, blob, ttl_s)
 
     async def delete(self, keys: Sequence[bytes]) -> int:
@@ -90,9 +93,11 @@ class TieredStore:
         await self.memory.close()
 
     async def _promote(self, key: bytes, blob: bytes) -> None:
+        # Whoever decodes a damaged one will say so; memory has no use for it.
+        await self.memory.put(key, blob, self._left_s(blob, 0.0))
+
+    def _left_s(self, blob: bytes, otherwise_s: float) -> float:
         try:
-            ttl_s = codec.expires_at(blob) - self._clock()
+            return codec.expires_at(blob) - self._clock()
         except codec.Damaged:
-            # Whoever decodes it will say so; memory has no use for it.
-            return
-        await self.memory.put(key, blob, ttl_s)
+            return otherwise_s

@@ -171,6 +171,9 @@ class RecordedServer(_Recorded, spans.ServerSpan):
         _set_cache(self._span, result, reason, key_hex8)
 
     def stored(self, reason: Reason) -> None:
+        if not self._span.is_recording():
+            # A call that others share, or a revalidation, outlives the request that began it.
+            return
         self._span.set_attribute(semconv.CACHE_STORED, reason is Reason.STORED)
         self._span.set_attribute(semconv.CACHE_STORE_REASON, reason.value)
 

@@ -142,6 +142,10 @@ class Choice:
                     samples=own.samples or cache.samples,
                     fold_text=cache.fold_text if own.fold_text is None else own.fold_text,
                     coalesce=own.coalesce or cache.coalesce,
+                    stale_while_revalidate_s=_either(
+                        own.stale_while_revalidate_s, cache.stale_while_revalidate_s
+                    ),
+                    stale_if_error_s=_either(own.stale_if_error_s, cache.stale_if_error_s),
                 )
         return CachePolicy(
             when=cache.when,
@@ -151,7 +155,13 @@ class Choice:
             samples=cache.samples,
             fold_text=cache.fold_text,
             coalesce=cache.coalesce,
+            stale_while_revalidate_s=cache.stale_while_revalidate_s,
+            stale_if_error_s=cache.stale_if_error_s,
         )
+
+
+def _either(own: float | None, general: float) -> float:
+    return general if own is None else own
 
 
 def _matches(path: str, model_glob: str, asked: Asked, model: str) -> bool:

@@ -35,7 +35,8 @@ from gateway.core.model import Reason, Result
         (["max-age"], Directives()),
         (["max-age=٦٠"], Directives()),
         (["nocache, xno-cache, no-cachex"], Directives()),
-        (["private, stale-if-error=3, community=UCI"], Directives()),
+        (["private, stale-if-error=3, community=UCI"], Directives(stale_if_error_s=3.0)),
+        (["stale-while-revalidate=0"], Directives(stale_while_revalidate_s=0.0)),
     ],
 )
 def test_a_request_says_what_it_wants(values: list[str], expected: Directives) -> None:
@@ -51,7 +52,24 @@ def test_any_header_value_is_read_without_an_error(values: list[str]) -> None:
     ("expected", "result", "reason", "more"),
     [
         ("gateway; hit; ttl=2710", Result.HIT, Reason.EXACT, {"ttl_left_s": 2710.9}),
-        ("gateway; hit; ttl=-40", Result.STALE, Reason.EXPIRED, {"ttl_left_s": -40.2}),
+        (
+            "gateway; hit; ttl=-41; detail=stale-while-revalidate",
+            Result.STALE,
+            Reason.STALE_WHILE_REVALIDATE,
+            {"ttl_left_s": -40.5},
+        ),
+        (
+            "gateway; fwd=stale; fwd-status=503; ttl=-1; detail=stale-if-error",
+            Result.STALE,
+            Reason.STALE_IF_ERROR,
+            {"ttl_left_s": -0.1, "status": 503},
+        ),
+        (
+            "gateway; fwd=stale; ttl=-1; detail=stale-if-error",
+            Result.STALE,
+            Reason.STALE_IF_ERROR,
+            {"ttl_left_s": -0.1},
+        ),
         ("gateway; hit", Result.HIT, Reason.EXACT, {}),
         (
             "gateway; fwd=miss; fwd-status=200; stored",

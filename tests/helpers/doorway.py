@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from gateway.app import RunningGateway
+    from gateway.cache import Clock
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -116,7 +117,10 @@ class Canned(StubProvider):
 
 @asynccontextmanager
 async def doorway(
-    provider: str = "openai", stub: StubProvider | None = None, **sections: Any
+    provider: str = "openai",
+    stub: StubProvider | None = None,
+    clock: Clock | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Doorway]:
     """`provider` is whose table holds for the upstream `openai`; `sections` of the config."""
     stub = stub or StubProvider()
@@ -124,7 +128,7 @@ async def doorway(
         base = await stack.enter_async_context(serve_app(stub.app()))
         named = {"openai": {"base_url": f"{base}/v1", "provider": provider}}
         sections["upstreams"] = {**named, **sections.get("upstreams", {})}
-        gateway = await stack.enter_async_context(gateway_here(base, **sections))
+        gateway = await stack.enter_async_context(gateway_here(base, clock, **sections))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Doorway(stub, gateway, session)
 

@@ -11,6 +11,8 @@ from gateway.config import Config
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from gateway.cache import Clock
+
 
 def settings(base: str, **sections: Mapping[str, Any] | list[Any]) -> dict[str, Any]:
     """A config tree in which both providers live at `base` (`http://127.0.0.1:PORT`).
@@ -19,6 +21,7 @@ def settings(base: str, **sections: Mapping[str, Any] | list[Any]) -> dict[str, 
     """
     tree: dict[str, Any] = {
         "server": {"port": 0, "probe_port": 0, "drain_timeout_s": 1},
+        "admin": {"port": 0},
         "store": {"url": "memory://"},
         "telemetry": {"traces": "off"},
         "log": {"level": "error"},
@@ -34,10 +37,10 @@ def settings(base: str, **sections: Mapping[str, Any] | list[Any]) -> dict[str, 
 
 @asynccontextmanager
 async def gateway_here(
-    base: str, **sections: Mapping[str, Any] | list[Any]
+    base: str, clock: Clock | None = None, **sections: Mapping[str, Any] | list[Any]
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in front of `base`; stopped afterwards."""
-    gateway = await start(Config.model_validate(settings(base, **sections)), environ={})
+    gateway = await start(Config.model_validate(settings(base, **sections)), {}, clock)
     try:
         yield gateway
     finally:
