@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.client import UpstreamClient
-    from gateway.upstream.connection import Response
+    from gateway.upstream.response import Response
 
 _log = structlog.get_logger("warmgate.asking")
 

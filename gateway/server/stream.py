@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.budget import Share
     from gateway.server.relay import Relay
-    from gateway.upstream.connection import Response
+    from gateway.upstream.response import Response
 
 _MAX_EVENT_BYTES = 1024 * 1024
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from multidict import CIMultiDict
 
-    from gateway.upstream.connection import Response
+    from gateway.upstream.response import Response
 
 _HIGH_WATER = 256 * 1024
 

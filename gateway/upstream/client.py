@@ -17,23 +17,24 @@ import aiohttp
 
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from gateway.upstream.pool import Pool
+from gateway.upstream.request import request_head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from multidict import CIMultiDict
 
     from gateway.telemetry.spans import AttemptSpan
     from gateway.upstream.choice import Endpoint
-    from gateway.upstream.connection import Connection, Response
+    from gateway.upstream.connection import Connection
     from gateway.upstream.pool import Origin
+    from gateway.upstream.response import Response
 
 _ATTEMPTS = 2
 _PAUSE_S = 0.05
 # Without a body these say nothing of one; all others say that it is empty.
 _NO_BODY_ASKED = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _QUERY = re.compile(r"(https?://[^\s?']*)\?[^\s']*")
 _TOLD_CHARS = 200
 
@@ -196,21 +197,6 @@ def _taken_apart(url: str) -> tuple[str, str]:
     """
     start = url.find("/", url.find("://") + 3)
     return (url, "/") if start < 0 else (url[:start], url[start:])
-
-
-def request_head(method: str, target: str, host_line: str, headers: Mapping[str, str]) -> bytes:
-    """The head of a request, names and values in the order and spelling that they have.
-
-    Raises ValueError for what would make two lines of one.
-    """
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host_line}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    # Control signs are not printable; neither are tabs and lone bytes, which may stand in a value.
-    if not "".join(lines).isprintable() and any(map(_CONTROL.search, lines)):
-        raise ValueError("a control character in the head of the request")
-    if " " in target:
-        raise ValueError("a space in the target of the request")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
 
 def _never_sent(error: BaseException) -> bool:

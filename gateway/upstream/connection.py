@@ -14,6 +14,7 @@ request stays unsent.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
@@ -22,21 +23,24 @@ from aiohttp.http import HttpResponseParser
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from gateway.upstream.request import cut, write_pieces
+from gateway.upstream.response import Response
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Callable
 
     from aiohttp.http import RawResponseMessage
-    from multidict import CIMultiDictProxy
 
 PIECE = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
+# A larger body is written in pieces, so that encrypting it never holds up the loop for long.
 _WHOLE = 8 * PIECE
-"""A larger body is written in pieces, so that encrypting it never holds up the loop for long."""
+# Up to here, one buffer of head and body is cheaper than two.
 _JOINED = 8 * 1024
-"""Up to here, one buffer of head and body is cheaper than two."""
 _MAX_INTERIM = 32
 _NO_BODY = frozenset((204, 304))
+_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 
 
 class RawTaker(Protocol):
@@ -146,7 +150,7 @@ class Connection(BaseProtocol):
             self._sent = False
             transport.write(head)
             if isinstance(body, bytes):
-                pieces, length = _cut(body), len(body)
+                pieces, length = cut(body), len(body)
             else:
                 pieces = body
             self._writer = self._loop.create_task(self._pass_on(pieces, length))
@@ -164,37 +168,22 @@ class Connection(BaseProtocol):
     async def _pass_on(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
         """Write a body piece by piece, at the pace at which the upstream takes it."""
         try:
-            await self._write_all(pieces, length)
+            await write_pieces(self, pieces, length)
+            self._sent = True
         except Exception as error:  # noqa: BLE001 - whatever a client's body may raise
             told = aiohttp.ClientConnectionError(f"the request body failed: {error}")
             told.__cause__ = error
             # Where the connection itself broke, that was told before.
             self._fail(told)
 
-    async def _write_all(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
-        left = length
-        async for piece in pieces:
-            transport = self.transport
-            if transport is None:
-                return
-            self._active_at = self._loop.time()
-            if left is not None:
-                left -= len(piece)
-                if left < 0:
-                    raise ValueError("the body is longer than its Content-Length")
-                transport.write(piece)
-            elif piece:
-                transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-            if self._paused:
-                await self._drain_helper()
-        if self.transport is None:
-            return
-        if left:
-            raise ValueError("the body is shorter than its Content-Length")
-        if left is None:
-            self.transport.write(b"0\r\n\r\n")
+    def active(self) -> None:
+        """Something moved: silence begins anew."""
         self._active_at = self._loop.time()
-        self._sent = True
+
+    async def drained(self) -> None:
+        """Wait while the upstream takes less than we write."""
+        if self._paused:
+            await self._drain_helper()
 
     # --- its response ---------------------------------------------------------------------------
 
@@ -234,6 +223,10 @@ class Connection(BaseProtocol):
             self._interim += 1
             if self._interim > _MAX_INTERIM:
                 self._fail(aiohttp.ClientPayloadError("too many interim responses"))
+            return
+        if _NAMES.fullmatch("".join(message.headers)) is None:
+            # The parser takes `content-length :` for a length; a client behind us may not.
+            self._fail(aiohttp.ClientPayloadError("a header name that is none"))
             return
         self._answered = message
         self._payload = EMPTY_PAYLOAD if status in _NO_BODY else payload
@@ -390,31 +383,7 @@ class Connection(BaseProtocol):
             self._timer = None
 
 
-class Response:
-    """A response, its body still to come: read `content` until it gives b""."""
-
-    __slots__ = ("connection", "content", "headers", "reason", "status")
-
-    def __init__(
-        self, connection: Connection, message: RawResponseMessage, content: StreamReader
-    ) -> None:
-        self.status: int = message.code
-        self.reason: str | None = message.reason
-        self.headers: CIMultiDictProxy[str] = message.headers
-        self.content = content
-        self.connection = connection
-
-    def __repr__(self) -> str:
-        return f"<Response {self.status}>"
-
-
 def _unreadable(error: Exception) -> Exception:
     if isinstance(error, HttpProcessingError):
         return aiohttp.ClientPayloadError(error.message)
     return aiohttp.ClientPayloadError(f"{type(error).__name__}: {error}")
-
-
-async def _cut(body: bytes) -> AsyncIterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(body), PIECE):
-        yield bytes(view[start : start + PIECE])

@@ -13,7 +13,7 @@ from gateway.core.model import Form
 from gateway.server.stream import Recording, Sieve, recording
 
 if TYPE_CHECKING:
-    from gateway.upstream.connection import Response
+    from gateway.upstream.response import Response
 
 
 class Answered:

@@ -183,7 +183,7 @@ def test_our_path_is_put_behind_the_base_url(base: str, target: str, expected: s
     assert url(endpoint, take_apart(target)) == expected
 
 
-DEFAULT = CachePolicy("always", 3600.0, truncated=False, refused=False)
+DEFAULT = CachePolicy("always", 3600.0, truncated=False, refused=False, coalesce="deterministic")
 
 
 def test_the_policy_is_that_of_the_first_route_that_matches() -> None:
@@ -201,10 +201,10 @@ def test_what_a_route_leaves_unsaid_comes_from_the_cache_section_member_by_membe
         routes=[{"path": "/v1/x", "cache": {"store": {"refused": True}}}],
     )
     assert made.policy(take_apart("/v1/x"), "") == CachePolicy(
-        "deterministic", 7, truncated=True, refused=True
+        "deterministic", 7, truncated=True, refused=True, coalesce="deterministic"
     )
     assert made.policy(take_apart("/v1/y"), "") == CachePolicy(
-        "deterministic", 7, truncated=True, refused=False
+        "deterministic", 7, truncated=True, refused=False, coalesce="deterministic"
     )
 
 
