@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway import __version__
+from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
 from gateway.errors import ConfigError
@@ -34,6 +35,7 @@ _FLAGS = {
     "host": "server.host",
     "port": "server.port",
     "probe_port": "server.probe_port",
+    "admin_port": "admin.port",
     "store_url": "store.url",
 }
 """Flags of `serve`, and the setting that each one is."""
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", metavar="ADDRESS", help="address of the API port")
     serve.add_argument("--port", metavar="N", help="API port; 0 takes a free one")
     serve.add_argument("--probe-port", metavar="N", help="port of /livez, /readyz and /metrics")
+    serve.add_argument("--admin-port", metavar="N", help="port of /admin/*")
     serve.add_argument(
         "--store-url", metavar="URL", help="memory://, sqlite:///path or redis://host:6379/0"
     )
@@ -108,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "files", metavar="FILE", nargs="+", help="a request body, or one on each line; - for stdin"
     )
     lint.set_defaults(verb=_lint)
+
+    cache = verbs.add_parser("cache", help="look into the cache, purge, move and fill it")
+    add_to(cache, _add_config)
     return parser
 
 

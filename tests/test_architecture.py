@@ -81,6 +81,7 @@ for conductor in CONDUCTORS:
     MAY_IMPORT[conductor] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
+MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
 MAY_IMPORT["app"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"lab"}
 MAY_IMPORT["__main__"] = {"cli"}

@@ -114,6 +114,7 @@ def config_for(stub: StubProvider) -> Config:
     return Config.model_validate(
         {
             "server": {"port": 0, "probe_port": 0},
+            "admin": {"port": 0},
             "upstreams": {
                 "openai": {"base_url": stub.v1_url, "provider": "openai"},
                 "anthropic": {"base_url": stub.v1_url, "provider": "anthropic"},

@@ -49,6 +49,10 @@ class ScanProof(Generic[V]):
     def __contains__(self, key: bytes) -> bool:
         return key in self._main or key in self._small
 
+    def keys(self) -> list[bytes]:
+        """The keys that are kept now."""
+        return [*self._main, *self._small]
+
     @property
     def used_bytes(self) -> int:
         """The sizes of all values together."""

@@ -39,6 +39,10 @@ class MemoryStore:
     def __contains__(self, key: bytes) -> bool:
         return key in self._kept
 
+    def keys(self) -> list[bytes]:
+        """The keys that are kept now, lapsed ones included."""
+        return self._kept.keys()
+
     @property
     def size_bytes(self) -> int:
         """Bytes kept now, overhead included."""

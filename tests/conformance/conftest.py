@@ -251,6 +251,7 @@ async def _started(settings: Mapping[str, Any], elsewhere: Elsewhere) -> World:
             "telemetry": {"traces": "off"},
             **settings,
             "server": {"port": 0, "probe_port": 0, **settings.get("server", {})},
+            "admin": {"port": 0},
             "upstreams": upstreams,
         }
     )

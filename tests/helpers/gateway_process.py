@@ -38,6 +38,7 @@ class GatewayProcess:
     ) -> None:
         settings = yaml.safe_load(config) or {} if isinstance(config, str) else dict(config)
         settings["server"] = {"port": 0, "probe_port": 0, **settings.get("server", {})}
+        settings["admin"] = {"port": 0, **settings.get("admin", {})}
         settings["store"] = {"url": "memory://", **settings.get("store", {})}
         self._settings = settings
         self._env = dict(env or {})

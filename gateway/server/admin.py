@@ -1,0 +1,275 @@
+"""The admin port: what lies in the cache, and purging it. For operators, never for browsers.
+
+Rule 1: whoever can't bring the token, where there is one, gets 401 and learns nothing else.
+Rule 2: a web page that somebody on this host looks at must not reach it: requests that a browser
+makes for a page are refused (`Origin`, `Sec-Fetch-Site`), and so is a name of somebody else's for
+this address (`Host`), which is what DNS rebinding comes to.
+Rule 3: payloads are shown only on demand, and purging is a rehearsal unless `dry_run` is false.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from aiohttp import web
+
+from gateway.config.admin import is_loopback
+from gateway.core.selection import Selection, hex8, select
+from gateway.store.base import StoreUnavailable
+from gateway.store.inventory import SAMPLED, TOP
+from gateway.store.tiered import TieredStore
+from gateway.telemetry.audit import audited
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.store.base import Store
+    from gateway.store.inventory import Inventory
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger("warmgate.admin")
+
+_NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_BODY_BYTES = 64 * 1024
+_KEY_DIGITS = 64
+_MOST_SAMPLED = 1_000_000
+_MOST_SHOWN = 1000
+_OPERATOR = "x-gateway-operator"
+
+
+class Refused(Exception):
+    """The request can't be done: a status, a short fixed word, and words for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        """Keep them."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Admin:
+    """Answers requests on the admin port."""
+
+    def __init__(self, inventory: Inventory, serving: Store, token: str | None) -> None:
+        """`serving` is the store that requests are served from, `inventory` its furthest part."""
+        self._inventory = inventory
+        self._serving = serving
+        self._token = token
+
+    def app(self) -> web.Application:
+        """The application of the admin port."""
+        app = web.Application(client_max_size=_BODY_BYTES, middlewares=[self._guarded])
+        app.router.add_get("/admin/stats", self._stats)
+        app.router.add_get("/admin/cache/entries", self._list)
+        app.router.add_get("/admin/cache/entries/{key}", self._show)
+        app.router.add_post("/admin/cache/purge", self._purge)
+        app.router.add_post("/admin/cache/reclaim", self._reclaim)
+        app.router.add_route("*", "/{anything:.*}", _nothing)
+        return app
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._admit(request)
+            return await handler(request)
+        except Refused as refused:
+            return _error(refused.status, refused.code, str(refused))
+        except StoreUnavailable as exc:
+            return _error(503, "store_unavailable", f"the store did not answer: {exc}")
+        except web.HTTPException as exc:
+            return _error(exc.status, "bad_request", exc.reason)
+        except Exception:  # noqa: BLE001 - one shape for every error
+            _log.exception("an admin request failed", path=request.path)
+            return _error(500, "internal_error", "the gateway failed; its log has the details")
+
+    def _admit(self, request: web.Request) -> None:
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        if "Origin" in request.headers or site != "none":
+            raise Refused(403, "browser", "this port is not for web pages")
+        if self._token is None:
+            host = urlsplit(f"//{request.host}").hostname or ""
+            if not is_loopback(host):
+                raise Refused(403, "host", "ask for localhost or 127.0.0.1, or set admin.token")
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        # Compared as bytes: what a client sends may be no ASCII.
+        same = hmac.compare_digest(
+            given.strip().encode("utf-8", "surrogateescape"), self._token.encode()
+        )
+        if scheme.lower() != "bearer" or not same:
+            raise Refused(401, "unauthorized", "send `Authorization: Bearer <admin.token>`")
+
+    # --- what lies there --------------------------------------------------------------------------
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        limit = _whole(request, "limit", SAMPLED, _MOST_SAMPLED)
+        tally = await self._inventory.tally(limit=limit)
+        serving = self._serving
+        memory = serving.memory if isinstance(serving, TieredStore) else serving
+        return _json(
+            {
+                "store": self._inventory.store.name,
+                **tally.told(),
+                "memory": {
+                    "entries": len(getattr(memory, "keys", list)()),
+                    "bytes": getattr(memory, "size_bytes", 0),
+                    "budget_bytes": getattr(memory, "budget_bytes", 0),
+                },
+                "purges": purges_told(self._inventory),
+            }
+        )
+
+    async def _list(self, request: web.Request) -> web.Response:
+        limit = _whole(request, "limit", TOP, _MOST_SHOWN)
+        selection = self._selected(
+            {
+                "tags": request.query.getall("tag", []),
+                "models": request.query.getall("model", []),
+                "keys": request.query.getall("key", []),
+                "all": not {"tag", "model", "key"} & request.query.keys(),
+            }
+        )
+        shown: list[dict[str, Any]] = []
+        async for key, _, blob in self._inventory.entries(selection):
+            told = self._inventory.told(key, blob)
+            if told is not None:
+                shown.append(told)
+            if len(shown) >= limit:
+                break
+        return _json({"entries": shown})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        key = request.match_info["key"].lower()
+        try:
+            hex8(key)
+        except ValueError as exc:
+            raise Refused(400, "bad_key", str(exc)) from exc
+        if "payload" in request.query:
+            if len(key) != _KEY_DIGITS:
+                raise Refused(400, "bad_key", "a payload is shown by its whole key")
+            try:
+                payload = await self._inventory.payload(bytes.fromhex(key))
+            except LookupError:
+                raise Refused(404, "not_found", "no entry lies under this key") from None
+            audited("show payload", who=self._who(request), result="shown", key=key)
+            return web.Response(body=payload, content_type="text/plain", headers=_NO_STORE)
+        found = await self._inventory.find(key)
+        if not found:
+            raise Refused(404, "not_found", "no entry has this key")
+        return _json({"entries": found})
+
+    # --- what is done to it -----------------------------------------------------------------------
+
+    async def _purge(self, request: web.Request) -> web.Response:
+        asked = await _body(request)
+        dry_run = asked.pop("dry_run", True)
+        if not isinstance(dry_run, bool):
+            raise Refused(400, "bad_request", "dry_run is true or false")
+        selection = self._selected(asked)
+        tally = await self._inventory.tally(selection)
+        told: dict[str, Any] = {
+            "what": str(selection),
+            "dry_run": dry_run,
+            "entries": tally.scaled(tally.entries),
+            "exact": tally.exact,
+        }
+        if not dry_run:
+            facts = {"what": told["what"], "entries": told["entries"], "exact": told["exact"]}
+            who = self._who(request)
+            try:
+                told["sequence"] = await self._inventory.purge(selection)
+            except StoreUnavailable as exc:
+                audited("purge", who=who, result=f"failed: {exc}", **facts)
+                raise
+            audited("purge", who=who, result="purged", sequence=told["sequence"], **facts)
+        return _json(told)
+
+    async def _reclaim(self, request: web.Request) -> web.Response:
+        await _body(request)
+        deleted = await self._inventory.reclaim()
+        audited("reclaim", who=self._who(request), result="deleted", entries=deleted)
+        return _json({"deleted": deleted})
+
+    def _selected(self, asked: dict[str, Any]) -> Selection:
+        lists = {name: asked.pop(name, []) for name in ("keys", "tags", "models")}
+        older = asked.pop("older_than_s", None)
+        everything = asked.pop("all", False)
+        if asked:
+            raise Refused(400, "bad_request", f"unknown member {next(iter(asked))!r}")
+        if (
+            not all(
+                isinstance(v, list) and all(isinstance(x, str) for x in v) for v in lists.values()
+            )
+            or not isinstance(everything, bool)
+            or isinstance(older, bool)
+            or not (older is None or isinstance(older, int | float))
+        ):
+            raise Refused(
+                400, "bad_request", "keys, tags and models are lists of text, older_than_s a number"
+            )
+        try:
+            return select(
+                **lists, older_than_s=older, everything=everything, now=self._inventory.now()
+            )
+        except ValueError as exc:
+            raise Refused(400, "bad_selection", str(exc)) from exc
+
+    def _who(self, request: web.Request) -> str:
+        """Who asks, as far as it can be known: the token's holder, or somebody on this host; and
+        what they say of themselves.
+        """
+        proven = "admin.token" if self._token is not None else "loopback"
+        said = request.headers.get(_OPERATOR, "")[:64]
+        return f"{proven} ({said})" if said.isprintable() and said else proven
+
+
+def purges_told(inventory: Inventory) -> dict[str, Any]:
+    """What is known of purges, as plain JSON values."""
+    generations = inventory.generations
+    age = generations.age_s
+    return {
+        "names": len(generations.marks),
+        "sequence": generations.sequence,
+        "age_s": None if age is None else round(age, 3),
+        "bound_s": generations.bound_s,
+        "fresh": generations.fresh,
+    }
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    # A form can't have this type, so no page can send it without asking first.
+    if request.content_type != "application/json":
+        raise Refused(415, "content_type", "send Content-Type: application/json")
+    try:
+        read = orjson.loads(await request.read())
+    except ValueError as exc:
+        raise Refused(400, "bad_request", "the body is not JSON") from exc
+    if not isinstance(read, dict):
+        raise Refused(400, "bad_request", "the body is not an object")
+    return read
+
+
+def _whole(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise Refused(400, "bad_request", f"{name} is a whole number from 1 to {most}")
+    return int(text)
+
+
+async def _nothing(_: web.Request) -> web.Response:
+    return _error(404, "not_found", "there is /admin/stats and /admin/cache/...")
+
+
+def _json(body: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(
+        status=status, body=orjson.dumps(body), content_type="application/json", headers=_NO_STORE
+    )
+
+
+def _error(status: int, code: str, message: str) -> web.Response:
+    return _json({"error": {"code": code, "message": message}}, status)
