@@ -57,7 +57,7 @@ class Bench:
         try:
             row = self._measured(case, size, seconds, one=one)
         except (RuntimeError, OSError, ValueError) as problem:
-            if case.server in {"", "nginx"} or case.server.startswith("gateway"):
+            if case.server in {"", "nginx", "floor"} or case.server.startswith("gateway"):
                 raise
             self.refused[key] = str(problem).partition("\n")[0][:200]
             return
@@ -257,6 +257,7 @@ def _run(
 def _start(ground: Ground, names: Iterable[str]) -> None:
     variants: dict[str, Any] = {
         "nginx": ground.nginx,
+        "floor": ground.floor,
         "gateway": lambda: ground.gateway("gateway"),
         "gateway-parse": lambda: ground.gateway("gateway-parse", {"cache": {"door_entries": 0}}),
         "gateway-redis": lambda: ground.gateway(

@@ -55,6 +55,20 @@ PLAIN: tuple[Case, ...] = (
         ("x-cache", "HIT"),
     ),
     Case(
+        "floor, proxy",
+        "floor",
+        f"/proxy{CHAT}",
+        False,
+        "aiohttp's low-level server, our upstream client, nothing between",
+    ),
+    Case(
+        "floor, hit",
+        "floor",
+        CHAT,
+        False,
+        "the same server, the body hashed, an answer from a dict",
+    ),
+    Case(
         "pass-through",
         "gateway",
         UNKNOWN,

@@ -256,7 +256,9 @@ def plot(rows: Rows, size: str) -> str:
     for number, (name, value) in enumerate(bars):
         top = 34 + 24 * number
         width = max(1.0, min(value, limit) / limit * 440)
-        own = not name.startswith(("nginx", "direct")) and name in {c.name for c in cases.PLAIN}
+        own = not name.startswith(("nginx", "direct", "floor")) and name in {
+            c.name for c in cases.PLAIN
+        }
         cut = " (cut)" if value > limit else ""
         lines += [
             f'<text x="200" y="{top + 13}" text-anchor="end">{escape(name)}</text>',

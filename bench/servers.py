@@ -144,6 +144,13 @@ class Ground:
             "nginx", [binary, "-p", str(self.folder), "-c", str(config), "-e", "stderr"], port
         )
 
+    def floor(self) -> Server:
+        """The parts that the gateway is built from, with nothing between them."""
+        port = free_port()
+        upstream = f"http://127.0.0.1:{self.stub_port}/v1"
+        command = [sys.executable, "-m", "bench.floor", str(port), upstream]
+        return self.start("floor", command, port, cwd=ROOT)
+
     def gateway(
         self,
         name: str,
