@@ -88,7 +88,6 @@ class RunningGateway:
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
         self.readiness.drain()
-        await self._admin.close()
         for site in self._api.sites:
             await site.stop()
         server = self._api.server
@@ -100,6 +99,7 @@ class RunningGateway:
         await self.background.close(_BACKGROUND_CLOSE_S)
         await self._client.close()
         await self._secrets.close()
+        await self._admin.close()
         await self._generations.close()
         await self._store.close()
         await self._probes.cleanup()
