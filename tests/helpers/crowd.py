@@ -85,7 +85,18 @@ class Phase:
 class Crowd:
     """Clients of one gateway. `phase` is what they are counted under when an answer has come."""
 
-    def __init__(self, api_url: str, **headers: str) -> None:
+    def __init__(
+        self,
+        api_url: str,
+        pick: Callable[[random.Random], int] | None = None,
+        think_s: float = THINK_S,
+        **headers: str,
+    ) -> None:
+        """`pick` draws the number of the next question; unset: one of `QUESTIONS`. `think_s` is
+        the mean pause of a client.
+        """
+        self._think_s = think_s
+        self._pick = pick or (lambda dice: dice.randrange(QUESTIONS))
         self.phase = Phase("warm-up")
         self.phases = [self.phase]
         self.faults: list[str] = []
@@ -137,9 +148,9 @@ class Crowd:
                 self._stopping = True
 
     async def _client(self, session: aiohttp.ClientSession, dice: random.Random) -> None:
-        await asyncio.sleep(dice.uniform(0, 2 * THINK_S))
+        await asyncio.sleep(dice.uniform(0, 2 * self._think_s))
         while not self._stopping:
-            number = dice.randrange(QUESTIONS)
+            number = self._pick(dice)
             body = question(number, stream=dice.random() < 0.5)
             began = time.perf_counter()
             try:
@@ -154,4 +165,4 @@ class Crowd:
                     self.faults.append(f"question {number} got {answer.content!r:.300}")
             async with self._progress:
                 self._progress.notify_all()
-            await asyncio.sleep(dice.uniform(0, 2 * THINK_S))
+            await asyncio.sleep(dice.uniform(0, 2 * self._think_s))
