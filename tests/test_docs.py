@@ -62,7 +62,7 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     verbs = re.findall(r"^    ([a-z]+) ", shown, re.MULTILINE)
     documented = re.findall(r"^## `gateway ([a-z]+)", page("commands.md"), re.MULTILINE)
-    assert ["serve", "check", "demo", "key", "lint"] == verbs
+    assert ["serve", "check", "demo", "key", "lint", "cache"] == verbs
     assert verbs == documented
 
 
@@ -75,6 +75,39 @@ def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFix
         line for line in page("commands.md").splitlines() if line.startswith(f"## `gateway {verb}")
     )
     assert [flag for flag in sorted(flags) if flag not in heading] == []
+
+
+CACHE_VERBS = ["stats", "show", "purge", "export", "import", "fill"]
+
+
+def test_every_verb_of_the_cache_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["cache", "--help"])
+    verbs = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    documented = re.findall(r"^### `gateway cache ([a-z]+)", page("commands.md"), re.MULTILINE)
+    assert CACHE_VERBS == verbs == documented
+
+
+@pytest.mark.parametrize("verb", CACHE_VERBS)
+def test_every_flag_of_a_verb_of_the_cache_is_documented_and_no_other(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["cache", verb, "--help"])
+    usage = capsys.readouterr().out.split("\n\n", 1)[0]
+    flags = set(re.findall(r"--[a-z-]+", usage))
+    text = page("commands.md").splitlines()
+    heading = next(line for line in text if line.startswith(f"### `gateway cache {verb} "))
+    assert flags == set(re.findall(r"--[a-z-]+", heading))
+
+
+def test_every_error_of_the_admin_port_is_documented() -> None:
+    source = (ROOT / "gateway" / "server" / "admin.py").read_text(encoding="utf-8")
+    codes = set(re.findall(r'(?:Refused|_error)\(\s*\d+, "([a-z_]+)"', source))
+    codes |= set(re.findall(r'_error\(exc.status, "([a-z_]+)"', source))
+    text = (ROOT / "docs" / "how-to" / "purge.md").read_text(encoding="utf-8")
+    assert len(codes) > 8
+    assert [code for code in sorted(codes) if f"`{code}`" not in text] == []
 
 
 def test_everything_that_lint_finds_is_documented_once_and_no_other() -> None:

@@ -41,7 +41,8 @@ def add_to(
     ) -> argparse.ArgumentParser:
         parser = verbs.add_parser(name, help=what, description=what)
         add_config(parser)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        if name != "export":
+            parser.add_argument("--json", action="store_true", help="print JSON")
         parser.set_defaults(verb=lambda arguments: run_verb(run, arguments))
         return parser
 
