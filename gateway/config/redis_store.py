@@ -73,7 +73,7 @@ def redis_contradictions(store: Any) -> _Found:
     scheme, _, rest = url.partition("://")
     yield from _tls(store.get("tls"), is_tls=scheme.startswith("rediss"))
     yield from _credentials(store, scheme, rest)
-    if store.get("read_from_replicas") is True and "+" not in scheme:
+    if _is_yes(store.get("read_from_replicas")) and "+" not in scheme:
         yield (
             ("store", "read_from_replicas"),
             "needs to be told where replicas are",
@@ -87,19 +87,27 @@ def redis_contradictions(store: Any) -> _Found:
         )
 
 
+def _is_yes(value: Any) -> bool:
+    """As pydantic reads it: a variable is text."""
+    return str(value).strip().lower() in {"true", "yes", "on", "y", "t", "1"}
+
+
+def _is_no(value: Any) -> bool:
+    return str(value).strip().lower() in {"false", "no", "off", "n", "f", "0"}
+
+
 def _tls(tls: Any, *, is_tls: bool) -> _Found:
     if not isinstance(tls, Mapping):
         return
     for name, value in tls.items():
-        # `true` is what check_hostname is anyway.
-        if value not in (None, "", True) and not is_tls:
+        if not is_tls and (_is_no(value) if name == "check_hostname" else value):
             yield (
                 ("store", "tls", name),
                 "is for TLS, and the URL asks for none",
                 "write rediss in place of redis in store.url, or leave this out",
             )
-    if tls.get("key_file") and not tls.get("cert_file"):
-        yield (("store", "tls", "key_file"), "has no certificate beside it", "set cert_file too")
+    if tls.get("key_path") and not tls.get("cert_path"):
+        yield (("store", "tls", "key_path"), "has no certificate beside it", "set cert_path too")
 
 
 def _credentials(store: Mapping[Any, Any], scheme: str, rest: str) -> _Found:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, SecretStr
 
 from gateway.config.kinds import Count, Positive, PositiveInt, StoreUrl
@@ -13,11 +11,11 @@ from gateway.config.section import MIB, Section
 class StoreTls(Section):
     """TLS towards Redis, with a rediss:// URL. The server's certificate is always checked."""
 
-    ca_file: Path | None = Field(
+    ca_path: str | None = Field(
         None, description="Who signs the server's certificate (PEM); unset: the system's list."
     )
-    cert_file: Path | None = Field(None, description="Our own certificate (PEM), if asked for.")
-    key_file: Path | None = Field(None, description="Its key (PEM); unset: in `cert_file`.")
+    cert_path: str | None = Field(None, description="Our own certificate (PEM), if asked for.")
+    key_path: str | None = Field(None, description="Its key (PEM); unset: in `cert_path`.")
     key_password: SecretStr | None = Field(None, description="What opens the key.")
     check_hostname: bool = Field(
         True, description="Whether the certificate must name the host that was dialled."
@@ -33,11 +31,13 @@ class Store(Section):
         "redis+sentinel://host1,host2/service/0, redis+cluster://host1,host2; rediss for TLS. "
         "Unset: SQLite in the user's state folder.",
     )
-    username: str = Field("", description="ACL user of Redis; unset: the URL's, or the default.")
+    username: str | None = Field(
+        None, description="ACL user of Redis; unset: the URL's, or the default."
+    )
     password: SecretStr | None = Field(
         None, description="Password of Redis, which is shown nowhere; unset: the URL's, or none."
     )
-    sentinel_username: str = Field("", description="ACL user of the Sentinels themselves.")
+    sentinel_username: str | None = Field(None, description="ACL user of the Sentinels themselves.")
     sentinel_password: SecretStr | None = Field(
         None, description="Password of the Sentinels themselves."
     )

@@ -64,13 +64,13 @@ def redis_access(settings: config.Store) -> Access:
         return secret.get_secret_value() if secret else ""
 
     return Access(
-        username=settings.username,
+        username=settings.username or "",
         password=shown(settings.password),
-        sentinel_username=settings.sentinel_username,
+        sentinel_username=settings.sentinel_username or "",
         sentinel_password=shown(settings.sentinel_password),
-        ca_file=str(tls.ca_file or ""),
-        cert_file=str(tls.cert_file or ""),
-        key_file=str(tls.key_file or ""),
+        ca_path=str(tls.ca_path or ""),
+        cert_path=str(tls.cert_path or ""),
+        key_path=str(tls.key_path or ""),
         key_password=shown(tls.key_password),
         check_hostname=tls.check_hostname,
         read_from_replicas=settings.read_from_replicas,

@@ -32,7 +32,7 @@ SENTINEL_PORT = 26379
 _URL = re.compile(
     r"(?P<kind>redis|rediss)(?:\+(?P<topology>sentinel|cluster))?://(?P<rest>.*)", re.DOTALL
 )
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:,\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 
 _OURS = frozenset(
     {
@@ -67,9 +67,9 @@ class Access:
     password: str = field(default="", repr=False)
     sentinel_username: str = ""
     sentinel_password: str = field(default="", repr=False)
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
+    ca_path: str = ""
+    cert_path: str = ""
+    key_path: str = ""
     key_password: str = field(default="", repr=False)
     check_hostname: bool = True
     read_from_replicas: bool = False
@@ -246,9 +246,9 @@ def _with_access(
 
 def _with_tls(options: dict[str, Any], access: Access, *, is_tls: bool) -> list[str]:
     given = {
-        "ca_file": ("ssl_ca_certs", access.ca_file),
-        "cert_file": ("ssl_certfile", access.cert_file),
-        "key_file": ("ssl_keyfile", access.key_file),
+        "ca_path": ("ssl_ca_certs", access.ca_path),
+        "cert_path": ("ssl_certfile", access.cert_path),
+        "key_path": ("ssl_keyfile", access.key_path),
         "key_password": ("ssl_password", access.key_password),
         "check_hostname": ("ssl_check_hostname", "" if access.check_hostname else "no"),
     }
@@ -258,6 +258,6 @@ def _with_tls(options: dict[str, Any], access: Access, *, is_tls: bool) -> list[
     options |= {option: value for option, value in given.values() if value}
     if not access.check_hostname:
         options["ssl_check_hostname"] = False
-    if access.key_file and not options.get("ssl_certfile"):
-        return ["store.tls.key_file without store.tls.cert_file: give both"]
+    if access.key_path and not options.get("ssl_certfile"):
+        return ["store.tls.key_path without store.tls.cert_path: give both"]
     return []

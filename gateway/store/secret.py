@@ -15,6 +15,7 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
@@ -115,19 +116,26 @@ class RedisSecret:
     def __init__(self, url: str, key_prefix: str, access: Access | None = None) -> None:
         """Keep it under `<key_prefix>scope-secret`. Raises ValueError for a URL it can't use."""
         self._url = url
-        self._store = RedisStore(
+        # Asked every half minute: what stays open meanwhile would only be watched for nothing.
+        self._open = partial(
+            RedisStore,
             url,
             deadline_s=REDIS_DEADLINE_S,
             key_prefix=key_prefix,
             connections=1,
             access=access,
         )
+        self._open()
         self._held: bytes | None = None
 
     async def load(self) -> str:
         """The text under that name."""
         offered = self._held or secrets.token_hex(32).encode()
-        held = await self._store.claim(REDIS_NAME, offered)
+        store = self._open()
+        try:
+            held = await store.claim(REDIS_NAME, offered)
+        finally:
+            await store.close()
         if self._held is None:
             logger.warning(
                 "cache.secret is not set: the secret is kept in %s, where whoever can read it can "
@@ -139,8 +147,7 @@ class RedisSecret:
         return held.hex()
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._store.close()
+        """Nothing is open."""
 
 
 class ScopeSecrets:

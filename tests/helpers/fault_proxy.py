@@ -54,6 +54,11 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
 
+    def drop(self) -> None:
+        """End every connection that is open."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
     @property
     def url(self) -> str:
         return f"redis{'s' if self.tls else ''}://127.0.0.1:{self.port}/0"

@@ -1,271 +1,165 @@
-"""Redis that is slow, cut off, killed, stopped and restarted, with 64 clients at work.
+"""What clients see while Redis fails: every case of `redis_faults`, under a real gateway without a
+memory tier, with 64 clients that ask for what is stored and 64 that ask for what is not.
 
-Each client has its own key, and every value carries its key and a number of its own: a reply that
-was matched to another command would be seen.
+How long a request takes without Redis, and how noisy the machine is, is measured in the same run: by
+a second gateway that has no such store, and before the fault. Wrong or failed answers are no question of measure: one is
+too many. With WARMGATE_WRITE_DOCS=1 the figures go into docs/reference/store-faults.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import os
-import random
-import statistics
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
-from gateway.store.base import StoreUnavailable
-from gateway.store.redis import RedisStore
-from tests.helpers.fault_proxy import FaultProxy
+from tests.helpers import fault_page
+from tests.helpers.chat_answers import ask
+from tests.helpers.crowd import QUESTIONS, Crowd, Phase, oracle, question
+from tests.helpers.gateway_process import GatewayProcess
+from tests.helpers.redis_faults import DEADLINE_S, REDIS_CASES, Case, Hits, promises
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from tests.helpers.redis_servers import RedisServer
-
-T = TypeVar("T")
+    import random
+    from collections.abc import Callable
 
 CLIENTS = 64
-DEADLINE_S = 0.05
-TICK_S = 0.001
-SETTLE_S = 10.0
+CONTROL_CLIENTS = 16
+THINK_S = 0.8
+"""128 clients keep the machine busy, not saturated."""
+REQUESTS = 200
+"""Of each phase and kind of traffic, at least: two and a half seconds."""
+LOUDEST = 8
+"""Lines that the gateway's log may have about Redis, whatever happens: none is for a request."""
 
 
-@dataclass
-class Crowd:
-    """Clients that put, get and check, as fast as they are allowed to, until told to stop."""
-
-    store: RedisStore
-    hits: int = 0
-    misses: int = 0
-    failures: int = 0
-    mismatches: list[str] = field(default_factory=list)
-    unexpected: list[BaseException] = field(default_factory=list)
-    took_s: list[float] = field(default_factory=list)
-    noise_s: list[float] = field(default_factory=list)
-    progress: asyncio.Condition = field(default_factory=asyncio.Condition)
-    _stop: bool = False
-
-    async def client(self, number: int) -> None:
-        key = (number + 1).to_bytes(32, "big")  # its mirror image is nobody's
-        for turn in itertools.count():
-            if self._stop:
-                return
-            value = key + turn.to_bytes(8, "big") + os.urandom(200 + 50 * number)
-            await self._time(self.store.put(key, value, 60))
-            found = await self._time(self.store.get([key, key[::-1]]))
-            if found is not None:
-                mine, nobodys = found
-                if nobodys is not None or (mine is not None and mine[:32] != key):
-                    self.mismatches.append(f"client {number}: {mine!r:.80} {nobodys!r:.80}")
-                self.hits += mine is not None
-                self.misses += mine is None
-            async with self.progress:
-                self.progress.notify_all()
-            # What a request would do in between; also keeps 64 clients from owning the machine.
-            await asyncio.sleep(0.01)
-
-    async def _time(self, operation: Awaitable[T]) -> T | None:
-        began = time.perf_counter()
-        try:
-            return await operation
-        except StoreUnavailable:
-            self.failures += 1
-        except Exception as exc:  # noqa: BLE001 - anything else breaks the contract
-            self.unexpected.append(exc)
-        finally:
-            self.took_s.append(time.perf_counter() - began)
-        return None
-
-    async def ticker(self) -> None:
-        """Does nothing, often: how late it is woken is the noise of machine and event loop."""
-        while not self._stop:
-            began = time.perf_counter()
-            await asyncio.sleep(TICK_S)
-            self.noise_s.append(time.perf_counter() - began - TICK_S)
-
-    async def until(self, met: Callable[[], bool]) -> None:
-        async with asyncio.timeout(SETTLE_S), self.progress:
-            await self.progress.wait_for(met)
-
-    async def until_more_hits(self, count: int = 3 * CLIENTS) -> float:
-        """Wait for so many more; how long that took."""
-        began = time.perf_counter()
-        goal = self.hits + count
-        await self.until(lambda: self.hits >= goal)
-        return time.perf_counter() - began
-
-    async def until_more_failures(self, count: int = 3 * CLIENTS) -> None:
-        goal = self.failures + count
-        await self.until(lambda: self.failures >= goal)
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def check(self, what: str) -> None:
-        slowest, noise = max(self.took_s), max(self.noise_s)
-        print(
-            f"{what}: {self.hits} hits, {self.misses} misses, {self.failures} unavailable; "
-            f"slowest {slowest * 1000:.1f} ms, median {statistics.median(self.took_s) * 1000:.2f} "
-            f"ms, deadline {DEADLINE_S * 1000:.0f} ms, noise up to {noise * 1000:.1f} ms"
-        )
-        assert self.mismatches == []
-        assert self.unexpected == []
-        # Woken late by its deadline, and then once more to hear of it: two waits for the loop.
-        assert slowest <= DEADLINE_S + 2 * noise + 0.005
+def ever_new() -> Callable[[random.Random], int]:
+    numbers = itertools.count(QUESTIONS)
+    return lambda _: next(numbers)
 
 
-@pytest.fixture
-async def proxy(redis_server: RedisServer) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(redis_server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def store(proxy: FaultProxy) -> AsyncIterator[RedisStore]:
-    store = RedisStore(proxy.url, deadline_s=DEADLINE_S)
-    await store.start()
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def crowd(store: RedisStore) -> AsyncIterator[Crowd]:
-    crowd = Crowd(store)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(crowd.ticker())
-        for number in range(CLIENTS):
-            tasks.create_task(crowd.client(number))
-        try:
-            await crowd.until_more_hits()
-            yield crowd
-        finally:
-            crowd.stop()
-
-
-async def test_replies_later_than_the_deadline_are_never_matched_to_another_command(
-    crowd: Crowd, proxy: FaultProxy
-) -> None:
-    # One reply in four is late, by a little or by a lot: it would arrive while the next command
-    # on that connection waits. The others are in time, so that the store goes on asking.
-    dice = random.Random(20261122)
-    proxy.faults.delay_s = lambda: dice.choice((0.0, 0.0, 0.02, dice.uniform(0.045, 0.12)))
-    hits, failures = crowd.hits + 6 * CLIENTS, crowd.failures + 6 * CLIENTS
-    await crowd.until(lambda: crowd.hits >= hits and crowd.failures >= failures)
-    proxy.faults.delay_s = lambda: 0.0
-    again_s = await crowd.until_more_hits()
-    crowd.check(f"some replies late, hits again after {again_s:.2f} s")
-    assert again_s < 2.5
-
-
-async def test_when_all_replies_are_late_nobody_waits_longer_and_hits_resume(
-    crowd: Crowd, proxy: FaultProxy
-) -> None:
-    for delay_s in (0.06, 0.12, 0.055, 0.2):
-        proxy.faults.delay_s = functools.partial(float, delay_s)
-        await crowd.until_more_failures(CLIENTS)
-    proxy.faults.delay_s = lambda: 0.0
-    again_s = await crowd.until_more_hits()
-    crowd.check(f"all replies late, hits again after {again_s:.2f} s")
-    assert again_s < 2.5
-
-
-async def test_replies_that_end_in_the_middle_fail_and_nothing_is_left_of_them(
-    crowd: Crowd, proxy: FaultProxy
-) -> None:
-    for limit in (1, 7, 100):
-        proxy.faults.cut_after = limit
-        await crowd.until_more_failures(CLIENTS)
-        proxy.faults.cut_after = None
-        await crowd.until_more_hits(CLIENTS)
-        proxy.faults.reset_after = limit
-        await crowd.until_more_failures(CLIENTS)
-        proxy.faults.reset_after = None
-        await crowd.until_more_hits(CLIENTS)
-    crowd.check("cut replies")
-
-
-async def test_callers_that_go_away_leave_no_reply_behind(
-    crowd: Crowd, store: RedisStore, proxy: FaultProxy
-) -> None:
-    proxy.faults.delay_s = lambda: 0.02
-    for number in range(200):
-        lookup = asyncio.create_task(store.get([number.to_bytes(32, "little")]))
-        # Somewhere between before the connection and after the reply.
-        await asyncio.sleep(number % 40 / 1000)
-        lookup.cancel()
-        await asyncio.gather(lookup, return_exceptions=True)
-    proxy.faults.delay_s = lambda: 0.0
-    await crowd.until_more_hits()
-    crowd.check("callers gone")
-
-
-@pytest.fixture
-async def near_store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = RedisStore(redis_server.url, deadline_s=DEADLINE_S)
-    await store.start()
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def near_crowd(near_store: RedisStore) -> AsyncIterator[Crowd]:
-    crowd = Crowd(near_store)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(crowd.ticker())
-        for number in range(CLIENTS):
-            tasks.create_task(crowd.client(number))
-        try:
-            await crowd.until_more_hits()
-            yield crowd
-        finally:
-            crowd.stop()
-
-
-async def test_a_killed_server_delays_nobody_beyond_the_deadline_and_hits_resume(
-    near_crowd: Crowd, redis_server: RedisServer
-) -> None:
-    redis_server.kill()
-    await near_crowd.until_more_failures(10 * CLIENTS)
-    await asyncio.to_thread(redis_server.start)
-    again_s = await near_crowd.until_more_hits()
-    near_crowd.check(f"killed and started, hits again after {again_s:.2f} s")
-    assert again_s < 2.5
-
-
-async def test_a_stopped_server_delays_nobody_beyond_the_deadline_and_hits_resume(
-    near_crowd: Crowd, redis_server: RedisServer
-) -> None:
-    redis_server.pause()
-    await near_crowd.until_more_failures(10 * CLIENTS)
-    redis_server.resume()
-    again_s = await near_crowd.until_more_hits()
-    near_crowd.check(f"stopped and continued, hits again after {again_s:.2f} s")
-    assert again_s < 2.5
-
-
-async def test_a_restarted_server_delays_nobody_beyond_the_deadline_and_hits_resume(
-    near_crowd: Crowd, redis_server: RedisServer
-) -> None:
+@pytest.mark.slow
+@pytest.mark.redis
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("case", REDIS_CASES, ids=lambda case: case.name)
+async def test_no_request_fails_or_waits_beyond_the_bound_and_hits_resume(case: Case) -> None:
+    late: list[str] = []
+    # One quiet round is enough: other work on the machine can make any one of them late, but not
+    # make three of three late, if waiting is bounded.
     for _ in range(3):
-        await asyncio.to_thread(redis_server.restart)
-        again_s = await near_crowd.until_more_hits()
-        assert again_s < 2.5
-    near_crowd.check("restarted three times")
+        late.append(await trial(case))
+        if not late[-1]:
+            return
+    raise AssertionError(late)
 
 
-async def test_a_server_that_is_away_costs_a_lookup_nothing_once_that_is_known(
-    near_crowd: Crowd, redis_server: RedisServer
-) -> None:
-    redis_server.pause()
-    await near_crowd.until_more_failures(3 * CLIENTS)
-    near_crowd.took_s.clear()
-    await near_crowd.until_more_failures(20 * CLIENTS)
-    redis_server.resume()
-    slow = sum(took_s > DEADLINE_S / 2 for took_s in near_crowd.took_s)
-    print(f"{slow} of {len(near_crowd.took_s)} waited")
-    assert slow <= 2 * CLIENTS
+async def trial(case: Case) -> str:
+    """What waited too long in one round; everything else that is wrong raises."""
+    print()
+    async with oracle() as upstream_url, case.stage() as fault:
+        upstreams = {"openai": {"base_url": upstream_url, "provider": "openai"}}
+        shared = {"upstreams": upstreams, "log": {"level": "warning"}}
+        tested, control = GatewayProcess({"store": fault.store, **shared}), GatewayProcess(shared)
+        async with tested, control:
+            await warm(tested.api_url)
+            hitting = Crowd(tested.api_url, think_s=THINK_S)
+            missing = Crowd(tested.api_url, ever_new(), THINK_S)
+            others = Crowd(control.api_url, ever_new(), THINK_S)
+            crowds = (hitting, missing, others)
+            async with (
+                hitting.running(CLIENTS),
+                missing.running(CLIENTS),
+                others.running(CONTROL_CLIENTS),
+            ):
+                for crowd in crowds:
+                    crowd.enter("healthy")
+                await lasts(hitting, missing)
+                await fault.strike()
+                hits, misses, _ = [crowd.enter(case.name) for crowd in crowds]
+                await lasts(hitting, missing)
+                await fault.mend()
+                for crowd in crowds:
+                    crowd.enter("after")
+                after = hitting.phase
+                first_s = await hitting.until(lambda: after.hits > 0)
+            log = [line for line in tested.lines if "Redis" in line]
+    print(*hitting.phases[1:], *missing.phases[1:], *others.phases[1:], *log, sep="\n")
+    print(f"first hit after {first_s:.2f} s")
+    for crowd in crowds:
+        assert crowd.faults == []
+    assert sum(phase.hits for phase in missing.phases) == 0
+    assert first_s <= case.resume_s
+    assert 1 <= len(log) <= LOUDEST or case.hits is not Hits.NONE
+    match case.hits:
+        case Hits.NONE:
+            # What was on its way when it began may still be a hit.
+            assert hits.hits <= CLIENTS
+        case Hits.ALL:
+            assert hits.misses == 0
+        case Hits.SOME:
+            assert hits.hits
+            assert hits.misses
+    healthy = [*hitting.phases[1:2], *missing.phases[1:2], *others.phases[1:]]
+    problem = waited(case, (hits, misses), others.phases[1:], healthy)
+    if not problem:
+        lost = case.lost
+        for traffic, phase, seen in (
+            ("hits", hits, f"{hits.hits} of {len(hits.took_s)}"),
+            ("misses", misses, "-"),
+        ):
+            p50_ms, p99_ms = (phase.percentile(p) * 1000 for p in (50, 99))
+            slowest_ms = max(phase.took_s) * 1000
+            row = (case.name, traffic, seen, p50_ms, p99_ms, slowest_ms, 0, first_s, lost)
+            fault_page.record("Redis", fault_page.Row(*row))
+    return problem
+
+
+async def warm(api_url: str) -> None:
+    """Ask every question of the pool, and wait until the last answer is stored."""
+    url = f"{api_url}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        bodies = [question(number, stream=False) for number in range(QUESTIONS)]
+        while True:
+            answers = await asyncio.gather(*(ask(session, url, body) for body in bodies))
+            if all(answer.cache == "hit" for answer in answers):
+                return
+
+
+async def lasts(*crowds: Crowd) -> None:
+    """Until each has so many more answers in this phase."""
+    for crowd in crowds:
+        phase = crowd.phase
+        goal = len(phase.took_s) + REQUESTS
+        await crowd.until(lambda p=phase, n=goal: len(p.took_s) >= n)  # type: ignore[misc] # bound here
+
+
+def waited(
+    case: Case, tested: tuple[Phase, Phase], control: list[Phase], healthy: list[Phase]
+) -> str:
+    # The noise of the whole run counts, as a disturbance need not hit both gateways at once; and
+    # that of the gateway under test before the fault, as the machine is shared by what works most.
+    usual_s = max(phase.percentile(50) for phase in control)
+    noise_s = max(max(phase.took_s) for phase in healthy) - usual_s
+    added_s = max(phase.percentile(99) for phase in tested) - usual_s
+    print(
+        f"added at most {added_s * 1000:.1f} ms at p99; allowed: {case.added_s * 1000:.0f} ms, and "
+        f"{noise_s * 1000:.1f} ms of noise"
+    )
+    return f"{added_s:.3f} s" if added_s > case.added_s + noise_s else ""
+
+
+def test_the_page_has_every_fault_and_what_is_promised_for_it() -> None:
+    expected = {(case.name, traffic) for case in REDIS_CASES for traffic in ("hits", "misses")}
+    assert fault_page.cases("Redis") == expected
+    page = fault_page.PAGE.read_text(encoding="utf-8")
+    start, end = "<!-- promised: Redis -->\n", "<!-- end -->"
+    before, rest = page.split(start)
+    promised, after = rest.split(end, 1)
+    if os.environ.get("WARMGATE_WRITE_DOCS") == "1":
+        fault_page.PAGE.write_text(before + start + promises() + end + after, encoding="utf-8")
+        return
+    assert promised == promises()
+    assert f"store deadline of {DEADLINE_S * 1000:.0f} ms" in page
