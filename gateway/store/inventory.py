@@ -168,15 +168,14 @@ class Inventory:
         """The entries of a key, whole or as the log shows it; of a short one among about `limit`
         entries, if they don't lie under the key itself. Raises `StoreUnavailable`.
         """
-        found: dict[bytes, bytes] = {}
         if len(key_hex) == 2 * _KEY_BYTES:
             keys = _places(bytes.fromhex(key_hex))
             blobs = await furthest(self.store).get(keys)
-            found = {key: blob for key, blob in zip(keys, blobs, strict=True) if blob is not None}
-        if not found:
-            async for portion in walk(self.store, key_hex):
-                found.update(portion)
-        shown = [told for key, blob in found.items() if (told := self.told(key, blob))]
+            held = [(key, blob) for key, blob in zip(keys, blobs, strict=True) if blob is not None]
+            return [told for each in held if (told := self.told(*each))]
+        shown: list[dict[str, Any]] = []
+        async for portion in walk(self.store, key_hex):
+            shown += [told for each in portion if (told := self.told(*each))]
         if shown:
             return shown
         seen = 0
