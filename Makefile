@@ -1,6 +1,6 @@
 # Everything a person or CI runs. Needs Python >= 3.11 with venv, and make; nothing else by hand.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test bench check format lock clean
+.PHONY: help setup run demo test bench soak check format lock clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -45,6 +45,9 @@ test: setup ## All tests, those against a real server included
 bench: setup ## Measure beside nginx; QUICK=1, CASES=door,miss, PEERS=1
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(PEERS),--peers) \
 	$(if $(CASES),--cases "$(CASES)") $(if $(SIZES),--sizes "$(SIZES)")
+
+soak: setup ## Half an hour of mixed traffic: nothing may grow; MINUTES=5
+	@$(BIN)/python -m tests.helpers.soak --minutes $(or $(MINUTES),30)
 
 check: setup ## Format, lint, types, architecture
 	@$(BIN)/ruff format --check .
