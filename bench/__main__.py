@@ -184,8 +184,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run it; returns the exit status."""
     asked = _arguments()
-    rounds = asked.rounds or (1 if asked.quick else 3)
-    seconds = asked.seconds or (1 if asked.quick else 2)
+    rounds = asked.rounds or (1 if asked.quick else 4)
+    seconds = asked.seconds or 1
     sizes = [s for s in asked.sizes.split(",") if s] or list(SIZES)[: 2 if asked.quick else 3]
     wanted = [word.strip() for word in asked.cases.split(",") if word.strip()]
     began = time.monotonic()
@@ -207,6 +207,7 @@ def main() -> int:
             "streams": STREAMS,
             "events": STREAM_EVENTS,
         },
+        "peers": peers.versions() if asked.peers else [],
         "facts": facts,
         "rows": bench.rows,
         "refused": bench.refused,

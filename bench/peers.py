@@ -33,6 +33,13 @@ _PORTKEY = "@portkey-ai/gateway"
 _PORTKEY_VERSION = "1.15.2"
 
 
+def versions() -> list[str]:
+    """What is installed, name and version."""
+    return [each for wanted in _PYPI.values() for each in wanted] + [
+        f"{_PORTKEY}=={_PORTKEY_VERSION}"
+    ]
+
+
 def cache_dir() -> Path:
     """Where peers are installed; never inside the repository."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -104,7 +111,8 @@ def _litellm(ground: Ground) -> list[Case]:
             {
                 "model_name": "gpt-5.6",
                 "litellm_params": {
-                    "model": "openai/gpt-5.6",
+                    # Its table of models refuses a temperature for newer ones.
+                    "model": "openai/gpt-4o",
                     "api_base": f"http://127.0.0.1:{ground.stub_port}/v1",
                     "api_key": "sk-bench",
                 },

@@ -313,6 +313,8 @@ class Connection(BaseProtocol):
             or not self._payload.is_eof()
             or self.transport is None
             or self.transport.is_closing()
+            # Answered early: what is left of the request would go out before the next one.
+            or self.transport.get_write_buffer_size()
         ):
             return False
         try:

@@ -32,6 +32,7 @@ RESULT: dict[str, Any] = {
     "taken": "2026-01-02",
     "machine": {"cpu": "any"},
     "method": {"rounds": 2, "seconds": 2, "connections": 64, "streams": 64, "events": 100},
+    "peers": ["other==1.0"],
     "facts": {"gateway": {"start_s": 0.5, "rss_idle_bytes": 64.0 * 1024 * 1024}},
     "rows": [
         row("direct", "1k", None),
