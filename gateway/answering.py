@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gateway.upstream.response import Response
 
 
-
 class Answering:
     """Finds an answer for each turn."""
 

@@ -43,6 +43,7 @@ from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.choice import Choice
 from gateway.upstream.client import UpstreamClient
+from gateway.warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,8 @@ _KEEPALIVE_S = 75.0
 _LAST_S = 0.5
 # Calls that requests may share, at once; beyond that each makes its own.
 _MOST_CALLS = 10_000
+# What is remembered of hot entries, beside the memory tier: an eighth of its budget.
+_WARM_PART = 8
 
 
 @dataclass(slots=True)
@@ -135,6 +138,7 @@ async def start(
     choice = Choice(config)
     door = Door(config.cache.door_entries, config.generation().encode())
     records = store.back if isinstance(store, TieredStore) else store
+    warm = Warm(config.store.memory_bytes // _WARM_PART)
     cache = ResponseCache(
         store,
         background,
@@ -143,6 +147,7 @@ async def start(
         records,
         generations=generations,
         max_entry_bytes=config.cache.max_entry_bytes,
+        warm=warm,
     )
     acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
     budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
@@ -155,7 +160,7 @@ async def start(
         telemetry=telemetry,
         clock=clock,
     )
-    serving = Serving(telemetry, clock, random_source.token_bytes)
+    serving = Serving(telemetry, clock, random_source.token_bytes, warm)
     calls = Background(_MOST_CALLS)
     coalescing = Coalescing(
         flights=Flights(calls, config.cache.max_entry_bytes),

@@ -17,6 +17,7 @@ from gateway.core.model import Entry, Finish, Form, Reason, Result
 from gateway.core.policy import Hit, Keep, Miss, Skip, Stale, after_lookup, after_response, missed
 from gateway.store import coding
 from gateway.store.base import StoreUnavailable
+from gateway.store.memory import MemoryStore
 from gateway.store.tiered import TieredStore
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.background import Background
-    from gateway.core.mint import Mint
     from gateway.core.model import Answer
     from gateway.core.policy import AfterLookup, Lookup
     from gateway.exchange import Exchange
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.choice import Endpoint
+    from gateway.warm import Warm
     from gateway.wire.base import WireApi
 
 
@@ -68,6 +69,7 @@ class ResponseCache:
         *,
         generations: Generations,
         max_entry_bytes: int,
+        warm: Warm,
     ) -> None:
         """`records` is where answers go that a provider keeps and may delete: the store itself,
         or the part of it that all replicas see, so that a deletion reaches them all.
@@ -82,6 +84,8 @@ class ResponseCache:
         self._clock = clock
         self._generations = generations
         self._max_entry_bytes = max_entry_bytes
+        self._warm = warm
+        self._memory = _memory_of(store)
 
     def dated(self, lookup: Lookup) -> Lookup:
         """The lookup as of now: what is purged from here on will kill its answer as well."""
@@ -104,7 +108,7 @@ class ResponseCache:
         began = self._clock.monotonic()
         found: AfterLookup
         try:
-            found = await self._find(turn, seed)
+            found = self._at_hand(turn) or await self._find(turn, seed)
         except StoreUnavailable:
             self._telemetry.metrics.store_unavailable("get")
             found = missed(Reason.STORE_UNAVAILABLE, turn.directives)
@@ -115,6 +119,22 @@ class ResponseCache:
         self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, reason)
         span.end(result, reason, exchange.key_hex8)
         return found
+
+    def _at_hand(self, turn: Turn) -> Hit | None:
+        """The hit, if all that it takes is in memory, decoded: what most hits are."""
+        ask = turn.known.ask
+        if self._memory is None or turn.samples != 1 or ask is None or ask.keeps_id:
+            return None
+        entries = [
+            entry
+            for key in turn.known.keys
+            if (blob := self._memory.peek(key)) is not None
+            and (entry := self._warm.get(key, blob)) is not None
+        ]
+        if not entries:
+            return None
+        found = self.judge(turn, entries)
+        return found if isinstance(found, Hit) else None
 
     async def _find(self, turn: Turn, seed: bytes) -> AfterLookup:
         ask = turn.known.ask
@@ -163,6 +183,11 @@ class ResponseCache:
         for _ in damaged:
             # Foreign, cut or flipped bytes: as good as absent, but somebody should know.
             self._telemetry.metrics.stored(Reason.UNREADABLE)
+        if self._memory is not None:
+            for key, entry in entries.items():
+                # The tier may have kept what came from behind it: the same object from now on.
+                if self._memory.peek(key) is found[key]:
+                    self._warm.put(key, found[key], entry)
         dead = [key for key, entry in entries.items() if self._generations.marks.kill(entry)]
         for near in self._near if dead else ():
             # Behind it may lie a successor that another replica has fetched.
@@ -351,6 +376,11 @@ def _tags(turn: Turn) -> tuple[str, ...] | None:
     return purges.tags(turn.request.headers.getall(_TAGS, ()))
 
 
+def _memory_of(store: Store) -> MemoryStore | None:
+    memory = store.memory if isinstance(store, TieredStore) else store
+    return memory if isinstance(memory, MemoryStore) else None
+
+
 def _in_words(found: AfterLookup) -> tuple[Result, Reason]:
     if isinstance(found, Hit):
         return Result.HIT, Reason.EXACT
@@ -364,14 +394,6 @@ def _keys(key: bytes, form: Form) -> tuple[bytes, bytes]:
 
 # A long stream takes 13 microseconds for each event: beside the loop, so that nobody waits for it.
 LONG_BYTES = 256 * 1024
-
-
-async def rendered(turn: Turn, entry: Entry, mint: Mint) -> bytes:
-    """The entry's answer in the form asked for. Raises what `serve` raises on a broken entry."""
-    assert turn.known.ask is not None
-    if len(entry.payload) <= LONG_BYTES:
-        return turn.api.serve(entry, turn.known.ask, mint, turn.rules)
-    return await asyncio.to_thread(turn.api.serve, entry, turn.known.ask, mint, turn.rules)
 
 
 def judged(api: WireApi, rules: ApiRules, taken: Recording) -> Answer | Reason:

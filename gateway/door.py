@@ -31,6 +31,9 @@ class Known:
     """The credential at this endpoint, hashed: what acceptance is remembered by."""
     batch: Parts | None = None
     """Set for a request that is answered part by part; then `identities` are of the whole."""
+    keys: tuple[bytes, ...] = ()
+    """Where an entry for it may lie, but for samples: under each identity, with the other form or
+    alone. Empty where the identities are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Parts:
     frame: tuple[bytes, ...]
 
 
-ENTRY_BYTES = 1280
+ENTRY_BYTES = 1408
 """What an ordinary request takes, everything included; one with a long history of tool calls takes
 the room of several. A test holds it to what the process really pays.
 """
@@ -63,7 +66,7 @@ def _size(known: Known) -> int:
 
 
 class Door:
-    """Remembers about `entries` distinct requests, in 1.25 KiB for each; 0 remembers none."""
+    """Remembers about `entries` distinct requests, in 1.4 KiB for each; 0 remembers none."""
 
     def __init__(self, entries: int, generation: bytes) -> None:
         """`generation` stands for all that is known beside the request: the config's."""
@@ -87,8 +90,9 @@ class Door:
                 secrets_generation.to_bytes(8, "big"),
                 target.encode("utf-8", "surrogateescape"),
                 who,
-                # Raw and in order: what differs here only costs the full way.
-                *(f"{n}:{v}".encode("utf-8", "surrogateescape") for n, v in headers),
+                # Raw and in order: what differs here only costs the full way. No header holds a
+                # line end, so that no two lists of them make the same text.
+                "\n".join([f"{n}:{v}" for n, v in headers]).encode("utf-8", "surrogateescape"),
                 body,
             )
         )

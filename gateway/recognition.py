@@ -87,18 +87,20 @@ class Recognition:
         self, sender: Sender, asked: Asked, api: WireApi, body: bytes
     ) -> Known:
         """The same, but what is long to read is read in a thread: nobody else waits for it."""
-        if len(body) <= _LONG_BYTES and body.count(b",") <= _MANY_MEMBERS:
-            return self.recognise(sender, asked, api, body)
         sender = _as_forwarded(sender)
         tenant = self._tenant(sender)
         key = self._key(sender, asked, body, tenant)
         known = self._door.get(key)
-        if known is None:
+        if known is not None:
+            return known
+        if len(body) <= _LONG_BYTES and body.count(b",") <= _MANY_MEMBERS:
+            known = self._parse(sender, asked, api, body, tenant)
+        else:
             loop = asyncio.get_running_loop()
             known = await loop.run_in_executor(
                 self._readers, self._parse, sender, asked, api, body, tenant
             )
-            self._door.put(key, known)
+        self._door.put(key, known)
         return known
 
     def _key(self, sender: Sender, asked: Asked, body: bytes, tenant: str | None) -> bytes | None:
@@ -155,7 +157,10 @@ class Recognition:
         if batch is not None and len(batch.units) > 1:
             units = tuple(identify(unit.canonical) for unit in batch.units)
             parts = Parts(batch, units, identify(batch.frame))
-        return Known(endpoint, identify(question.canonical), question.ask, None, who, parts)
+        identities = identify(question.canonical)
+        form = question.ask.form
+        keys = tuple(key for each in identities for key in (each, identity.form_key(each, form)))
+        return Known(endpoint, identities, question.ask, None, who, parts, keys)
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
         """The credential at this endpoint, hashed: what acceptance is remembered by."""

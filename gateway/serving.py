@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.cache import rendered
+from gateway.cache import LONG_BYTES
 from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
 from gateway.core.model import Form, Result
+from gateway.core.template import template
 from gateway.server import replies
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.core.policy import Hit
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
+    from gateway.warm import Warm
 
 _log = structlog.get_logger("warmgate.serving")
 
@@ -33,11 +37,16 @@ class Serving:
     """Makes responses of entries."""
 
     def __init__(
-        self, telemetry: Telemetry, clock: Clock, random_bytes: Callable[[int], bytes]
+        self,
+        telemetry: Telemetry,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+        warm: Warm,
     ) -> None:
         self._telemetry = telemetry
         self._clock = clock
         self._random = random_bytes
+        self._warm = warm
 
     def mint(self) -> Mint:
         """Fresh ids for one answer."""
@@ -74,7 +83,7 @@ class Serving:
         ask, exchange = turn.known.ask, turn.exchange
         assert ask is not None
         try:
-            payload = await rendered(turn, entry, self.mint())
+            payload = await self._rendered(turn, entry)
         except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
             _log.exception("an entry can't be served", key=exchange.key_hex8, api=turn.api.name)
             return None
@@ -94,6 +103,27 @@ class Serving:
             finally:
                 exchange.elsewhere_s += self._clock.monotonic() - began
         return replies.whole_stream(payload, headers)
+
+    async def _rendered(self, turn: Turn, entry: Entry) -> bytes:
+        """The entry's answer in the form asked for. Raises what `serve` raises on a broken entry."""
+        ask, mint = turn.known.ask, self.mint()
+        assert ask is not None
+        serve = partial(turn.api.serve, entry, ask, rules=turn.rules)
+        if len(entry.payload) > LONG_BYTES:
+            return await asyncio.to_thread(serve, mint)
+        warm = self._warm.of(entry)
+        # Ids that the request's history holds too are replaced: then it's no common rendering.
+        if warm is not None and (
+            not ask.history_ids or (warm.ids is not None and ask.history_ids.isdisjoint(warm.ids))
+        ):
+            how = (ask.form, ask.include_usage)
+            if how not in warm.templates:
+                found = template(serve, entry.payload, self._random(16))
+                self._warm.rendered(warm, how, found)
+            known = warm.templates[how]
+            if known is not None:
+                return known.fill(mint)
+        return serve(mint)
 
     def saved(self, turn: Turn, usage: Usage | None, model: str) -> None:
         """Tell of tokens that nobody pays for this answer."""

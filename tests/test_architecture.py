@@ -76,6 +76,7 @@ CONDUCTORS = {
     "recognition",
     "serving",
     "turn",
+    "warm",
 }
 for conductor in CONDUCTORS:
     MAY_IMPORT[conductor] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}

@@ -120,13 +120,9 @@ def test_the_memo_takes_no_more_than_it_counts(ids: int, identities: int) -> Non
                 history_ids=frozenset(f"call_{number:024}_{each}" for each in range(ids)),
                 max_output_tokens=1000 + number,
             )
-            known = Known(
-                ENDPOINT,
-                tuple(os.urandom(32) for _ in range(identities)),
-                ask,
-                None,
-                os.urandom(32),
-            )
+            each = tuple(os.urandom(32) for _ in range(identities))
+            keys = tuple(key for one in each for key in (one, os.urandom(32)))
+            known = Known(ENDPOINT, each, ask, None, os.urandom(32), keys=keys)
             door.put(key(door, body=number.to_bytes(4, "big")), known)
         paid = sum(s.size_diff for s in tracemalloc.take_snapshot().compare_to(before, "lineno"))
     finally:

@@ -121,5 +121,5 @@ class Cache(Section):
     )
     door_entries: Count = Field(
         20_000,
-        description="Exact repeats that skip parsing: how many are remembered (1.25 KiB each).",
+        description="Exact repeats that skip parsing: how many are remembered (1.4 KiB each).",
     )

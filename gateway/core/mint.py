@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -32,36 +33,13 @@ class Mint:
         characters stay. An id without a letter or digit comes back longer by a random tail.
         """
         self._made += 1
-        cut = max(original.rfind("_"), original.rfind("-")) + 1
-        counted = _COUNTED.fullmatch(original)
-        if counted is not None:
-            cut = counted.end(1)
-        tail = original[cut:]
-        if counted is None and sum(c.isascii() and c.isalnum() for c in tail) < _ENOUGH:
-            # A short tail (`call_0`, a UUID's group would not be) can't be unique: draw the
-            # whole string after its first separator, then fall back to appending.
-            cut = _first_separator(original)
-            tail = original[cut:]
-        random = blake3(self.seed + self._made.to_bytes(8, "big")).digest(2 * len(tail) + 16)
-        drawn = int.from_bytes(random, "big")
-        letters = [c for c in tail if c.isalnum()]
-        hexadecimal = (
-            len(letters) >= _ENOUGH and all(c in _HEX for c in letters) and not tail.isdigit()
-        )
-        out: list[str] = []
-        for c in tail:
-            if hexadecimal and c in _HEX:
-                alphabet = "0123456789abcdef"
-            else:
-                alphabet = next((k for k in _CLASSES if c in k), "")
-            if not alphabet:
-                out.append(c)
-                continue
-            drawn, index = divmod(drawn, len(alphabet))
-            out.append(alphabet[index])
-        if not any(c.isascii() and c.isalnum() for c in tail):
-            out.append(f"{drawn % (1 << 48):012x}")
-        return original[:cut] + "".join(out)
+        plan = _plan if len(original) <= _USUAL else _plan.__wrapped__
+        head, alphabets, grows = plan(original)
+        random = blake3(self.seed + self._made.to_bytes(8, "big")).digest(len(alphabets) + 8)
+        # A byte holds each alphabet several times; that some come up a little more often is no
+        # help to anybody who would guess twenty of them.
+        tail = "".join([a[b % len(a)] for a, b in zip(alphabets, random, strict=False)])
+        return f"{head}{tail}{random[-6:].hex() if grows else ''}"
 
     def unlike(self, original: str, taken: Collection[str]) -> str:
         """As `like`, but never one of `taken`; grows where the format has too few ids left."""
@@ -73,6 +51,35 @@ class Mint:
         while fresh in taken:
             fresh += self.like("0000000")
         return fresh
+
+
+# What is longer is nobody's format; remembered, it would be somebody's to fill our memory with.
+_USUAL = 200
+
+
+@lru_cache(1024)
+def _plan(original: str) -> tuple[str, tuple[str, ...], bool]:
+    """What stays, the alphabet of each character after it, and whether it needs a tail beyond."""
+    cut = max(original.rfind("_"), original.rfind("-")) + 1
+    counted = _COUNTED.fullmatch(original)
+    if counted is not None:
+        cut = counted.end(1)
+    tail = original[cut:]
+    if counted is None and sum(c.isascii() and c.isalnum() for c in tail) < _ENOUGH:
+        # A short tail (`call_0`, a UUID's group would not be) can't be unique: draw the
+        # whole string after its first separator, then fall back to appending.
+        cut = _first_separator(original)
+        tail = original[cut:]
+    letters = [c for c in tail if c.isalnum()]
+    hexadecimal = len(letters) >= _ENOUGH and all(c in _HEX for c in letters) and not tail.isdigit()
+    alphabets = tuple(
+        "0123456789abcdef"
+        if hexadecimal and c in _HEX
+        else next((k for k in _CLASSES if c in k), c)
+        for c in tail
+    )
+    grows = not any(c.isascii() and c.isalnum() for c in tail)
+    return original[:cut], alphabets, grows
 
 
 _ENOUGH = 6

@@ -13,6 +13,7 @@ from gateway import __version__
 from gateway.core.pacing import paced
 from gateway.server.relay import Relay
 from gateway.server.stream import STALL_S, ClientGone
+from gateway.server.whole import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,13 +45,13 @@ _STREAM = {
     # nginx and its kin would hold events back to fill a buffer.
     "X-Accel-Buffering": "no",
 }
+_DOCUMENT = {**_OWN, "Content-Type": "application/json"}
+_WHOLE_STREAM = {**_OWN, **_STREAM}
 
 
-def document(payload: bytes, headers: Mapping[str, str]) -> web.Response:
+def document(payload: bytes, headers: Mapping[str, str]) -> Whole:
     """A stored answer as a JSON document."""
-    return web.Response(
-        body=payload, headers={**_OWN, **headers, "Content-Type": "application/json"}
-    )
+    return Whole(payload, _DOCUMENT, headers)
 
 
 def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
@@ -59,9 +60,9 @@ def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
     return web.Response(body=payload, headers=headers)
 
 
-def whole_stream(payload: bytes, headers: Mapping[str, str]) -> web.Response:
+def whole_stream(payload: bytes, headers: Mapping[str, str]) -> Whole:
     """A stored answer as a stream that is sent at once."""
-    return web.Response(body=payload, headers={**_OWN, **headers, **_STREAM})
+    return Whole(payload, _WHOLE_STREAM, headers)
 
 
 def stream_head(headers: Mapping[str, str]) -> Relay:

@@ -51,6 +51,10 @@ class MemoryStore:
     async def start(self) -> None:
         """Nothing to open."""
 
+    def peek(self, key: bytes) -> bytes | None:
+        """The blob, at once: the very object that was put."""
+        return self._unexpired(key)
+
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The blobs, in the order asked."""
         return [self._unexpired(key) for key in keys]

@@ -25,6 +25,19 @@ _IDS = re.compile(
 )
 
 
+_ANY_ID = re.compile(rb'"(?:id|call_id|item_id)"[ \t\r\n]*:[ \t\r\n]*"((?:[^"\\]|\\.)*)"')
+
+
+def ids_in(payload: bytes) -> frozenset[str] | None:
+    """Whatever a stored answer says at the places of ids; None where one is spelled with escapes,
+    so that it can't be told without parsing.
+    """
+    found = set(_ANY_ID.findall(payload))
+    if any(b"\\" in each for each in found):
+        return None
+    return frozenset(each.decode("utf-8", "surrogateescape") for each in found)
+
+
 class Live:
     """Makes the events of a stream those of another request's own answer, one after the other."""
 

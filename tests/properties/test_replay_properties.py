@@ -12,7 +12,9 @@ from gateway.core import sse
 from gateway.core.mint import Mint
 from gateway.core.model import Answer, Ask, Entry, Form
 from gateway.core.sse import Splitter
+from gateway.core.template import template
 from gateway.providers.registry import PROVIDERS, rules
+from gateway.wire.live import ids_in
 from gateway.wire.table import APIS
 from tests.helpers.answers import accumulated, document, said
 from tests.helpers.dice import Dice
@@ -41,7 +43,13 @@ def home_of(api: WireApi) -> ApiRules:
 def served(api: WireApi, answer: Answer, form: Form, *, seed: bytes = b"seed") -> bytes:
     """The answer as a client gets it from the cache."""
     ask = Ask(form=form, model="m", include_usage=True)
-    entry = Entry(
+    entry = entry_of(api, answer)
+    assert api.can_serve(entry, ask)
+    return api.serve(entry, ask, Mint(1_800_000_000, seed), home_of(api))
+
+
+def entry_of(api: WireApi, answer: Answer) -> Entry:
+    return Entry(
         api=api.name,
         recorded=answer.recorded,
         forms=answer.forms,
@@ -53,8 +61,6 @@ def served(api: WireApi, answer: Answer, form: Form, *, seed: bytes = b"seed") -
         usage=answer.usage,
         has_stream_usage=answer.has_stream_usage,
     )
-    assert api.can_serve(entry, ask)
-    return api.serve(entry, ask, Mint(1_800_000_000, seed), home_of(api))
 
 
 def cut(dice: Dice, text: bytes) -> list[bytes]:
@@ -131,3 +137,33 @@ def test_a_batch_of_embeddings_is_the_same_whatever_part_of_it_is_known(seed: in
     again = json.loads(proxy.ask(body))
     assert again["data"] == expected["data"]
     assert proxy.miss == 0
+
+
+@many
+@given(seeds)
+def test_a_template_filled_is_byte_for_byte_what_rendering_anew_would_be(seed: int) -> None:
+    dice = Dice(seed)
+    api = dice.one(STREAMING)
+    table = home_of(api)
+    answer = api.read_body(json.dumps(document(dice, api.name)).encode(), table)
+    if dice.yes():
+        answer = api.read_stream(served(api, answer, Form.STREAM), table)
+    form, usage, made = dice.one((*Form,)), dice.yes(), f"seed {seed}".encode()
+    ids = sorted(ids_in(answer.payload) or ())
+    history = frozenset(each for each in ids if dice.yes(0.2)) | {"call_of_another_time"}
+    ask = Ask(form=form, model="m", include_usage=usage, history_ids=history)
+    entry = entry_of(api, answer)
+    if not api.can_serve(entry, ask):
+        return
+
+    def serve(mint: Mint) -> bytes:
+        return api.serve(entry, ask, mint, table)
+
+    found = template(serve, entry.payload, b"sixteen bytes ..")
+    # (Ids that are too short to be told from other text have no template.)
+    if found is not None:
+        assert found.fill(Mint(1_800_000_000, made)) == serve(Mint(1_800_000_000, made))
+    # Whose history holds none of the answer's ids gets what one without a history gets.
+    bare = Ask(form=form, model="m", include_usage=usage)
+    if history.isdisjoint(ids):
+        assert serve(Mint(1, made)) == api.serve(entry, bare, Mint(1, made), table)
