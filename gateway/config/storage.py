@@ -48,7 +48,8 @@ class Store(Section):
         "now and then a miss for what was stored just before.",
     )
     memory_bytes: Count = Field(
-        64 * MIB, description="Byte budget of the memory tier in front; 0 turns it off."
+        64 * MIB,
+        description="Byte budget of the memory tier in front, and an eighth more for what is hot; 0 turns it off.",
     )
     sqlite_bytes: PositiveInt = Field(
         4 * 1024 * MIB,
