@@ -47,7 +47,7 @@ class Fault(Protocol):
 
     @property
     def mend(self) -> Callable[[], Awaitable[None]]:
-        """Put an end to it. Does nothing where the store heals by itself."""
+        """Put an end to it."""
 
 
 class Hits(Enum):
@@ -72,9 +72,13 @@ class Case:
     """What one sees who asks for what is not."""
     lost: str
     resume_s: float
-    """Hits have come back so long after the mending, at the latest."""
+    """Hits have come back so long after the fault has ended, at the latest; where it heals by
+    itself, so long after it began.
+    """
     stage: Callable[[], AbstractAsyncContextManager[Fault]]
     """Sets the store up, and takes it down."""
+    heals: bool = False
+    """By itself: nobody mends it."""
     added_s: float = DEADLINE_S
     """A request takes at most so much longer than without a store."""
 
@@ -346,6 +350,7 @@ REDIS_CASES = (
         lost="what the replica had not yet received; answers that came meanwhile are not stored",
         resume_s=10.0,
         stage=_cluster_primary,
+        heals=True,
     ),
     Case(
         name="Primary lost behind Sentinels",
@@ -356,6 +361,7 @@ REDIS_CASES = (
         lost="what the replica had not yet received; answers that came meanwhile are not stored",
         resume_s=10.0,
         stage=_sentinel_primary,
+        heals=True,
     ),
     Case(
         name="TLS certificate expired",
@@ -376,6 +382,7 @@ REDIS_CASES = (
         lost="the damaged entries; each is replaced at its next miss",
         resume_s=10.0,
         stage=_corrupt,
+        heals=True,
     ),
 )
 

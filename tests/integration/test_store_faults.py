@@ -1,9 +1,9 @@
 """What clients see while Redis fails: every case of `redis_faults`, under a real gateway without a
 memory tier, with 64 clients that ask for what is stored and 64 that ask for what is not.
 
-How long a request takes without Redis, and how noisy the machine is, is measured in the same run: by
-a second gateway that has no such store, and before the fault. Wrong or failed answers are no question of measure: one is
-too many. With WARMGATE_WRITE_DOCS=1 the figures go into docs/reference/store-faults.md.
+How long a request takes without Redis, and how noisy the machine is, is measured in the same run, by
+clients of the same gateway whose requests pass the store by. Wrong or failed answers are no question of
+measure: one is too many. With WARMGATE_WRITE_DOCS=1 the figures go into docs/reference/store-faults.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENTS = 64
-CONTROL_CLIENTS = 16
+CONTROL_CLIENTS = 32
+PAST_THE_STORE = {"cache-control": "no-cache, no-store"}
 THINK_S = 0.8
 """128 clients keep the machine busy, not saturated."""
 REQUESTS = 200
@@ -61,13 +62,12 @@ async def trial(case: Case) -> str:
     print()
     async with oracle() as upstream_url, case.stage() as fault:
         upstreams = {"openai": {"base_url": upstream_url, "provider": "openai"}}
-        shared = {"upstreams": upstreams, "log": {"level": "warning"}}
-        tested, control = GatewayProcess({"store": fault.store, **shared}), GatewayProcess(shared)
-        async with tested, control:
+        settings = {"store": fault.store, "upstreams": upstreams, "log": {"level": "warning"}}
+        async with GatewayProcess(settings) as tested:
             await warm(tested.api_url)
             hitting = Crowd(tested.api_url, think_s=THINK_S)
             missing = Crowd(tested.api_url, ever_new(), THINK_S)
-            others = Crowd(control.api_url, ever_new(), THINK_S)
+            others = Crowd(tested.api_url, ever_new(), THINK_S, **PAST_THE_STORE)
             crowds = (hitting, missing, others)
             async with (
                 hitting.running(CLIENTS),
@@ -79,31 +79,34 @@ async def trial(case: Case) -> str:
                 await lasts(hitting, missing)
                 await fault.strike()
                 hits, misses, _ = [crowd.enter(case.name) for crowd in crowds]
-                await lasts(hitting, missing)
-                await fault.mend()
-                for crowd in crowds:
-                    crowd.enter("after")
-                after = hitting.phase
-                first_s = await hitting.until(lambda: after.hits > 0)
+                if case.heals:
+                    _, again_s = await hitting.until_hits_resume()
+                    await lasts(hitting, missing)
+                else:
+                    await lasts(hitting, missing)
+                    await fault.mend()
+                    after, *_ = [crowd.enter("after") for crowd in crowds]
+                    again_s = await hitting.until(lambda: after.hits > 0)
             log = [line for line in tested.lines if "Redis" in line]
     print(*hitting.phases[1:], *missing.phases[1:], *others.phases[1:], *log, sep="\n")
-    print(f"first hit after {first_s:.2f} s")
+    print(f"hits again after {again_s:.2f} s")
     for crowd in crowds:
         assert crowd.faults == []
     assert sum(phase.hits for phase in missing.phases) == 0
-    assert first_s <= case.resume_s
     assert 1 <= len(log) <= LOUDEST or case.hits is not Hits.NONE
     match case.hits:
         case Hits.NONE:
             # What was on its way when it began may still be a hit.
             assert hits.hits <= CLIENTS
         case Hits.ALL:
-            assert hits.misses == 0
+            # A lookup that the machine made late is a miss as well.
+            assert hits.misses <= hits.hits / 20
         case Hits.SOME:
             assert hits.hits
             assert hits.misses
-    healthy = [*hitting.phases[1:2], *missing.phases[1:2], *others.phases[1:]]
-    problem = waited(case, (hits, misses), others.phases[1:], healthy)
+    problem = waited(case, (hits, misses), others.phases[1:])
+    if again_s > case.resume_s:
+        problem += f" hits again after {again_s:.2f} s"
     if not problem:
         lost = case.lost
         for traffic, phase, seen in (
@@ -112,7 +115,7 @@ async def trial(case: Case) -> str:
         ):
             p50_ms, p99_ms = (phase.percentile(p) * 1000 for p in (50, 99))
             slowest_ms = max(phase.took_s) * 1000
-            row = (case.name, traffic, seen, p50_ms, p99_ms, slowest_ms, 0, first_s, lost)
+            row = (case.name, traffic, seen, p50_ms, p99_ms, slowest_ms, 0, again_s, lost)
             fault_page.record("Redis", fault_page.Row(*row))
     return problem
 
@@ -136,19 +139,19 @@ async def lasts(*crowds: Crowd) -> None:
         await crowd.until(lambda p=phase, n=goal: len(p.took_s) >= n)  # type: ignore[misc] # bound here
 
 
-def waited(
-    case: Case, tested: tuple[Phase, Phase], control: list[Phase], healthy: list[Phase]
-) -> str:
-    # The noise of the whole run counts, as a disturbance need not hit both gateways at once; and
-    # that of the gateway under test before the fault, as the machine is shared by what works most.
+def waited(case: Case, tested: tuple[Phase, Phase], control: list[Phase]) -> str:
+    # The noise of the whole run counts: a disturbance need not hit all clients at once.
     usual_s = max(phase.percentile(50) for phase in control)
-    noise_s = max(max(phase.took_s) for phase in healthy) - usual_s
+    noise_s = max(max(phase.took_s) for phase in control) - usual_s
     added_s = max(phase.percentile(99) for phase in tested) - usual_s
     print(
         f"added at most {added_s * 1000:.1f} ms at p99; allowed: {case.added_s * 1000:.0f} ms, and "
         f"{noise_s * 1000:.1f} ms of noise"
     )
-    return f"{added_s:.3f} s" if added_s > case.added_s + noise_s else ""
+    problem = f"added {added_s:.3f} s" if added_s > case.added_s + noise_s else ""
+    # Most need not wait at all.
+    half_s = max(phase.percentile(50) for phase in tested)
+    return problem + (f" median {half_s:.3f} s" if half_s > usual_s + case.added_s / 2 else "")
 
 
 def test_the_page_has_every_fault_and_what_is_promised_for_it() -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,6 +106,37 @@ async def test_a_feed_reaches_across_the_cluster(
     async with asyncio.timeout(PATIENT_S), store.subscription("channel") as messages:
         await told_in_thread(lasting.servers[4], "PUBLISH", "channel", "from a replica")
         assert await anext(messages) == b"from a replica"
+
+
+async def test_the_rights_that_the_page_names_are_enough(
+    make: Callable[..., RedisStore], lasting: Cluster
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "redis.md").read_text()
+    (rights,) = re.findall(r"```text\n(ACL SETUSER .*?)```", page, re.DOTALL)
+    for server in lasting.servers:
+        told(server, *rights.split())
+        told(server, "CONFIG", "RESETSTAT")
+    url = lasting.url.replace("//", "//warmgate:password@")
+    store = make(url, read_from_replicas=True)
+    await store.start()
+    await hits_again(store, KEYS)
+    assert len([name async for names in store.scan() for name in names]) == len(KEYS)
+    assert sum(await store.execute_everywhere("DBSIZE")) == len(KEYS)
+    assert await store.delete(KEYS) == len(KEYS)
+    assert await store.claim("secret", b"mine") == b"mine"
+    script = (
+        "redis.call('HSET', KEYS[1], 'a', redis.call('TIME')[1]) return redis.call('HLEN', KEYS[1])"
+    )
+    assert await store.execute("EVAL", script, 1, store.named("marks")) == 1
+    assert len(await store.execute("HGETALL", store.named("marks"))) == 2
+    async with store.subscription(store.named("channel")) as messages:
+        await store.execute("PUBLISH", store.named("channel"), "news")
+        assert await anext(messages) == b"news"
+    assert await store.execute("UNLINK", store.named("marks")) == 1
+    assert await store.execute("UNLINK", store.named("secret")) == 1
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.execute("GET", "outside")
+    assert caught.value.reason == "not_permitted"
 
 
 async def told_in_thread(server: RedisServer, *command: object) -> object:
