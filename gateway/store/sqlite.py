@@ -225,7 +225,9 @@ class SqliteStore:
         except StoreUnavailable as exc:
             self._failed(exc)
         else:
-            self._worked()
+            # Where something waits to be written, that will tell, and not once a second.
+            if not self._pending:
+                self._worked()
 
     def _write(self) -> bool:
         """Write some of what is pending, in one transaction. True when that worked."""

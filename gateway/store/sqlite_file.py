@@ -7,6 +7,7 @@ Rule 3: a file that is no longer at its path is left alone: what is written ther
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -62,6 +63,7 @@ _BROKEN = frozenset(
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
     }
 )
 
@@ -219,6 +221,9 @@ class SqliteFile:
         # opened here: closing a descriptor drops the locks of all others of this process.
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            # SQLite would open it for reading, and never find out that it may be written again.
+            raise PermissionError(errno.EACCES, "it may not be read and written", str(self.path))
         database = sqlite3.connect(self.path, timeout=_OPEN_BUSY_S, isolation_level=None)
         try:
             is_new = self._look(database)

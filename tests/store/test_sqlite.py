@@ -687,3 +687,38 @@ async def test_while_another_process_locks_the_file_lookups_fail_fast_and_then_r
         assert max(took) < 0.2
     await starting
     assert await again(store, A) == b"x"
+
+
+async def test_a_file_that_became_read_only_is_opened_again_when_it_is_not(
+    make: Callable[..., SqliteStore],
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = await filled(make)
+    tried = threading.Semaphore(0)
+
+    def refuse(*_: object) -> bool:
+        tried.release()
+        return False
+
+    def only_read() -> None:
+        assert store._file._database is not None
+        store._file._database.execute("PRAGMA query_only = ON")
+
+    with monkeypatch.context() as patch:
+        # Tests may run as root, whom no permission stops.
+        patch.setattr("gateway.store.sqlite_file.os.access", refuse)
+        await store._jobs.ask(only_read, PATIENT_S)
+        await store.put(B, b"y", 60)
+        for _ in range(5):
+            assert await asyncio.to_thread(tried.acquire, timeout=PATIENT_S)
+        with pytest.raises(StoreUnavailable):
+            await store.put(C, b"z", 60)
+    assert await again(store, A) == b"x"
+    await drained(store)
+    assert rows(path) == [A, B]
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(said) == 2
+    assert "readonly" in said[0]
+    assert "works again" in said[1]
