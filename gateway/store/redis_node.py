@@ -44,7 +44,9 @@ CONNECT_TIMEOUT_S = 1.0
 """A connection attempt goes on for so long, even when the operation that began it is over."""
 
 QUIET_S = 10.0
-"""So long after its last refusal, a server that takes a write is said to take writes again."""
+"""So long after its last refusal, a server that obeys is said to obey again."""
+
+_WHAT = {True: "entries", False: "lookups"}
 
 
 class _Ask:
@@ -99,9 +101,11 @@ class Node:
         self.breaker = Breaker(_now, span_s=deadline_s)
         self._turn: list[_Ask] = []
         self._batches: set[asyncio.Task[None]] = set()
-        self._refusing: str | None = None
-        self._refused_at = 0.0
+        # By whether it is entries (True) or lookups that are refused: the reason, and when last.
+        self._refusing: dict[bool, str] = {}
+        self._refused_at: dict[bool, float] = {}
         self._left_at = -CONNECT_TIMEOUT_S
+        self._is_left = False
 
     def __repr__(self) -> str:
         return f"<Node {self.place} {self.connections!r} {self.breaker!r}>"
@@ -189,13 +193,16 @@ class Node:
     def _answered(self, batch: list[_Ask]) -> None:
         if self.breaker.succeeded():
             logger.warning("Redis answers again (%s)", self.place)
-        if (
-            self._refusing is not None
-            and _now() - self._refused_at >= QUIET_S
-            and any(ask.is_write for ask in batch)
-        ):
-            self._refusing = None
-            logger.warning("Redis takes entries again (%s)", self.place)
+        if self._is_left:
+            # Only now the connection that said so is among them.
+            self._is_left = False
+            self.connections.drop_idle()
+        for is_write in tuple(self._refusing):
+            # Near a limit it refuses one moment and takes the next: only lasting peace is said.
+            peace = _now() - self._refused_at[is_write] >= QUIET_S
+            if peace and any(ask.is_write is is_write for ask in batch):
+                del self._refusing[is_write]
+                logger.warning("Redis takes %s again (%s)", _WHAT[is_write], self.place)
 
     def _was_refused(self, error: ResponseError, ask: _Ask) -> None:
         trouble = judge(error)
@@ -204,17 +211,19 @@ class Node:
         if trouble.reason == "read_only" and _now() - self._left_at >= CONNECT_TIMEOUT_S:
             # A name may point to another server by now: connect anew, but not with every entry.
             self._left_at = _now()
-            asyncio.get_running_loop().call_soon(self.connections.drop_idle)
-        if ask.is_write and trouble.reason != "moving":
-            self._refused_at = _now()
-            if self._refusing != trouble.reason:
-                self._refusing = trouble.reason
-                logger.warning(
-                    "Redis refuses entries (%s, %s: %s); answers are not kept meanwhile",
-                    self.place,
-                    trouble.reason,
-                    error,
-                )
+            self._is_left = True
+        if trouble.reason == "moving" or str(error).startswith("WRONGTYPE"):
+            return
+        self._refused_at[ask.is_write] = _now()
+        if self._refusing.get(ask.is_write) != trouble.reason:
+            self._refusing[ask.is_write] = trouble.reason
+            logger.warning(
+                "Redis refuses %s (%s, %s: %s); requests go on without",
+                _WHAT[ask.is_write],
+                self.place,
+                trouble.reason,
+                error,
+            )
 
     def _failed(self, exc: Exception, batch: list[_Ask], *, heard: bool) -> None:
         trouble = judge(exc)
