@@ -63,6 +63,10 @@ class ModelNames:
         # A lone surrogate in a label would make the whole page unencodable.
         return self._known.setdefault(model, plain(model))
 
+    def settled(self, model: str | None) -> bool:
+        """Whether the label of a model name will never be another one. Few names are settled."""
+        return not model or model in self._known
+
 
 class Metrics:
     """Counts nothing. Durations are seconds, sizes bytes."""

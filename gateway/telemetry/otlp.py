@@ -15,7 +15,6 @@ from urllib.parse import unquote
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -31,9 +30,12 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.util.re import parse_env_headers
 
 from gateway.telemetry import semconv
+from gateway.telemetry.tally_export import PushedReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from gateway.telemetry.tallies import Tallies
 
 Signal = Literal["TRACES", "METRICS"]
 
@@ -140,9 +142,10 @@ def span_processor(environ: Mapping[str, str]) -> BatchSpanProcessor:
     )
 
 
-def metric_reader(environ: Mapping[str, str]) -> PeriodicExportingMetricReader:
+def metric_reader(environ: Mapping[str, str], tallies: Tallies) -> PushedReader:
     """Pushes the metrics every OTEL_METRIC_EXPORT_INTERVAL (60,000 ms), from its own thread."""
     _check_protocol(environ, "METRICS")
+    delta = _wants_delta(environ)
     exporter = OTLPMetricExporter(
         endpoint=_endpoint(environ, "METRICS"),
         certificate_file=_option(environ, "METRICS", "CERTIFICATE"),
@@ -152,11 +155,32 @@ def metric_reader(environ: Mapping[str, str]) -> PeriodicExportingMetricReader:
         timeout=_timeout_s(environ, "METRICS"),
         compression=_compression(environ, "METRICS"),
     )
-    return PeriodicExportingMetricReader(
+    return PushedReader(
         exporter,
-        export_interval_millis=max(10.0, _number(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000)),
-        export_timeout_millis=_number(environ, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
+        tallies,
+        delta=delta,
+        interval_ms=max(10.0, _number(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000)),
+        timeout_ms=_number(environ, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
     )
+
+
+def _wants_delta(environ: Mapping[str, str]) -> bool:
+    """OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE for sums and histograms.
+
+    `lowmemory` is `delta` for those that are counted as things happen, and all of ours are.
+    """
+    name = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
+    if name not in ("", "cumulative", "delta", "lowmemory"):
+        _log.warning(
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE: unknown, taking cumulative"
+        )
+    form = environ.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip()
+    if form.lower() not in ("", "explicit_bucket_histogram"):
+        _log.warning(
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION: only"
+            " explicit_bucket_histogram is known here, using that"
+        )
+    return name in ("delta", "lowmemory")
 
 
 def _option(environ: Mapping[str, str], signal: Signal, name: str) -> str | None:

@@ -122,19 +122,19 @@ def _start_metrics(
     routes: Iterable[str],
     closers: list[Callable[[], object]],
 ) -> Metrics:
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
     from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider  # noqa: PLC0415
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
     from gateway.telemetry import otlp  # noqa: PLC0415
     from gateway.telemetry.instruments import Instruments  # noqa: PLC0415
+    from gateway.telemetry.tallies import Tallies  # noqa: PLC0415
+    from gateway.telemetry.tally_export import PulledReader  # noqa: PLC0415
 
+    tallies = Tallies()
     registry = CollectorRegistry(auto_describe=False)
-    readers: list[MetricReader] = [
-        PrometheusMetricReader(scope_info_enabled=False, registry=registry)
-    ]
+    readers: list[MetricReader] = [PulledReader(tallies, registry)]
     if otlp.has_endpoint(environ, "METRICS") and otlp.wants_otlp(environ, "METRICS"):
-        readers.append(otlp.metric_reader(environ))
+        readers.append(otlp.metric_reader(environ, tallies))
     provider = MeterProvider(
         metric_readers=readers,
         resource=otlp.resource(environ, version),
@@ -142,4 +142,4 @@ def _start_metrics(
         shutdown_on_exit=False,
     )
     closers.append(provider.shutdown)
-    return Instruments(provider, registry, version, routes)
+    return Instruments(tallies, provider, registry, version, routes)
