@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -81,6 +82,19 @@ _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 
 def take_apart(target: str) -> Asked:
     """The parts of a raw request target. Raises `BadRequest`, `NotFound`."""
+    return _usual(target) if len(target) <= _USUAL else _taken_apart(target)
+
+
+# Longer ones are not worth remembering, and would be somebody's to fill our memory with.
+_USUAL = 200
+
+
+@lru_cache(256)
+def _usual(target: str) -> Asked:
+    return _taken_apart(target)
+
+
+def _taken_apart(target: str) -> Asked:
     path, mark, query = target.partition("?")
     if not path.startswith("/"):
         # Absolute form: a client that uses us as a forward proxy.

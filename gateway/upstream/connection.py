@@ -71,12 +71,15 @@ class Connection(BaseProtocol):
         "_waiter",
         "_writer",
         "expires_at",
+        "on_body",
         "on_lost",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.on_lost: Callable[[Connection], None] | None = None
+        self.on_body: Callable[[], None] | None = None
+        """Called when something of the body has come, or its end."""
         self.expires_at = 0.0
         """Loop time after which it is not used again; the pool's."""
         self._parser: Any = None
@@ -212,6 +215,8 @@ class Connection(BaseProtocol):
             self._upgraded = True
             if tail:
                 self._take_raw(tail)
+        elif self.on_body is not None:
+            self.on_body()
 
     def _take(self, message: RawResponseMessage, payload: StreamReader) -> None:
         if self._answered is not None:
@@ -273,6 +278,8 @@ class Connection(BaseProtocol):
             elif not self._payload.is_eof():
                 self._end_with_connection(exc)
         super().connection_lost(exc)
+        if self.on_body is not None:
+            self.on_body()
         if self._writer is not None:
             self._writer.cancel()
         if self.on_lost is not None:
@@ -293,6 +300,8 @@ class Connection(BaseProtocol):
     def _break_payload(self, error: BaseException) -> None:
         if self._payload.exception() is None:
             self._payload.set_exception(error)
+            if self.on_body is not None:
+                self.on_body()
 
     # --- its end --------------------------------------------------------------------------------
 

@@ -445,3 +445,79 @@ async def test_calls_at_the_same_time_have_connections_of_their_own(client: Upst
         upstream.otherwise(response(b"y"))
         assert await call(client, to) == (200, b"y")
         assert upstream.connections == 20
+
+
+class Basin:
+    """A sink that is full every now and then, and counts how often it was waited for."""
+
+    def __init__(self, every: int = 0) -> None:
+        self.parts: list[bytes] = []
+        self.waited = 0
+        self._every = every
+
+    def take(self, part: bytes) -> bool:
+        self.parts.append(part)
+        return not self._every or len(self.parts) % self._every != 0
+
+    async def room(self) -> None:
+        self.waited += 1
+        await asyncio.sleep(0)
+
+
+async def handed(client: UpstreamClient, to: Endpoint, basin: Basin) -> None:
+    async with client.call("POST", f"{to.base_url}/x", CIMultiDict(), b"{}", to, Spans()) as answer:
+        await answer.pass_to(basin.take, basin.room)
+
+
+@pytest.mark.parametrize("every", [0, 1, 3])
+@pytest.mark.parametrize("size", [0, 1, 5_000_000])
+async def test_a_sink_gets_all_parts_in_order(
+    client: UpstreamClient, size: int, every: int
+) -> None:
+    whole = b"".join(b"%08d" % n for n in range(size // 8)) + b"x" * (size % 8)
+    pieces = [whole[at : at + 300_007] for at in range(0, size, 300_007)]
+    async with ScriptedUpstream() as upstream:
+        upstream.answer(stream_head(), *map(chunk, pieces), LAST_CHUNK)
+        upstream.answer(response(whole))
+        for _ in range(2):
+            basin = Basin(every)
+            await asyncio.wait_for(handed(client, endpoint(upstream.url), basin), DEADLINE_S)
+            assert b"".join(basin.parts) == whole
+            assert basin.waited == (len(basin.parts) // every if every else 0)
+        assert upstream.connections == 1
+
+
+async def test_a_sink_gets_each_part_as_it_comes(client: UpstreamClient) -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    async with ScriptedUpstream() as upstream:
+        upstream.answer(stream_head(), *[(gate, chunk(b"x")) for gate in gates], LAST_CHUNK)
+        basin = Basin()
+        asking = asyncio.create_task(handed(client, endpoint(upstream.url), basin))
+        for number, gate in enumerate(gates):
+            assert len(basin.parts) == number
+            gate.set()
+            async with asyncio.timeout(DEADLINE_S):
+                while len(basin.parts) == number:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0)
+        await asyncio.wait_for(asking, DEADLINE_S)
+
+
+async def test_a_sink_gets_what_came_before_a_body_broke_off(client: UpstreamClient) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.answer(stream_head(), chunk(b"half") + b"4\r\nan", then_close=True)
+        basin = Basin()
+        with pytest.raises(UpstreamBroken):
+            await asyncio.wait_for(handed(client, endpoint(upstream.url), basin), DEADLINE_S)
+        assert b"".join(basin.parts) == b"halfan"
+
+
+async def test_a_sink_that_fails_ends_the_call(client: UpstreamClient) -> None:
+    class Leaky(Basin):
+        def take(self, part: bytes) -> bool:
+            raise LookupError
+
+    async with ScriptedUpstream() as upstream:
+        upstream.answer(stream_head(), (0.05, chunk(b"x")), (asyncio.Event(), b""))
+        with pytest.raises(LookupError):
+            await asyncio.wait_for(handed(client, endpoint(upstream.url), Leaky()), DEADLINE_S)
+        await asyncio.wait_for(upstream.seen[0].hung_up.wait(), DEADLINE_S)
