@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import secrets as random_source
 import signal
 import sys
 import time
@@ -17,33 +16,20 @@ import structlog
 from aiohttp import web
 
 from gateway import __version__
-from gateway.acceptance import Acceptance
-from gateway.answering import Answering
-from gateway.asking import Asking
+from gateway.assembly import MOST_CALLS, Parts, assemble
 from gateway.background import Background
-from gateway.batches import Batches
-from gateway.budget import Budget, container_bytes, default_limit
-from gateway.cache import Clock, ResponseCache
-from gateway.coalescing import Coalescing
-from gateway.door import Door
-from gateway.flight import Flights
-from gateway.proxy import Proxy
-from gateway.recognition import Recognition
+from gateway.cache import Clock
 from gateway.server.admin_port import AdminPort
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
 from gateway.server.probes import Readiness, probe_app
-from gateway.serving import Serving
 from gateway.store.generations import Generations
 from gateway.store.open import default_url, describe, open_store, redis_access
 from gateway.store.registers import open_register
 from gateway.store.secret import scope_secrets
-from gateway.store.tiered import TieredStore
 from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.setup import Telemetry
-from gateway.upstream.choice import Choice
 from gateway.upstream.client import UpstreamClient
-from gateway.warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,10 +46,6 @@ _BACKGROUND_CLOSE_S = 5.0
 _KEEPALIVE_S = 75.0
 # After the drain: for the last bytes of an answer, and then for a cancelled handler to end.
 _LAST_S = 0.5
-# Calls that requests may share, at once; beyond that each makes its own.
-_MOST_CALLS = 10_000
-# What is remembered of hot entries, beside the memory tier: an eighth of its budget.
-_WARM_PART = 8
 
 
 @dataclass(slots=True)
@@ -135,66 +117,19 @@ async def start(
     client = UpstreamClient()
     await client.start()
     background = Background()
-    choice = Choice(config)
-    door = Door(config.cache.door_entries, config.generation().encode())
-    records = store.back if isinstance(store, TieredStore) else store
-    warm = Warm(config.store.memory_bytes // _WARM_PART)
-    cache = ResponseCache(
-        store,
-        background,
-        telemetry,
-        clock,
-        records,
-        generations=generations,
-        max_entry_bytes=config.cache.max_entry_bytes,
-        warm=warm,
-    )
-    acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
-    budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
-    asking = Asking(
-        config=config,
-        client=client,
-        cache=cache,
-        acceptance=acceptance,
-        budget=budget,
-        telemetry=telemetry,
-        clock=clock,
-    )
-    serving = Serving(telemetry, clock, random_source.token_bytes, warm)
-    calls = Background(_MOST_CALLS)
-    coalescing = Coalescing(
-        flights=Flights(calls, config.cache.max_entry_bytes),
-        asking=asking,
-        cache=cache,
-        serving=serving,
-        clock=clock,
-    )
-    proxy = Proxy(
-        config=config,
-        choice=choice,
-        client=client,
-        recognition=Recognition(config, choice, secrets, door),
-        cache=cache,
-        answering=Answering(
-            cache=cache,
-            serving=serving,
-            asking=asking,
-            coalescing=coalescing,
-            random_bytes=random_source.token_bytes,
-        ),
-        batches=Batches(
-            config=config,
-            asking=asking,
-            cache=cache,
+    calls = Background(MOST_CALLS)
+    proxy = assemble(
+        config,
+        Parts(
+            store=store,
+            generations=generations,
+            secrets=secrets,
+            client=client,
+            background=background,
+            calls=calls,
             telemetry=telemetry,
             clock=clock,
-            random_bytes=random_source.token_bytes,
         ),
-        acceptance=acceptance,
-        budget=budget,
-        telemetry=telemetry,
-        clock=clock,
-        random_bytes=random_source.token_bytes,
     )
     readiness = Readiness()
     drain = Drain(proxy.handle)

@@ -17,7 +17,6 @@ from gateway.cache import LONG_BYTES, judged
 from gateway.core.model import Form, Reason
 from gateway.errors import GatewayError
 from gateway.exchange import ModelCall
-from gateway.keeping import keep
 from gateway.server import forwarding, stream
 from gateway.upstream.choice import url
 from gateway.wire.table import OPENAI_EMBEDDINGS
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
 
     from gateway.acceptance import Acceptance
     from gateway.budget import Budget
-    from gateway.cache import Clock, ResponseCache
+    from gateway.cache import Clock
     from gateway.config import Config
     from gateway.core.model import Answer
+    from gateway.keeping import Keeping
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.client import UpstreamClient
@@ -62,7 +62,7 @@ class Asking:
         *,
         config: Config,
         client: UpstreamClient,
-        cache: ResponseCache,
+        keeping: Keeping,
         acceptance: Acceptance,
         budget: Budget,
         telemetry: Telemetry,
@@ -71,7 +71,7 @@ class Asking:
         self._limit = config.cache.max_entry_bytes
         self._tenant_header = config.cache.tenant_header.lower()
         self._client = client
-        self._cache = cache
+        self._keeping = keeping
         self._acceptance = acceptance
         self._budget = budget
         self._telemetry = telemetry
@@ -161,9 +161,9 @@ class Asking:
             await self._keep(turn, taken, underway, on_stored)
             exchange.answered = underway.answer is not None
         elif turn.lookup is not None and underway.upstream.status != 200:
-            self._cache.skip(exchange, Reason.STATUS)
+            self._keeping.skip(exchange, Reason.STATUS)
         elif turn.lookup is not None:
-            self._cache.skip(exchange, Reason.CONTENT_TYPE)
+            self._keeping.skip(exchange, Reason.CONTENT_TYPE)
 
     async def _keep(
         self,
@@ -180,10 +180,10 @@ class Asking:
                 answer = judged(turn.api, turn.rules, taken)
             if isinstance(answer, Reason):
                 if turn.lookup is not None:
-                    self._cache.skip(turn.exchange, answer)
+                    self._keeping.skip(turn.exchange, answer)
                 return
             if turn.lookup is not None:
-                underway.stored = keep(self._cache, turn, answer, taken.gaps_ms, on_stored)
+                underway.stored = self._keeping.keep(turn, answer, taken.gaps_ms, on_stored)
             underway.answer = answer
         except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
             _log.exception("an answer can't be kept", api=turn.api.name)

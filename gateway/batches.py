@@ -16,7 +16,6 @@ from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
 from gateway.core.model import Answer, Reason, Result
 from gateway.core.policy import Hit, Lookup
-from gateway.keeping import keep_units
 from gateway.server import forwarding, relay, replies, stream
 from gateway.store.base import StoreUnavailable
 from gateway.wire import openai_embeddings, openai_embeddings_answer
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.model import Entry
     from gateway.door import Parts
+    from gateway.keeping import Keeping
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
 
@@ -46,6 +46,7 @@ class Batches:
         config: Config,
         asking: Asking,
         cache: ResponseCache,
+        keeping: Keeping,
         telemetry: Telemetry,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
@@ -53,6 +54,7 @@ class Batches:
         self._limit = config.cache.max_entry_bytes
         self._asking = asking
         self._cache = cache
+        self._keeping = keeping
         self._telemetry = telemetry
         self._clock = clock
         self._random = random_bytes
@@ -201,7 +203,7 @@ class Batches:
         if whole is None:
             return None
         exchange.usage = whole.usage
-        keep_units(self._cache, turn, parts, missing, fresh, whole=whole.payload)
+        self._keeping.keep_units(turn, parts, missing, fresh, whole=whole.payload)
         for name in ("Content-Length", "Content-Encoding", "Content-Type"):
             answered.popall(name, None)
         exchange.forwarded(answered, upstream.status)

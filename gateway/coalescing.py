@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.asking import Asking, Underway
-    from gateway.cache import Clock, ResponseCache
+    from gateway.cache import Clock
     from gateway.flight import Flight, Flights, Seat
+    from gateway.keeping import Keeping
     from gateway.serving import Serving
     from gateway.turn import Turn
 
@@ -45,13 +46,13 @@ class Coalescing:
         *,
         flights: Flights,
         asking: Asking,
-        cache: ResponseCache,
+        keeping: Keeping,
         serving: Serving,
         clock: Clock,
     ) -> None:
         self._flights = flights
         self._asking = asking
-        self._cache = cache
+        self._keeping = keeping
         self._serving = serving
         self._clock = clock
 
@@ -280,7 +281,7 @@ class Coalescing:
             turn.exchange.elsewhere_s += self._clock.monotonic() - began
         if answer is None:
             return None
-        entry = self._cache.entry(turn, answer, turn.policy.ttl_s)
+        entry = self._keeping.entry(turn, answer, turn.policy.ttl_s)
         assert turn.known.ask is not None
         if not turn.api.can_serve(entry, turn.known.ask):
             return None

@@ -28,6 +28,7 @@ from gateway.server import body as request_body
 from gateway.server import forwarding, relay, replies, stream
 from gateway.server.tunnel import tunnel
 from gateway.telemetry.metrics import ROUTES
+from gateway.telemetry.spans import NULL_SPANS
 from gateway.turn import Turn
 from gateway.upstream.choice import take_apart, url
 from gateway.wire.table import APIS, error_api
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
     from gateway.door import Known
+    from gateway.keeping import Keeping
     from gateway.recognition import Recognition
     from gateway.telemetry.setup import Telemetry
     from gateway.telemetry.spans import AttemptSpan
@@ -70,6 +72,7 @@ class Proxy:
         client: UpstreamClient,
         recognition: Recognition,
         cache: ResponseCache,
+        keeping: Keeping,
         answering: Answering,
         batches: Batches,
         acceptance: Acceptance,
@@ -83,6 +86,7 @@ class Proxy:
         self._client = client
         self._recognition = recognition
         self._cache = cache
+        self._keeping = keeping
         self._answering = answering
         self._batches = batches
         self._budget = budget
@@ -90,6 +94,7 @@ class Proxy:
         self._telemetry = telemetry
         self._clock = clock
         self._random = random_bytes
+        self._traces = telemetry.spans is not NULL_SPANS
         self._tenant_header = config.cache.tenant_header.lower()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -143,15 +148,16 @@ class Proxy:
             return replies.index()
         asked = take_apart(target)
         exchange.route = asked.path if asked.path in ROUTES else None
-        exchange.span = self._telemetry.spans.server(
-            method=request.method,
-            route=exchange.route,
-            path=exchange.path,
-            scheme=request.scheme,
-            host=request.host.partition(":")[0],
-            port=self._config.server.port or None,
-            headers=request.headers,
-        )
+        if self._traces:
+            exchange.span = self._telemetry.spans.server(
+                method=request.method,
+                route=exchange.route,
+                path=exchange.path,
+                scheme=request.scheme,
+                host=request.host.partition(":")[0],
+                port=self._config.server.port or None,
+                headers=request.headers,
+            )
         api = APIS.get(asked.path) if request.method == "POST" else None
         sender = Sender(forwarding.pairs(request.headers), request.headers, request.remote)
         if api is None:
@@ -250,7 +256,7 @@ class Proxy:
                 if request.method == "DELETE" and upstream.status in _GONE:
                     record = _RECORD.fullmatch(asked.path)
                     if record is not None:
-                        self._cache.forget_record(endpoint, unquote(record[1]))
+                        self._keeping.forget_record(endpoint, unquote(record[1]))
                 if upstream.status == 101:
                     exchange.begun = True
                     answered = forwarding.response_headers(upstream.headers)

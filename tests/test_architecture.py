@@ -73,6 +73,7 @@ CONDUCTORS = {
     "flight",
     "keeping",
     "proxy",
+    "randomness",
     "recognition",
     "serving",
     "turn",
@@ -83,7 +84,8 @@ for conductor in CONDUCTORS:
 MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
-MAY_IMPORT["app"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
+MAY_IMPORT["assembly"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
+MAY_IMPORT["app"] = {"assembly"} | BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"lab"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = set()

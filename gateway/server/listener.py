@@ -7,6 +7,7 @@ not be read: sometimes a header line with a credential in it.
 from __future__ import annotations
 
 import secrets
+import sys
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -30,11 +31,38 @@ class Listener(web.Server):
         """`settings` are those of `web.Server`."""
         super().__init__(handler, **settings)
         self._settings = self._kwargs
+        self._inline: Any = None
 
     def __call__(self) -> RequestHandler:
         """The protocol of a new connection."""
-        loop: asyncio.AbstractEventLoop = self._loop
-        return _Connection(self, loop=loop, **self._settings)
+        if self._inline is None:
+            loop: asyncio.AbstractEventLoop = self._loop
+            self._inline = _Inline(loop) if sys.version_info < (3, 12) else loop
+        return _Connection(self, loop=self._inline, **self._settings)
+
+
+class _Inline:
+    """A loop that runs aiohttp's handler of a request in the task of its connection.
+
+    aiohttp makes a task of its own for each request, for a context of its own, which nothing here
+    uses. From Python 3.12 on it starts eagerly and costs next to nothing; before, it is a tenth of
+    what a hit costs. Cancelling the connection's task cancels the handler either way.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.create_future = loop.create_future
+        self.call_at = loop.call_at
+        self.time = loop.time
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def create_task(self, work: Any, **options: Any) -> Any:
+        """The handler itself, to be awaited; a task for anything else."""
+        if work.__name__ == RequestHandler._handle_request.__name__:  # noqa: SLF001 - that one
+            return work
+        return self._loop.create_task(work, **options)
 
 
 class _Connection(RequestHandler):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion11, hdrs, web
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_writer import StreamWriter
     from multidict import CIMultiDict
 
 # How long the other side may take for what was written before its connection was closed.
@@ -35,6 +36,15 @@ class Relay(web.StreamResponse):
         if length is not None:
             # RFC 9110 section 8.6: in a 304 it tells the length that a 200 would have had.
             self.headers[hdrs.CONTENT_LENGTH] = length
+
+    def put(self, piece: bytes) -> None:
+        """Write, and don't wait for the client to take it. Raises ConnectionError once it is gone."""
+        writing = cast("StreamWriter", self._payload_writer).write(piece, drain=False)
+        try:
+            writing.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("a write that does not drain has waited")
 
 
 class Cut(web.StreamResponse):

@@ -13,7 +13,7 @@ from gateway import __version__
 from gateway.core.pacing import paced
 from gateway.server.relay import Relay
 from gateway.server.stream import STALL_S, ClientGone
-from gateway.server.whole import Whole
+from gateway.server.whole import Whole, lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ _STREAM = {
     # nginx and its kin would hold events back to fill a buffer.
     "X-Accel-Buffering": "no",
 }
-_DOCUMENT = {**_OWN, "Content-Type": "application/json"}
-_WHOLE_STREAM = {**_OWN, **_STREAM}
+_DOCUMENT = lines({**_OWN, "Content-Type": "application/json"})
+_WHOLE_STREAM = lines({**_OWN, **_STREAM})
 
 
 def document(payload: bytes, headers: Mapping[str, str]) -> Whole:

@@ -162,15 +162,57 @@ class Source(Protocol):
 class FromUpstream:
     """The body of an upstream's response."""
 
-    __slots__ = ("_content", "readany")
+    __slots__ = ("_content", "pass_to", "readany")
 
     def __init__(self, upstream: Response) -> None:
         self._content = upstream.content
+        self.pass_to = upstream.pass_to
         self.readany = upstream.content.readany
 
     def left(self) -> bytes:
         """See `Source`: aiohttp tells of the end before what came ahead of it."""
         return self._content._read_nowait(-1)  # noqa: SLF001 - the public one raises the error
+
+
+class _Outlet:
+    """Where a body goes out, part by part, and what becomes of each on the way."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        out: Relay,
+        taken: Recording | None,
+        sieve: Sieve | None,
+        on_first: Callable[[], None] | None,
+    ) -> None:
+        self._protocol = request.protocol
+        self._put = out.put
+        self._taken = taken
+        self._sieve = sieve
+        self._on_first = on_first
+
+    def put(self, chunk: bytes) -> bool:
+        """Send a part; True while the client keeps up. Raises `ClientGone`."""
+        if self._on_first is not None:
+            self._on_first()
+            self._on_first = None
+        if self._taken is not None:
+            self._taken.feed(chunk)
+        piece = chunk if self._sieve is None else self._sieve.feed(chunk)
+        if piece:
+            try:
+                self._put(piece)
+            except ConnectionError as error:
+                raise ClientGone from error
+        return not self._protocol.writing_paused
+
+    async def room(self) -> None:
+        """Wait while the client lags behind by more than the buffers hold. Raises `ClientGone`."""
+        try:
+            async with asyncio.timeout(STALL_S):
+                await self._protocol._drain_helper()  # noqa: SLF001 - what aiohttp's writer awaits
+        except (ConnectionError, TimeoutError) as error:
+            raise ClientGone from error
 
 
 async def relay_response(
@@ -190,27 +232,19 @@ async def relay_response(
     """
     if sieve is not None:
         out.headers.popall("Content-Length", None)
-    readany = source.readany
-    write = out.write
+    outlet = _Outlet(request, out, taken, sieve, on_first)
     try:
         try:
             await out.prepare(request)
         except ConnectionError as error:
             raise ClientGone from error
-        while chunk := await readany():
-            if on_first is not None:
-                on_first()
-                on_first = None
-            if taken is not None:
-                taken.feed(chunk)
-            piece = chunk if sieve is None else sieve.feed(chunk)
-            if piece:
-                try:
-                    # Waits only while the client lags behind by more than the buffers hold.
-                    async with asyncio.timeout(STALL_S):
-                        await write(piece)
-                except (ConnectionError, TimeoutError) as error:
-                    raise ClientGone from error
+        if isinstance(source, FromUpstream):
+            # In the turn of the loop in which it came: no task is woken for it.
+            await source.pass_to(outlet.put, outlet.room)
+        else:
+            while chunk := await source.readany():
+                if not outlet.put(chunk):
+                    await outlet.room()
     except (aiohttp.ClientError, TimeoutError, OSError, GatewayError):
         await _last_of(source, sieve, out)
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 
 if TYPE_CHECKING:
@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
 
+# One write for what is short; what is longer is not copied for it.
+_SHORT_BYTES = 64 * 1024
+
+
+def lines(headers: Mapping[str, str]) -> bytes:
+    """Header lines as they are on the wire."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
+
+
 class Whole(web.StreamResponse):
     """Status 200 and a body that is there. Header values are ours, or were checked: no line ends."""
 
-    def __init__(self, body: bytes, kind: Mapping[str, str], headers: Mapping[str, str]) -> None:
-        """`kind` are the headers that all of its kind have; `headers` those of this one."""
+    def __init__(self, body: bytes, kind: bytes, headers: Mapping[str, str]) -> None:
+        """`kind` are the `lines` that all of its kind have; `headers` those of this one."""
         super().__init__(status=200)
         self._whole = body
         self._kind = kind
@@ -44,24 +53,26 @@ class Whole(web.StreamResponse):
             raise ConnectionResetError("Cannot write to closing transport")
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
-        lines = [
-            f"HTTP/{request.version.major}.{request.version.minor} 200 OK",
-            f"Content-Length: {len(self._whole)}",
-            f"Date: {rfc822_formatted_time()}",
-        ]
-        lines += [f"{name}: {value}" for name, value in self._kind.items()]
-        lines += [f"{name}: {value}" for name, value in self._own.items()]
-        if not self._keep_alive and request.version == HttpVersion11:
-            lines.append("Connection: close")
-        elif self._keep_alive and request.version == HttpVersion10:
-            lines.append("Connection: keep-alive")
-        head = "\r\n".join(lines).encode("latin-1")
-        transport.write(b"%b\r\n\r\n%b" % (head, self._whole))
+        version = "1.1"
+        connection = "" if self._keep_alive else "Connection: close\r\n"
+        if request.version != HttpVersion11:
+            version = "1.0"
+            connection = "Connection: keep-alive\r\n" if self._keep_alive else ""
+        body = self._whole
+        head = (
+            f"HTTP/{version} 200 OK\r\nContent-Length: {len(body)}\r\n"
+            f"Date: {rfc822_formatted_time()}\r\n{connection}"
+        ).encode("latin-1")
+        parts = (head, self._kind, lines(self._own), b"\r\n", body)
+        if len(body) <= _SHORT_BYTES:
+            transport.write(b"".join(parts))
+        else:
+            transport.writelines((b"".join(parts[:-1]), body))
         # Somebody who asks how far the answer is must see that it has begun.
-        writer.output_size += len(self._whole)
+        writer.output_size += len(body)
         return writer
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the protocol's
         """Wait while the client lags behind."""
         if self._eof_sent:
             return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.server.whole import Whole
+from gateway.server.whole import Whole, lines
 from tests.helpers.raw_client import RawClient, fetch, request
 from tests.server.test_body import served
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 BODY = b'{"a":1}' * 100
+LONG = bytes(range(256)) * 4000
 
 
 async def whole(request: web.BaseRequest) -> web.StreamResponse:
     await request.read()
-    return Whole(BODY, {"Server": "warmgate", "Content-Type": "x/y"}, {"Age": "3"})
+    body = BODY if request.path == "/" else LONG
+    return Whole(body, lines({"Server": "warmgate", "Content-Type": "x/y"}), {"Age": "3"})
 
 
 async def test_head_and_body_are_those_of_a_response() -> None:
@@ -59,3 +61,10 @@ async def test_http_1_0_is_answered_in_its_own_words(keeps: bool) -> None:
         said = dict(answer.head.pairs).get("connection")
         assert said == (b"keep-alive" if keeps else None)
         assert answer.body == BODY
+
+
+async def test_what_is_long_comes_whole() -> None:
+    async with served(whole) as url, RawClient(url) as client:
+        for _ in range(2):
+            await client.send(request("POST", "/long", b"x"))
+            assert (await client.response()).body == LONG

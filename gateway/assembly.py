@@ -1,0 +1,126 @@
+"""How the way of a request is put together from its parts. A piece of the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.acceptance import Acceptance
+from gateway.answering import Answering
+from gateway.asking import Asking
+from gateway.batches import Batches
+from gateway.budget import Budget, container_bytes, default_limit
+from gateway.cache import ResponseCache
+from gateway.coalescing import Coalescing
+from gateway.door import Door
+from gateway.flight import Flights
+from gateway.keeping import Keeping
+from gateway.proxy import Proxy
+from gateway.randomness import Randomness
+from gateway.recognition import Recognition
+from gateway.serving import Serving
+from gateway.store.tiered import TieredStore
+from gateway.upstream.choice import Choice
+from gateway.warm import Warm
+
+if TYPE_CHECKING:
+    from gateway.background import Background
+    from gateway.cache import Clock
+    from gateway.config import Config
+    from gateway.store.base import Store
+    from gateway.store.generations import Generations
+    from gateway.store.secret import ScopeSecrets
+    from gateway.telemetry.setup import Telemetry
+    from gateway.upstream.client import UpstreamClient
+
+MOST_CALLS = 10_000
+"""Calls that requests may share, at once; beyond that each makes its own."""
+
+# What is remembered of hot entries, beside the memory tier: an eighth of its budget.
+_WARM_PART = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What has a life of its own: started before the proxy and closed after it."""
+
+    store: Store
+    generations: Generations
+    secrets: ScopeSecrets
+    client: UpstreamClient
+    background: Background
+    """Owns what is written behind responses."""
+    calls: Background
+    """Owns the calls that requests share."""
+    telemetry: Telemetry
+    clock: Clock
+
+
+def assemble(config: Config, parts: Parts) -> Proxy:
+    """The proxy of one config."""
+    store, telemetry, clock = parts.store, parts.telemetry, parts.clock
+    choice = Choice(config)
+    door = Door(config.cache.door_entries, config.generation().encode())
+    records = store.back if isinstance(store, TieredStore) else store
+    random_bytes = Randomness()
+    warm = Warm(config.store.memory_bytes // _WARM_PART)
+    keeping = Keeping(
+        store, parts.background, telemetry, clock, records=records, generations=parts.generations
+    )
+    cache = ResponseCache(
+        store,
+        telemetry,
+        clock,
+        records,
+        generations=parts.generations,
+        max_entry_bytes=config.cache.max_entry_bytes,
+        warm=warm,
+    )
+    acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
+    budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
+    asking = Asking(
+        config=config,
+        client=parts.client,
+        keeping=keeping,
+        acceptance=acceptance,
+        budget=budget,
+        telemetry=telemetry,
+        clock=clock,
+    )
+    serving = Serving(telemetry, clock, random_bytes, warm)
+    coalescing = Coalescing(
+        flights=Flights(parts.calls, config.cache.max_entry_bytes),
+        asking=asking,
+        keeping=keeping,
+        serving=serving,
+        clock=clock,
+    )
+    return Proxy(
+        config=config,
+        choice=choice,
+        client=parts.client,
+        recognition=Recognition(config, choice, parts.secrets, door),
+        cache=cache,
+        keeping=keeping,
+        answering=Answering(
+            cache=cache,
+            serving=serving,
+            asking=asking,
+            coalescing=coalescing,
+            random_bytes=random_bytes,
+        ),
+        batches=Batches(
+            config=config,
+            asking=asking,
+            cache=cache,
+            keeping=keeping,
+            telemetry=telemetry,
+            clock=clock,
+            random_bytes=random_bytes,
+        ),
+        acceptance=acceptance,
+        budget=budget,
+        telemetry=telemetry,
+        clock=clock,
+        random_bytes=random_bytes,
+    )
