@@ -89,8 +89,12 @@ class RedisStore:
         try:
             await self._topology.start(1.0)
             nodes = list(self._topology.primaries())
-            for answer in [node.ask([("PING",)]) for node in nodes]:
-                _sound(await answer)
+            for node in nodes:
+                replies = await node.ask([("PING",)])
+                if isinstance(replies, StoreUnavailable) and replies.reason == "connecting":
+                    # TLS may take longer than a request would wait; now there is a connection.
+                    replies = await node.ask([("PING",)])
+                _sound(replies)
         except StoreUnavailable as exc:
             logger.warning("Redis is not there at start (%s); it is tried again on demand", exc)
             return
