@@ -6,17 +6,19 @@ beyond 64 bits, bytes that are no UTF-8) has no canonical form: `Uncacheable`. N
 deeper than MAX_DEPTH: so every parsed value can be folded, looked into and encoded.
 Rule 3: folding is a choice of the caller, place by place: `fold` for the envelope (parameters,
 message and part objects), nothing for JSON that is rendered into the prompt.
+Rule 4: a plain int or float stands for the one spelling that `encode` gives it; a number that was
+spelled in any other way is a `Number`. So a text has one value, whichever way it was read.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TypeAlias, Union
+from typing import TypeAlias, TypeGuard, Union
 
 import orjson
 
-Json: TypeAlias = Union[bool, str, "Number", "list[Json]", "dict[str, Json]", None]
+Json: TypeAlias = Union[bool, str, int, float, "Number", "list[Json]", "dict[str, Json]", None]
 
 
 class Uncacheable(ValueError):
@@ -50,13 +52,19 @@ MAX_DEPTH = 128
 """Arrays and objects within each other: far above any schema, far below anybody's stack."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SPACE = b" \t\n\r"
 
 
-def _integer(raw: str) -> Number:
+def _integer(raw: str) -> int | Number:
     if len(raw) > _MAX_INT_DIGITS or not _INT_MIN <= int(raw) <= _INT_MAX:
         # Readers differ: some clip, some turn it into a float, some refuse.
         raise Uncacheable(f"integer beyond 64 bits: {raw[:24]}")
-    return Number(raw)
+    return Number(raw) if raw == "-0" else int(raw)
+
+
+def _fraction(raw: str) -> float | Number:
+    value = float(raw)
+    return value if spelled(value) == raw else Number(raw)
 
 
 def _constant(raw: str) -> Number:
@@ -75,9 +83,25 @@ def _members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 def parse(text: bytes) -> Json:
     """The exact value of a JSON text. Raises `Uncacheable`."""
     try:
+        value: Json = orjson.loads(text)
+        written = orjson.dumps(_sunk(value))[_SUNK:-_SUNK]
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return parse_slowly(text)  # it knows why, and nests that orjson doesn't take
+    # What orjson writes names no member twice and spells every number and character in its own
+    # way: if the text is just that, nothing was lost in reading it. White space makes no
+    # difference: without it both texts are still the same tokens in the same order (strings
+    # have lost their spaces alike), and so have as many members and the same numbers.
+    if written == text or written.translate(None, _SPACE) == text.translate(None, _SPACE):
+        return value
+    return parse_slowly(text)
+
+
+def parse_slowly(text: bytes) -> Json:
+    """`parse` for any spelling of a text, number by number and member by member."""
+    try:
         value: Json = json.loads(
             text.decode("utf-8"),
-            parse_float=Number,
+            parse_float=_fraction,
             parse_int=_integer,
             parse_constant=_constant,
             object_pairs_hook=_members,
@@ -109,21 +133,72 @@ def _check_depth(value: Json) -> None:
     raise Uncacheable("nested too deeply")
 
 
+def _levels() -> int:
+    """How many arrays orjson writes within each other before it refuses."""
+    value: Json = []
+    levels = 1
+    while True:
+        value = [value]
+        try:
+            orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            return levels
+        levels += 1
+
+
+# A value that sits so deep that orjson refuses to write what is nested deeper than MAX_DEPTH in
+# it: the check costs nothing beside the writing.
+_SUNK = _levels() - MAX_DEPTH
+
+
+def _sunk(value: Json) -> Json:
+    for _ in range(_SUNK):
+        value = [value]
+    return value
+
+
 def encode(value: Json) -> bytes:
     """The value as compact JSON: members in their order, numbers as spelled, strings in UTF-8.
 
     Raises `Uncacheable` for lone surrogates.
     """
     try:
-        return orjson.dumps(value, default=_spelled)
+        return orjson.dumps(value, default=_raw)
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise Uncacheable(f"no UTF-8 form: {error}") from error
 
 
-def _spelled(value: object) -> orjson.Fragment:
+def _raw(value: object) -> orjson.Fragment:
     if isinstance(value, Number):
         return orjson.Fragment(value.raw)
     raise TypeError(type(value).__name__)
+
+
+def spelled(number: float | Number) -> str:
+    """How a number is spelled."""
+    return number.raw if isinstance(number, Number) else orjson.dumps(number).decode()
+
+
+def is_number(value: Json) -> TypeGuard[float | Number]:
+    """Is it a JSON number? Python's booleans are none."""
+    return type(value) in _NUMBERS
+
+
+_NUMBERS = frozenset({int, float, Number})
+
+
+def same(one: Json, other: Json) -> bool:
+    """Is it the same value, numbers in the same spelling? Python calls 1, 1.0 and True equal."""
+    if one is other:
+        return True
+    if isinstance(one, str):
+        return one == other
+    try:
+        return orjson.dumps(one, _raw, orjson.OPT_SORT_KEYS) == orjson.dumps(
+            other, _raw, orjson.OPT_SORT_KEYS
+        )
+    except orjson.JSONEncodeError:
+        return False  # deeper than any two texts that were parsed
 
 
 def fold(value: Json) -> Json:
@@ -131,8 +206,8 @@ def fold(value: Json) -> Json:
     spelling of their exact decimal value (`1`, `1.0` and `10e-1` are one number; nothing is
     rounded, so 0.1 and 0.1000000000000000055 stay two).
     """
-    if isinstance(value, Number):
-        return Number(spelling(value.raw))
+    if isinstance(value, (float, Number)):
+        return Number(spelling(spelled(value)))
     if isinstance(value, dict):
         return {name: fold(value[name]) for name in sorted(value)}
     if isinstance(value, list):

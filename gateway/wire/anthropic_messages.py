@@ -150,7 +150,7 @@ def _pass_reason(
         and isinstance(definition := lenient.members(block.get("tool")).get("definition"), dict)
     ]
     # OpenRouter's plugins (web search among them) run at the provider as well.
-    if request.get("mcp_servers") or request.get("plugins"):
+    if lenient.says(request.get("mcp_servers")) or lenient.says(request.get("plugins")):
         return Reason.HOSTED_TOOL
     if not all(map(_is_client_tool, [*tools, *inline])):
         return Reason.HOSTED_TOOL

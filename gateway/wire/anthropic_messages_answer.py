@@ -92,9 +92,9 @@ def _finish(message: Object, reason: str) -> Finish:
 
 def _says(block: Object) -> bool:
     """Does the block tell the client something? Thoughts alone are no answer."""
-    kind = block.get("type")
+    kind = lenient.text(block.get("type"))
     if kind == "text":
-        return bool(block.get("text"))
+        return lenient.says(block.get("text"))
     return kind not in {"thinking", "redacted_thinking"}
 
 

@@ -12,7 +12,6 @@ import re
 from typing import TYPE_CHECKING
 
 from gateway.core import canonical
-from gateway.core.canonical import Number
 from gateway.wire import lenient
 from gateway.wire.base import Unmergeable
 
@@ -97,7 +96,7 @@ class _Merging:
             raise Unmergeable("a second message_start")
         if not isinstance(message, dict) or message.get("type") != "message":
             raise Unmergeable("message_start has no message")
-        if message.get("content"):
+        if lenient.says(message.get("content")):
             raise Unmergeable("message_start has content already")
         self._message = dict(message)
 
@@ -137,7 +136,7 @@ class _Merging:
             if member == "partial_json":
                 if joined:
                     block["input"] = _parsed(block, joined)
-            elif member == "signature" and (block.get(member) or len(pieces) > 1):
+            elif member == "signature" and (lenient.says(block.get(member)) or len(pieces) > 1):
                 # The SDK keeps the last, others may join them: don't guess at a signature.
                 raise Unmergeable("a signature in pieces")
             else:
@@ -151,7 +150,7 @@ class _Merging:
         _refuse_others(delta, _LATE, "message_delta.delta")
         for name, value in delta.items():
             before = message.get(name)
-            if before is not None and value != before:
+            if before is not None and not canonical.same(value, before):
                 raise Unmergeable(f"{name} changes within the stream")
             message[name] = value
         for name in _REPLACED:
@@ -170,7 +169,7 @@ def _refuse_others(owner: Object, known: set[str] | frozenset[str], where: str) 
 
 
 def _parsed(block: Object, text: str) -> Object:
-    if block.get("input"):
+    if lenient.says(block.get("input")):
         raise Unmergeable("an input that is stated whole and in pieces")
     try:
         value = canonical.parse(text.encode())
@@ -208,7 +207,7 @@ def split(message: Object) -> Iterator[Object]:
     start["usage"] = _first_usage(usage)
     yield {"type": "message_start", "message": start}
     for index, block in enumerate(lenient.items(message.get("content"))):
-        number: Json = Number(str(index))
+        number: Json = index
         opened, deltas = _split_block(lenient.members(block))
         yield {"type": "content_block_start", "index": number, "content_block": opened}
         if index == 0:
@@ -231,7 +230,7 @@ def _first_usage(usage: Object) -> Object:
     """Usage as it stood before the answer: the prompt is counted, one token is out."""
     first = dict(usage)
     if lenient.index(usage.get("output_tokens")):
-        first["output_tokens"] = Number("1")
+        first["output_tokens"] = 1
     if "output_tokens_details" in usage:
         first["output_tokens_details"] = None
     return first
@@ -271,7 +270,7 @@ def splits_cleanly(message: Object) -> bool:
         merged = merge(list(split(message)))
     except Unmergeable:
         return False
-    return _stated(merged) == _stated(message)
+    return canonical.same(_stated(merged), _stated(message))
 
 
 def _stated(message: Object) -> Object:

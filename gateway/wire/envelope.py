@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.core import canonical
-from gateway.core.canonical import Json, Number, Uncacheable
+from gateway.core.canonical import Json, Number, Uncacheable, is_number
 from gateway.core.model import Reason
 from gateway.wire.base import NotUnderstood
 
@@ -77,7 +77,9 @@ def objects(owner: Object, name: str, where: str) -> list[Object]:
 
 def number(value: Json) -> float | None:
     """A number's value for judging (never for keys); None for anything else."""
-    return float(value.raw) if isinstance(value, Number) else None
+    if isinstance(value, Number):
+        return float(value.raw)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def whole(value: Json) -> int | None:
@@ -104,13 +106,16 @@ _SEARCHES = (
     "enable_web_search",
     "data_sources",
 )
-OFF: tuple[Json, ...] = (None, False, [])
-"""Values that switch nothing on."""
+
+
+def is_on(value: Json) -> bool:
+    """Does the value of a switch turn anything on? 0 may: Python alone calls it false."""
+    return value is not None and value is not False and value != []
 
 
 def has_search_switch(request: Object) -> bool:
     """Is a top-level switch on that lets the provider look things up?"""
-    return any(request.get(name) not in OFF for name in _SEARCHES)
+    return any(name in request and is_on(request[name]) for name in _SEARCHES)
 
 
 # What a server keeps and a request goes on from: sessions of SGLang, blocks of key-value caches of
@@ -125,7 +130,7 @@ _STATE = (
 
 def stored_reason(request: Object, model: str) -> Reason | None:
     """Why the answer depends on what is kept at the server and may change there, if it does."""
-    if any(request.get(name) not in OFF for name in _STATE):
+    if any(name in request and is_on(request[name]) for name in _STATE):
         return Reason.PROVIDER_STORED
     # OpenRouter: a preset is a prompt and parameters under a name, edited in place.
     if request.get("preset") is not None or "@preset/" in model:
@@ -233,8 +238,8 @@ def _is_default(name: str, value: Json, rules: ApiRules) -> bool:
     default = rules.defaults.get(name)
     if default is None:
         return False
-    if isinstance(value, Number) and not isinstance(default.value, bool):
-        return canonical.spelling(value.raw) == str(default.value)
+    if is_number(value) and not isinstance(default.value, bool):
+        return canonical.spelling(canonical.spelled(value)) == str(default.value)
     return value is default.value and isinstance(value, bool)
 
 
@@ -248,7 +253,7 @@ def rename_ids(ids: list[str], render: Callable[[Mapping[str, Json]], bytes]) ->
     """
     renamed: dict[str, Json] = {}
     for each in ids:
-        renamed.setdefault(each, [Number(str(len(renamed)))])
+        renamed.setdefault(each, [len(renamed)])
     if not renamed:
         return render(renamed)
     canonical_bytes = render(renamed)

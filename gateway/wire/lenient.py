@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.canonical import Json, Number
+from gateway.core.canonical import Json, Number, is_number
 
 
 def text(value: Json) -> str:
@@ -27,6 +27,13 @@ def objects(value: Json) -> list[dict[str, Json]]:
 
 def index(value: Json) -> int | None:
     """A number that counts from 0, or None."""
+    if type(value) is int:
+        return value if value >= 0 else None
     if not isinstance(value, Number) or not value.raw.isdigit():
         return None
     return int(value.raw)
+
+
+def says(value: Json) -> bool:
+    """Does it say anything? Null, false and what is empty say nothing; a number does, even 0."""
+    return bool(value) or is_number(value)

@@ -114,7 +114,7 @@ class OpenAIChat:
 
 
 def _pass_reason(request: Object, model: str, tools: list[Object]) -> Reason | None:
-    if request.get("store") not in envelope.OFF:
+    if envelope.is_on(request.get("store")):
         return Reason.PROVIDER_STORED
     if (kept := envelope.stored_reason(request, model)) is not None:
         return kept
@@ -152,7 +152,7 @@ def _may_think(model: str, request: Object, messages: list[Object], rules: ApiRu
     if effort is not None and effort != "none":
         return True
     if any(
-        envelope.THOUGHT.search(name) and value not in envelope.OFF
+        envelope.THOUGHT.search(name) and envelope.is_on(value)
         for name, value in request.items()
         if name != "reasoning_effort"
     ):

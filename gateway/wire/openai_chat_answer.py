@@ -44,12 +44,13 @@ class ChatShape:
         reason = choice.get("finish_reason")
         if not isinstance(message, dict):
             return Finish.UNKNOWN
-        if message.get("refusal"):
+        if lenient.says(message.get("refusal")):
             return Finish.REFUSED
         known = _FINISHES.get(reason) if isinstance(reason, str) else None
         finish = known or Finish.UNKNOWN
         if finish is not Finish.REFUSED and not any(
-            message.get(name) for name in ("content", "tool_calls", "function_call", "audio")
+            lenient.says(message.get(name))
+            for name in ("content", "tool_calls", "function_call", "audio")
         ):
             return Finish.EMPTY
         return finish
@@ -59,7 +60,7 @@ class ChatShape:
         said: Object = {}
         for piece in pieces:
             for name, value in lenient.members(piece.get("delta")).items():
-                if value and not name.startswith(_NO_ANSWER):
+                if lenient.says(value) and not name.startswith(_NO_ANSWER):
                     said[name if name == "refusal" else "content"] = True
         return {"message": said}
 

@@ -146,7 +146,8 @@ def _document_choice(choice: Object, rules: ApiRules) -> Object:
     _check_audio(message)
     # A stream opens with `content: ""` whatever follows; documents say null beside these.
     alone = not any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
-    out: Object = {"role": message.pop("role", None) or "assistant"}
+    role = message.pop("role", None)
+    out: Object = {"role": role if lenient.says(role) else "assistant"}
     content = message.pop("content", None)
     out["content"] = content if content or alone else None
     out.update({name: value for name, value in message.items() if value is not None})
@@ -271,16 +272,15 @@ def _split_audio(audio: Object) -> Iterator[Object]:
 
 
 def _split_call(index: int, call: Json) -> Iterator[Object]:
-    number = canonical.Number(str(index))
     function = lenient.members(lenient.members(call).get("function"))
     arguments = function.get("arguments")
     if not isinstance(call, dict) or call.get("type") != "function":
         raise Unmergeable("only calls of functions are documented to come in pieces")
     if not isinstance(arguments, str):
         raise Unmergeable("a function call has no arguments")
-    yield {"index": number, **call, "function": {**function, "arguments": ""}}
+    yield {"index": index, **call, "function": {**function, "arguments": ""}}
     for words in WORDS.findall(arguments):
-        yield {"index": number, "function": {"arguments": words}}
+        yield {"index": index, "function": {"arguments": words}}
 
 
 def splits_cleanly(document: Object, rules: ApiRules) -> bool:
@@ -289,7 +289,7 @@ def splits_cleanly(document: Object, rules: ApiRules) -> bool:
         merged = merge(list(split(document, include_usage=True)), rules)
     except Unmergeable:
         return False
-    return _bare(merged, rules) == _bare(document, rules)
+    return canonical.same(_bare(merged, rules), _bare(document, rules))
 
 
 # vLLM's documents hold `tool_calls: []` in every message, and no stream says so.

@@ -146,7 +146,7 @@ def settle(owner: Object, name: str, value: Json, where: str) -> None:
     """A member that is stated again must be stated alike; null states nothing."""
     if owner.get(name) is None:
         owner[name] = value
-    elif value is not None and value != owner[name]:
+    elif value is not None and not canonical.same(value, owner[name]):
         raise Unmergeable(f"{where}.{name} changes within the stream")
 
 
@@ -191,6 +191,6 @@ def _restamped(owner: Object, fresh_id: str, mint: Mint) -> Object:
         out["id"] = fresh_id
     created = owner.get("created")
     # Some servers send 0 or nothing in odd chunks; what was no time stays none.
-    if isinstance(created, canonical.Number) and created.raw != "0":
-        out["created"] = canonical.Number(str(mint.now_s))
+    if canonical.is_number(created) and canonical.spelled(created) != "0":
+        out["created"] = mint.now_s
     return out

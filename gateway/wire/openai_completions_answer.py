@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.core import canonical
 from gateway.core.model import Finish
 from gateway.wire import lenient
 from gateway.wire.base import Unmergeable
@@ -67,7 +68,7 @@ class CompletionShape:
             merged = self.merge(list(self.split(document, include_usage=True)), rules)
         except Unmergeable:
             return False
-        return _bare(merged) == _bare(document)
+        return canonical.same(_bare(merged), _bare(document))
 
     def finish(self, choice: Object) -> Finish:
         """See `Shape.finish`."""

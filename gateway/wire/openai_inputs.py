@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.core.canonical import Number
+from gateway.wire import lenient
 
 if TYPE_CHECKING:
     from gateway.core.canonical import Json
@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 
 def is_tokens(value: Json) -> bool:
     """Is it a list of token ids, one at least?"""
-    return (
-        isinstance(value, list)
-        and value != []
-        and all(isinstance(each, Number) and each.raw.isdigit() for each in value)
-    )
+    if not isinstance(value, list) or not value:
+        return False
+    return all(lenient.index(each) is not None for each in value)
 
 
 def is_several(value: Json) -> bool:

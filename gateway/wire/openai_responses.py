@@ -173,7 +173,7 @@ def _pass_reason(
     request: Object, model: str, items: list[Object], tools: list[Object]
 ) -> Reason | None:
     # What runs in the background is a ticket, not an answer; a conversation is kept there.
-    if request.get("conversation") is not None or request.get("background") not in envelope.OFF:
+    if request.get("conversation") is not None or envelope.is_on(request.get("background")):
         return Reason.PROVIDER_STORED
     prompt = request.get("prompt")
     if prompt is not None and not lenient.text(lenient.members(prompt).get("version")):
@@ -212,7 +212,7 @@ def _may_think(request: Object, model: str, items: list[Object], rules: ApiRules
     elif lenient.members(reasoning).get("effort") != "none":
         return True
     if any(
-        envelope.THOUGHT.search(name) and value not in envelope.OFF
+        envelope.THOUGHT.search(name) and envelope.is_on(value)
         for name, value in request.items()
         if name != "reasoning"
     ):

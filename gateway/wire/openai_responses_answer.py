@@ -133,7 +133,7 @@ def _finish(response: Object, why: str) -> Finish:
 def _says(item: Object) -> bool:
     """Does the item tell the client something? Thoughts and summaries of history alone do not."""
     if item.get("type") == "message":
-        return any(part.get("text") for part in lenient.objects(item.get("content")))
+        return any(lenient.says(part.get("text")) for part in lenient.objects(item.get("content")))
     return item.get("type") not in ("reasoning", "compaction")
 
 
@@ -193,7 +193,7 @@ class _Fresh:
 
     ids: Mapping[str, str]
     """New ids by old ones: the response's own, and items' that occur in the history."""
-    now_s: str | None
+    now_s: int | None
     """None: the provider keeps the answer, so it stays the record that it is there."""
 
     @classmethod
@@ -209,7 +209,7 @@ class _Fresh:
         if original:
             # Clients count an answer with a known id as one they had.
             ids[original] = mint.unlike(original, {original})
-        return cls(ids, str(mint.now_s))
+        return cls(ids, mint.now_s)
 
     def event(self, event: Object) -> Object:
         out = self._renamed(event, ("item_id", "response_id"))
@@ -224,8 +224,8 @@ class _Fresh:
         for name in ("created_at", "completed_at"):
             # Some servers send 0 or nothing; what was no time stays none.
             stamp = response.get(name)
-            if self.now_s and isinstance(stamp, canonical.Number) and stamp.raw != "0":
-                out[name] = canonical.Number(self.now_s)
+            if self.now_s and canonical.is_number(stamp) and canonical.spelled(stamp) != "0":
+                out[name] = self.now_s
         if isinstance(output := response.get("output"), list):
             out["output"] = [
                 self._renamed(item, _ITEM_IDS) if isinstance(item, dict) else item

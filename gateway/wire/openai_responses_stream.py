@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from gateway.core.canonical import Number
+from gateway.core.canonical import same
 from gateway.wire import lenient
 from gateway.wire.base import Unmergeable
 
@@ -92,7 +92,7 @@ def _check_item(event: Object, response: Object) -> None:
     if not isinstance(item, dict):
         return  # an SDK passes over it as well
     final = _item_at(response, _index(event, "output_index"))
-    if any(item.get(name) != final.get(name) for name in ("type", "id", "call_id")):
+    if not all(same(item.get(name), final.get(name)) for name in ("type", "id", "call_id")):
         raise Unmergeable("an item changes its type or id within the stream")
 
 
@@ -100,7 +100,7 @@ def _check_annotation(event: Object, response: Object) -> None:
     item = _item_at(response, _index(event, "output_index"))
     part = _member_at(item, "content", _index(event, "content_index"))
     final = _member_at(part, "annotations", _index(event, "annotation_index"))
-    if final != event.get("annotation"):
+    if not same(final, event.get("annotation")):
         raise Unmergeable("an annotation differs")
 
 
@@ -147,7 +147,7 @@ def split(response: Object) -> Iterator[Object]:
     `Unmergeable` where a part of it has no documented form in a stream.
     """
     for number, event in enumerate(_split(response)):
-        yield {"type": event["type"], "sequence_number": Number(str(number)), **event}
+        yield {"type": event["type"], "sequence_number": number, **event}
 
 
 def _split(response: Object) -> Iterator[Object]:
@@ -159,11 +159,11 @@ def _split(response: Object) -> Iterator[Object]:
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(output):
-        yield from _split_item(lenient.members(item), Number(str(index)))
+        yield from _split_item(lenient.members(item), index)
     yield {"type": last, "response": response}
 
 
-def _split_item(item: Object, index: Number) -> Iterator[Object]:
+def _split_item(item: Object, index: int) -> Iterator[Object]:
     kind = item.get("type")
     begun = {**item, "status": "in_progress"} if item.get("status") is not None else dict(item)
     where: Object = {"item_id": _text(item, "id"), "output_index": index}
@@ -201,7 +201,7 @@ def _split_parts(item: Object, where: Object) -> Iterator[Object]:
     if not isinstance(content, list):
         raise Unmergeable("the content is no list")
     for index, part in enumerate(lenient.members(each) for each in content):
-        at: Object = {**where, "content_index": Number(str(index))}
+        at: Object = {**where, "content_index": index}
         opened, pieces = _split_part(item.get("type"), part, at)
         yield {"type": "response.content_part.added", **at, "part": opened}
         yield from pieces
@@ -253,7 +253,7 @@ def _split_text(part: Object, at: Object) -> Iterator[Object]:
         yield {
             "type": "response.output_text.annotation.added",
             **at,
-            "annotation_index": Number(str(index)),
+            "annotation_index": index,
             "annotation": annotation,
         }
     yield {
@@ -268,7 +268,7 @@ def _split_reasoning(item: Object, where: Object) -> Iterator[Object]:
     for index, part in enumerate(map(lenient.members, lenient.items(item.get("summary")))):
         if part.get("type") != "summary_text":
             raise Unmergeable("a summary that is no text")
-        at: Object = {**where, "summary_index": Number(str(index))}
+        at: Object = {**where, "summary_index": index}
         opened = {**part, "text": ""}
         yield {"type": "response.reasoning_summary_part.added", **at, "part": opened}
         yield from _split_words("response.reasoning_summary_text", "text", _text(part, "text"), at)
@@ -280,6 +280,6 @@ def _split_reasoning(item: Object, where: Object) -> Iterator[Object]:
 def splits_cleanly(response: Object) -> bool:
     """Do the response's events say it, and nothing else?"""
     try:
-        return merge(list(split(response))) == response
+        return same(merge(list(split(response))), response)
     except Unmergeable:
         return False

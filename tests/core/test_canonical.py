@@ -78,13 +78,18 @@ def test_text_without_a_canonical_form_is_uncacheable(what: str, text: bytes) ->
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        (b"18446744073709551615", Number("18446744073709551615")),
-        (b"-9223372036854775808", Number("-9223372036854775808")),
+        (b"18446744073709551615", 18446744073709551615),
+        (b"-9223372036854775808", -9223372036854775808),
+        (b"-0", Number("-0")),
+        (b"0.10", Number("0.10")),
         (b"1e400", Number("1e400")),
         (b'"\\ud83d\\ude00"', "\U0001f600"),
         (b'"\\\\ud800"', "\\ud800"),
         (b'"\\u0000"', "\0"),
-        (b"\t[ 1.0 ]\r\n", [Number("1.0")]),
+        (b"1e-7", 1e-7),
+        (b"1E-7", Number("1E-7")),
+        (b"-0.0", -0.0),
+        (b"\t[ 1.0 ]\r\n", [1.0]),
     ],
 )
 def test_the_edges_of_json_parse_exactly(text: bytes, value: Any) -> None:
