@@ -86,11 +86,17 @@ def covered(marks: Mapping[str, Mark], name: str, mark: Mark) -> bool:
     return known.joined(marks.get(ALL, NOTHING)).covers(mark)
 
 
-def following(sequence: int, now: float) -> int:
+JITTER_BITS = 10
+
+
+def following(sequence: int, now: float, jitter: int) -> int:
     """A sequence above the one given, and above all that a register forgot which lost its marks:
     microseconds since the epoch, unless the clock was set back. `now` is seconds.
+
+    `jitter` is a random number of 10 bits: without it a register that lost its last write, under a
+    clock that was set back, would give the same sequence to another purge.
     """
-    return max(sequence + 1, int(now * 1e6))
+    return max(sequence + 1 + jitter, int(now * 1e6))
 
 
 class Marks:

@@ -106,8 +106,10 @@ class Generations:
 
     @property
     def sequence(self) -> int:
-        """The latest purge known here: the generation of a request that is looked up now."""
-        return self.marks.sequence
+        """The latest purge up to which all are known here: the generation of a request that is
+        looked up now.
+        """
+        return self._synced.sequence if self._synced is not None else 0
 
     @property
     def age_s(self) -> float | None:
@@ -152,7 +154,13 @@ class Generations:
         """Declare dead what has one of the names; with `before` only what was stored before that
         time. It holds here at once. Raises `StoreUnavailable`: then it may or may not hold.
         """
-        names = tuple(names)
+        async with self._looking:
+            sequence = await self._mark(tuple(names), before)
+        # So that what is asked for from now on is above it.
+        await self.refresh()
+        return sequence
+
+    async def _mark(self, names: Sequence[str], before: float | None = None) -> int:
         sequence = await self._register.purge(names, before, self.marks.sequence)
         mark = Mark(sequence if before is None else 0, before or 0.0)
         self.marks.join(dict.fromkeys(names, mark), sequence)
@@ -188,33 +196,52 @@ class Generations:
                 self._looked_at = began
                 return
             began = self._monotonic()
+            former = self._synced
             version, marks = await self._register.read()
-            former, known = self._synced, self.marks
-            went_back = version.sequence < known.sequence or (
-                former is not None and former.incarnation not in {0, version.incarnation}
-            )
-            # Above what is known a mark is in order; below it, it was missed, or is of a clock
-            # that was set back.
-            doubtful = [
-                name
-                for name, mark in marks.items()
-                if went_back and mark.sequence <= known.sequence and not known.covers(name, mark)
-            ]
-            lacking = known.lacking(marks)
-            known.join(marks, version.sequence)
-            self._synced, self._looked_at = version, began
-            if went_back:
+            if self._synced != former:
+                # News came meanwhile: what was read may be older.
+                continue
+            lacking = self.marks.lacking(marks)
+            doubtful = self._doubtful(former, version, marks, lost=bool(lacking))
+            if lacking or doubtful:
                 logger.warning(
-                    "The register of purges went back, from %s to %s: it is told what it lacks",
+                    "The register of purges went back (from %s to %s): it is told what it lacks",
                     former,
                     version,
                 )
+            self.marks.join(marks, version.sequence)
+            self._synced, self._looked_at = version, began
             if doubtful:
-                await self.purge(doubtful)
-            if lacking or version.sequence < known.sequence:
-                await self._register.join(lacking, known.sequence)
+                await self._mark(doubtful)
+            if lacking or version.sequence < self.marks.sequence:
+                await self._register.join(lacking, self.marks.sequence)
             elif not doubtful:
                 return
+
+    def _doubtful(
+        self, former: Version | None, version: Version, marks: Mapping[str, Mark], *, lost: bool
+    ) -> list[str]:
+        """Names whose marks may be younger than they say.
+
+        All up to the former version were known, so one below it that was not is of a register that
+        forgot and went on: under a clock that was set back, its sequences are those of entries that
+        were asked for before.
+        """
+        if former is None:
+            return []
+        known = self.marks
+        went_back = (
+            lost
+            or version.sequence < known.sequence
+            or former.incarnation not in {0, version.incarnation}
+        )
+        return [
+            name
+            for name, mark in marks.items()
+            if 0 < mark.sequence <= former.sequence
+            and mark.sequence != known.get(name).sequence
+            and (went_back or not known.covers(name, mark))
+        ]
 
     def _hear(self, news: News) -> None:
         if news.former != self._synced:

@@ -7,7 +7,7 @@ import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from gateway.core.purges import Mark, Marks, following
+from gateway.core.purges import JITTER_BITS, Mark, Marks, following
 from gateway.store.generations import Version
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class LocalRegister:
 
     async def purge(self, names: Sequence[str], before: float | None, above: int) -> int:
         """Mark the names; the sequence."""
-        sequence = following(max(above, self._marks.sequence), self._clock())
+        sequence = following(
+            max(above, self._marks.sequence), self._clock(), secrets.randbits(JITTER_BITS)
+        )
         mark = Mark(sequence if before is None else 0, before or 0.0)
         self._marks.join(dict.fromkeys(names, mark), sequence)
         return sequence

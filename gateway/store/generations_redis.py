@@ -12,7 +12,7 @@ import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.core.purges import MOST_NAMES, Mark
+from gateway.core.purges import JITTER_BITS, MOST_NAMES, Mark
 from gateway.store.base import StoreUnavailable
 from gateway.store.generations import News, Version
 
@@ -28,7 +28,7 @@ _SEQUENCE, _INCARNATION = b"#", b"@"
 _NEW = "+"
 
 # KEYS: the hash. ARGV: channel, most names, an incarnation for a new hash, a sequence to stay above,
-# 1 to rise in any case; then name, sequence (+ for the new one) and before of each mark.
+# 1 to rise in any case, jitter; then name, sequence (+ for the new one) and before of each mark.
 _WRITE = """
 local key, channel, most = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local kind_of = function(name) return string.match(name, '^[^:]*:') or name end
@@ -45,10 +45,11 @@ local former_life = redis.call('HGET', key, '@') or '0'
 local life = former_life
 if life == '0' then life = ARGV[3] end
 local time = redis.call('TIME')
-local risen = math.max(former + 1, tonumber(ARGV[4]) + 1, time[1] * 1000000 + time[2])
+local risen = math.max(math.max(former, tonumber(ARGV[4])) + 1 + tonumber(ARGV[6]),
+  time[1] * 1000000 + time[2])
 local rises = ARGV[5] == '1' or former < tonumber(ARGV[4])
 local writes, last = {}, ''
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local name, sequence, before = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   if sequence == '+' then sequence = risen else sequence = tonumber(sequence) end
   local s, b = held(name)
@@ -139,7 +140,7 @@ class RedisRegister:
     async def _write(self, above: int, rise: int, triples: list[str | int]) -> int:
         reply = await self._store.execute(
             *("EVAL", _WRITE, 1, self._key, self._key, self._most),
-            *(secrets.randbits(62), above, rise, *triples),
+            *(secrets.randbits(62), above, rise, secrets.randbits(JITTER_BITS), *triples),
         )
         return _understood(lambda: int(reply[0]))
 

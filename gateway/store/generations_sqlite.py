@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from gateway.core.purges import MOST_NAMES, Mark, Marks, folded, following
+from gateway.core.purges import JITTER_BITS, MOST_NAMES, Mark, Marks, folded, following
 from gateway.store.base import StoreUnavailable
 from gateway.store.generations import News, Version
 from gateway.store.sqlite_file import APPLICATION_ID
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BUSY_S = 0.5
+_BUSY_S = 5.0
+"""A purge may wait so long for another process's write; looks don't wait for writes."""
+
 _SEQUENCE, _INCARNATION = "#", "@"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS purges
@@ -48,6 +50,8 @@ class SqliteRegister:
         self._path = path
         self._clock = clock
         self._most = most
+        # SQLite's own waiting is unfair: of many at once some would never get their turn.
+        self._writing = asyncio.Lock()
 
     async def look(self) -> Version:
         """Its version; (0, 0) where there is none."""
@@ -62,7 +66,7 @@ class SqliteRegister:
 
         def work(database: sqlite3.Connection) -> int:
             version = _version(database)
-            sequence = following(max(above, version.sequence), self._clock())
+            sequence = self._following(max(above, version.sequence))
             mark = Mark(sequence if before is None else 0, before or 0.0)
             self._write(database, dict.fromkeys(names, mark), sequence)
             return sequence
@@ -78,7 +82,7 @@ class SqliteRegister:
             known.join(held, version.sequence)
             new = {name: mark for name, mark in marks.items() if not known.covers(name, mark)}
             if new or version.sequence < above:
-                sequence = following(max(above, version.sequence), self._clock())
+                sequence = self._following(max(above, version.sequence))
                 self._write(database, new, sequence)
 
         await self._use(work, writing=True)
@@ -92,6 +96,9 @@ class SqliteRegister:
             yield None
 
         yield nothing()
+
+    def _following(self, sequence: int) -> int:
+        return following(sequence, self._clock(), secrets.randbits(JITTER_BITS))
 
     def _write(
         self, database: sqlite3.Connection, marks: Mapping[str, Mark], sequence: int
@@ -113,7 +120,10 @@ class SqliteRegister:
         database.executemany(_WRITE, [(name, *mark) for name, mark in kept.items()])
 
     async def _use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool = False) -> T:
-        return await asyncio.to_thread(self._use_here, work, writing)
+        if not writing:
+            return await asyncio.to_thread(self._use_here, work, writing)
+        async with self._writing:
+            return await asyncio.to_thread(self._use_here, work, writing)
 
     def _use_here(self, work: Callable[[sqlite3.Connection], T], writing: bool) -> T:
         # `rw`: a file that is not there is the store's to make.

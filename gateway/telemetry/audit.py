@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import structlog
@@ -12,6 +13,9 @@ def audited(action: str, *, who: str, result: str, **facts: Any) -> None:
 
     Facts are names, counts and times; never content, never a credential.
     """
-    structlog.get_logger("warmgate.audit").error(
-        "audit", action=action, who=who, result=result, **facts
+    logger = structlog.wrap_logger(
+        structlog.get_config()["logger_factory"]("warmgate.audit"),
+        # Not the configured one, which leaves out what is below `log.level`.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
+    logger.info("audit", action=action, who=who, result=result, **facts)

@@ -108,9 +108,10 @@ def test_a_purge_of_everything_leaves_nothing_else_to_remember() -> None:
 
 
 def test_a_sequence_rises_even_when_the_clock_does_not() -> None:
-    assert purges.following(0, 1.5) == 1_500_000
-    assert purges.following(1_500_000, 1.5) == 1_500_001
-    assert purges.following(9_000_000, 1.5) == 9_000_001
+    assert purges.following(0, 1.5, 0) == 1_500_000
+    assert purges.following(0, 1.5, 1023) == 1_500_000
+    assert purges.following(1_500_000, 1.5, 0) == 1_500_001
+    assert purges.following(9_000_000, 1.5, 5) == 9_000_006
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,8 @@ async def test_each_purge_has_a_sequence_of_its_own_above_all_former_ones(
         *(register.purge([f"tag:{n % 3}"], None, n) for n in range(30))
     )
     assert len(set(sequences)) == 30
-    assert await register.purge([ALL], None, max(sequences) + 10**9) == max(sequences) + 10**9 + 1
+    ahead = max(sequences) + 10**9
+    assert ahead < await register.purge([ALL], None, ahead) <= ahead + 1024
 
 
 async def test_replicas_that_purge_and_look_in_any_order_end_with_the_same(
@@ -296,6 +297,7 @@ class TestLostWrites:
         await one.refresh()
         await two.refresh()
         assert two.refuse(dead) is Reason.PURGED
+        await one.refresh()
         assert one.marks.all() == two.marks.all()
 
     async def test_a_file_that_was_set_aside_is_told_too(self, tmp_path: Path) -> None:
