@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,8 @@ class Bench:
         first = not any(r["case"] == case.name and r["size"] == size for r in self.rows)
         if first:
             self._wrk(case, port, size, _WARM_S)
+        if server:
+            server.process.settle()
         before = server.process.cpu_us() if server else 0.0
         load = self._wrk(case, port, size, seconds)
         spent = server.process.cpu_us() - before if server else 0.0
@@ -87,6 +90,8 @@ class Bench:
             "loaded_p50_us": load.p50_us,
             "loaded_p99_us": load.p99_us,
         }
+        if server:
+            server.process.settle()
         if one:
             seed = self._seed(case)
             took = latencies(port, case.path, body, case.headers, seed, _LATENCY_S)
@@ -189,6 +194,9 @@ def main() -> int:
     sizes = [s for s in asked.sizes.split(",") if s] or list(SIZES)[: 2 if asked.quick else 3]
     wanted = [word.strip() for word in asked.cases.split(",") if word.strip()]
     began = time.monotonic()
+    # So that whatever ends us ends the servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ground = Ground(Path(folder))
         try:

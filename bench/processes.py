@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STOP_S = 10.0
+_SETTLE_S = 5.0
 
 
 def free_port() -> int:
@@ -81,6 +82,18 @@ class Process:
     def cpu_us(self) -> float:
         """User and system time of all its processes so far."""
         return sum(stat * _TICK_US for stat in (self._ticks(pid) for pid in self._pids()))
+
+    def settle(self) -> None:
+        """Wait until it has nothing left to do: what a load leaves behind when it ends (requests
+        whose clients are gone) must not be counted to what comes next.
+        """
+        until = time.monotonic() + _SETTLE_S
+        spent = self.cpu_us()
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            before, spent = spent, self.cpu_us()
+            if spent - before <= _TICK_US:
+                return
 
     def rss_bytes(self) -> int:
         """Resident memory of all its processes; shared pages count in each."""
