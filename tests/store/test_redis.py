@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.connections import IDLE_S
-from gateway.store.redis import RedisStore
+from gateway.store.redis import WARM, RedisStore
 from gateway.store.redis_node import BATCH, Node
 from tests.helpers.fault_proxy import FaultProxy
 from tests.helpers.redis_servers import RedisServer, binary
@@ -173,9 +173,10 @@ async def test_a_connection_with_unread_bytes_is_not_used_again(
     assert not connection.is_connected
 
 
-@pytest.mark.parametrize("deadline_s", [0.05, 0.1])
+# At the second attempt of `start` the slower one has its connection, and makes the others.
+@pytest.mark.parametrize(("deadline_s", "connections"), [(0.05, 1), (0.1, 1 + WARM)])
 async def test_where_handshake_and_command_exceed_the_deadline_there_is_a_connection_yet(
-    make: Callable[..., RedisStore], redis_server: RedisServer, deadline_s: float
+    make: Callable[..., RedisStore], redis_server: RedisServer, deadline_s: float, connections: int
 ) -> None:
     # SELECT is a round trip of the handshake, the command is another.
     async with FaultProxy(redis_server.port) as proxy:
@@ -187,7 +188,7 @@ async def test_where_handshake_and_command_exceed_the_deadline_there_is_a_connec
                 await asyncio.sleep(0.005)
         node_of(store)._deadline_s = PATIENT_S
         assert await store.get([A]) == [None]
-        assert proxy.connections == 1
+        assert proxy.connections == connections
         await store.close()
 
 
