@@ -13,7 +13,7 @@ import structlog
 
 from gateway.core import identity, samples
 from gateway.core.model import Entry, Finish, Form, Reason, Result
-from gateway.core.policy import Hit, Miss, Stale, after_lookup, missed
+from gateway.core.policy import Hit, Lookup, Miss, Stale, after_lookup, missed
 from gateway.store import coding
 from gateway.store.base import StoreUnavailable
 from gateway.store.memory import MemoryStore
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.core.model import Answer
-    from gateway.core.policy import AfterLookup, Lookup
+    from gateway.core.policy import AfterLookup
     from gateway.providers.base import ApiRules
     from gateway.server.stream import Recording
     from gateway.store.base import Store
@@ -77,7 +77,10 @@ class ResponseCache:
 
     def dated(self, lookup: Lookup) -> Lookup:
         """The lookup as of now: what is purged from here on will kill its answer as well."""
-        return replace(lookup, generation=self._generations.sequence)
+        generation = self._generations.sequence
+        if lookup.generation == generation:
+            return lookup
+        return Lookup(lookup.write, lookup.no_read, generation)
 
     async def look(self, turn: Turn, lookup: Lookup, seed: bytes) -> AfterLookup:
         """What the cache has for the request. Never raises: a store that is away is a miss.

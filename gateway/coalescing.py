@@ -12,8 +12,6 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from gateway.core import identity, samples
 from gateway.core.directives import cache_status
 from gateway.core.model import Form, Reason, Result
@@ -184,22 +182,20 @@ class Coalescing:
         flight.asked_usage = underway.asked_usage and flight.live
         flight.span = underway.call.span
         flight.begin(Head(upstream.status, upstream.reason, upstream.headers))
-        source = stream.FromUpstream(upstream)
         first = True
-        try:
-            while chunk := await source.readany():
-                if first:
-                    underway.call.first_chunk()
-                    first = False
-                if taken is not None:
-                    taken.feed(chunk)
-                    if taken.overflowed:
-                        flight.close()
-                await flight.add(chunk)
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            # Told apart where the call ends; what came before it is for all.
-            flight.rest(source.left())
-            raise
+
+        def put(chunk: bytes) -> bool:
+            nonlocal first
+            if first:
+                underway.call.first_chunk()
+                first = False
+            if taken is not None:
+                taken.feed(chunk)
+                if taken.overflowed:
+                    flight.close()
+            return flight.put(chunk)
+
+        await upstream.pass_to(put, flight.room)
         if taken is not None:
             taken.complete = True
         flight.end()

@@ -109,9 +109,20 @@ class Flight:
         self.head = head
         self._tell()
 
-    async def add(self, chunk: bytes) -> None:
-        """A part of the body. Returns when there is room for the next one."""
-        self._put(chunk)
+    def put(self, chunk: bytes) -> bool:
+        """A part of the body; False where there is no room for the next one yet."""
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        self._total += len(chunk)
+        if self._total > self._limit:
+            self.close()
+        if not self.open:
+            self._drop()
+        self._tell()
+        return self._has_room()
+
+    async def room(self) -> None:
+        """Return when there is room for more."""
         while not self._has_room():
             await self.news()
 
@@ -119,11 +130,6 @@ class Flight:
         """The body is complete."""
         self._ended = True
         self._tell()
-
-    def rest(self, chunk: bytes) -> None:
-        """What came last of a body that broke off."""
-        if chunk:
-            self._put(chunk)
 
     def close(self) -> None:
         """Keep nothing for late ones any more, and let nobody else board."""
@@ -143,16 +149,6 @@ class Flight:
         if not self._ended and self.error is None:
             self.error = UpstreamBroken("the call that this request waited for was given up")
         self.landed = True
-        self._tell()
-
-    def _put(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
-        self._held += len(chunk)
-        self._total += len(chunk)
-        if self._total > self._limit:
-            self.close()
-        if not self.open:
-            self._drop()
         self._tell()
 
     def _has_room(self) -> bool:

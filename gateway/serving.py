@@ -108,9 +108,8 @@ class Serving:
         """The entry's answer in the form asked for. Raises what `serve` raises on a broken entry."""
         ask, mint = turn.known.ask, self.mint()
         assert ask is not None
-        serve = partial(turn.api.serve, entry, ask, rules=turn.rules)
         if len(entry.payload) > LONG_BYTES:
-            return await asyncio.to_thread(serve, mint)
+            return await asyncio.to_thread(turn.api.serve, entry, ask, mint, turn.rules)
         warm = self._warm.of(entry)
         # Ids that the request's history holds too are replaced: then it's no common rendering.
         if warm is not None and (
@@ -118,12 +117,13 @@ class Serving:
         ):
             how = (ask.form, ask.include_usage)
             if how not in warm.templates:
+                serve = partial(turn.api.serve, entry, ask, rules=turn.rules)
                 found = template(serve, entry.payload, self._random(16))
                 self._warm.rendered(warm, how, found)
             known = warm.templates[how]
             if known is not None:
                 return known.fill(mint)
-        return serve(mint)
+        return turn.api.serve(entry, ask, mint, turn.rules)
 
     def saved(self, turn: Turn, usage: Usage | None, model: str) -> None:
         """Tell of tokens that nobody pays for this answer."""

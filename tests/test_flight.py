@@ -107,7 +107,8 @@ class World:
                 flight.begin(HEAD)
                 for gap_s, part in zip(script.gaps_s, body_of(number, script), strict=True):
                     await asyncio.sleep(gap_s)
-                    await flight.add(part)
+                    if not flight.put(part):
+                        await flight.room()
                 if script.fails:
                     raise UpstreamBroken("broke off")
                 flight.end()
@@ -293,7 +294,8 @@ def test_beyond_its_bound_a_call_keeps_nothing_and_takes_nobody_aboard() -> None
         async def fly(flight: Flight) -> bool:
             flight.begin(HEAD)
             for _ in range(20):
-                await flight.add(part)
+                if not flight.put(part):
+                    await flight.room()
             flight.end()
             return False
 
@@ -324,7 +326,8 @@ def test_a_call_does_not_run_away_from_those_who_read_it() -> None:
             nonlocal added
             flight.begin(HEAD)
             for _ in range(16):
-                await flight.add(bytes(WINDOW_BYTES // 2))
+                if not flight.put(bytes(WINDOW_BYTES // 2)):
+                    await flight.room()
                 added += 1
             flight.end()
             return False

@@ -125,12 +125,24 @@ def is_transport(name: str) -> bool:
     return name in TRANSPORT or name.startswith(_TRANSPORT_PREFIXES)
 
 
+_SHORT_BYTES = 8 * 1024
+
+
 def digest(parts: Iterable[bytes]) -> bytes:
     """32 bytes that stand for this list of parts and for no other."""
+    short: list[bytes] = []
     hasher = blake3()
     for part in parts:
-        hasher.update(len(part).to_bytes(8, "big"))
-        hasher.update(part)
+        short.append(len(part).to_bytes(8, "big"))
+        if len(part) <= _SHORT_BYTES:
+            short.append(part)
+        else:
+            # Each call of the hasher costs as much as hashing a kilobyte; a long part is not
+            # copied for it.
+            hasher.update(b"".join(short))
+            hasher.update(part)
+            short.clear()
+    hasher.update(b"".join(short))
     return hasher.digest()
 
 
