@@ -37,7 +37,11 @@ _LEVELS = {
 _CHATTY = ("opentelemetry", "urllib3")
 """Loggers that repeat themselves while a collector is away."""
 
-_requests = structlog.get_logger("warmgate.request")
+
+class _Requests:
+    """The logger of request lines, bound once: a lazy one would be built anew for each line."""
+
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger("warmgate.request")
 
 
 def setup_logging(level: str = "info", format_: str = "auto", stream: TextIO | None = None) -> None:
@@ -61,6 +65,7 @@ def setup_logging(level: str = "info", format_: str = "auto", stream: TextIO | N
         # The module's logger must follow a second call: tests, and a reload of the config.
         cache_logger_on_first_use=False,
     )
+    _Requests.log = structlog.get_logger("warmgate.request").bind()
     handler = _StdlibHandler(out)
     handler.addFilter(_Sparingly())
     handler.setFormatter(
@@ -102,8 +107,11 @@ def request_line(
 
     `path` is told without its query. `usage` is what the answer says it cost; on a hit nobody
     paid it. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
-    is None is left out.
+    is None is left out. Costs next to nothing when its level is not asked for.
     """
+    level = logging.WARNING if status >= 500 else logging.INFO
+    if not _Requests.log.is_enabled_for(level):
+        return
     line: dict[str, Any] = {
         "request_id": plain(request_id),
         "method": plain(method),
@@ -129,10 +137,7 @@ def request_line(
         line["cache_write_1h"] = usage.cache_write_1h
         line["output"] = usage.output
     told = {name: value for name, value in line.items() if value is not None}
-    if status >= 500:
-        _requests.warning("request", **told)
-    else:
-        _requests.info("request", **told)
+    _Requests.log.log(level, "request", **told)
 
 
 class _Lines:

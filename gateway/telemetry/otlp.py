@@ -17,7 +17,6 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -30,11 +29,13 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.util.re import parse_env_headers
 
 from gateway.telemetry import semconv
+from gateway.telemetry.span_queue import SpanQueue
 from gateway.telemetry.tally_export import PushedReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.telemetry.span_queue import Lost
     from gateway.telemetry.tallies import Tallies
 
 Signal = Literal["TRACES", "METRICS"]
@@ -120,7 +121,7 @@ def span_limits(environ: Mapping[str, str]) -> SpanLimits:
     )
 
 
-def span_processor(environ: Mapping[str, str]) -> BatchSpanProcessor:
+def span_queue(environ: Mapping[str, str], lost: Lost) -> SpanQueue:
     """Spans wait in a bounded queue for a thread that sends them; when it is full they are lost."""
     _check_protocol(environ, "TRACES")
     queue = max(1, int(_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE)))
@@ -134,11 +135,12 @@ def span_processor(environ: Mapping[str, str]) -> BatchSpanProcessor:
         timeout=_timeout_s(environ, "TRACES"),
         compression=_compression(environ, "TRACES"),
     )
-    return BatchSpanProcessor(
+    return SpanQueue(
         exporter,
-        max_queue_size=queue,
-        max_export_batch_size=min(batch, queue),
-        schedule_delay_millis=max(1.0, _number(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000)),
+        lost,
+        size=queue,
+        batch=batch,
+        delay_ms=max(1.0, _number(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000)),
     )
 
 

@@ -117,6 +117,7 @@ M_OVERHEAD = "gateway.overhead.duration"
 M_INFLIGHT = "gateway.inflight"
 M_STREAM_ABORTED = STREAM_ABORTED
 M_STORE_UNAVAILABLE = "gateway.store.unavailable"
+M_SPANS_LOST = "gateway.telemetry.spans.lost"
 M_BUILD_INFO = "gateway.build.info"
 M_HTTP_SERVER_DURATION = "http.server.request.duration"
 M_INFERENCE_DURATION = "gen_ai.client.inference.duration"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
     from gateway import config
+    from gateway.telemetry.span_queue import Lost
+    from gateway.telemetry.tallies import Tallies
 
 _NO_NAMES: Mapping[str, str] = {}
 
@@ -58,19 +60,23 @@ class Telemetry:
         if settings.traces == "off" and not settings.metrics:
             return cls()
         from gateway.telemetry import otlp  # noqa: PLC0415
+        from gateway.telemetry.span_queue import Lost  # noqa: PLC0415
+        from gateway.telemetry.tallies import Tallies  # noqa: PLC0415
 
         if otlp.disabled(environ):
             return cls()
         closers: list[Callable[[], object]] = []
+        tallies = Tallies()
         spans: Spans = NULL_SPANS
+        lost = Lost(tallies)
         wanted = settings.traces == "on" or (
             settings.traces == "auto" and otlp.has_endpoint(environ, "TRACES")
         )
         if wanted and otlp.wants_otlp(environ, "TRACES"):
-            spans = _start_spans(settings, environ, version, closers)
+            spans = _start_spans(settings, environ, version, lost, closers)
         metrics = NULL_METRICS
         if settings.metrics:
-            metrics = _start_metrics(environ, version, routes, closers)
+            metrics = _start_metrics(environ, version, routes, tallies, closers)
         return cls(spans, metrics, closers)
 
     def close(self, timeout_s: float) -> None:
@@ -96,30 +102,39 @@ def _start_spans(
     settings: config.Telemetry,
     environ: Mapping[str, str],
     version: str,
+    lost: Lost,
     closers: list[Callable[[], object]],
 ) -> Spans:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
     from gateway.telemetry import otlp  # noqa: PLC0415
     from gateway.telemetry.recorder import RecordedSpans  # noqa: PLC0415
-    from gateway.telemetry.trace_context import LinkedSampler  # noqa: PLC0415
+    from gateway.telemetry.trace_context import ChosenIds  # noqa: PLC0415
 
+    sampler, ids = otlp.sampler(environ), ChosenIds()
     provider = TracerProvider(
-        sampler=LinkedSampler(otlp.sampler(environ)),
+        # Whoever starts a span has asked already: children and linked ones go with their server
+        # span. A ratio sampler would draw again for the store span, which has a trace of its own.
+        sampler=ALWAYS_ON,
         resource=otlp.resource(environ, version),
+        id_generator=ids,
         shutdown_on_exit=False,
         span_limits=otlp.span_limits(environ),
     )
-    provider.add_span_processor(otlp.span_processor(environ))
+    queue = otlp.span_queue(environ, lost)
+    provider.add_span_processor(queue)
     closers.append(provider.shutdown)
     names = semconv.V1_41 if settings.genai_names == "v1_41" else _NO_NAMES
-    return RecordedSpans(provider.get_tracer(semconv.SCOPE, version), names)
+    tracer = provider.get_tracer(semconv.SCOPE, version)
+    return RecordedSpans(tracer, names, sampler, ids, queue)
 
 
 def _start_metrics(
     environ: Mapping[str, str],
     version: str,
     routes: Iterable[str],
+    tallies: Tallies,
     closers: list[Callable[[], object]],
 ) -> Metrics:
     from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider  # noqa: PLC0415
@@ -127,10 +142,8 @@ def _start_metrics(
 
     from gateway.telemetry import otlp  # noqa: PLC0415
     from gateway.telemetry.instruments import Instruments  # noqa: PLC0415
-    from gateway.telemetry.tallies import Tallies  # noqa: PLC0415
     from gateway.telemetry.tally_export import PulledReader  # noqa: PLC0415
 
-    tallies = Tallies()
     registry = CollectorRegistry(auto_describe=False)
     readers: list[MetricReader] = [PulledReader(tallies, registry)]
     if otlp.has_endpoint(environ, "METRICS") and otlp.wants_otlp(environ, "METRICS"):

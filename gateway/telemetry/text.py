@@ -27,8 +27,8 @@ def without_query(url: str) -> str:
         if 0 <= at < end:
             end = at
     url = url[:end]
-    scheme, separator, rest = url.partition("://")
-    if not separator:
+    if "://" not in url:
         return url
+    scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

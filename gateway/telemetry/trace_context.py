@@ -10,21 +10,17 @@ import re
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
-    Link,
     NonRecordingSpan,
     SpanContext,
-    SpanKind,
     TraceFlags,
     TraceState,
     set_span_in_context,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from opentelemetry.util.types import Attributes
+    from collections.abc import Mapping
 
 _LONGEST = 512
 """Bound on either trace header, in characters, as in the W3C recommendation."""
@@ -89,33 +85,20 @@ def trace_headers(context: SpanContext) -> dict[str, str]:
     return headers
 
 
-class LinkedSampler(Sampler):
-    """Keeps a root span that is linked to a kept one; asks `inner` about all others.
+class ChosenIds(RandomIdGenerator):
+    """Random ids, but for the trace of the next root span, which may be chosen.
 
-    Otherwise a ratio sampler would draw again for the store span, and most of the requests it
-    kept would lack theirs.
+    That is what lets a sampler be asked before anything is built. For one thread.
     """
 
-    def __init__(self, inner: Sampler) -> None:
-        self._inner = inner
+    def __init__(self) -> None:
+        self._chosen: int | None = None
 
-    def should_sample(  # noqa: PLR0917 - the SDK calls it by position
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
-    ) -> SamplingResult:
-        """As `Sampler.should_sample`."""
-        if links and any(link.context.trace_flags.sampled for link in links):
-            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
-        return self._inner.should_sample(
-            parent_context, trace_id, name, kind, attributes, links, trace_state
-        )
+    def choose(self, trace_id: int) -> None:
+        """The root span that is started next gets this one."""
+        self._chosen = trace_id
 
-    def get_description(self) -> str:
-        """As `Sampler.get_description`."""
-        return f"Linked{{{self._inner.get_description()}}}"
+    def generate_trace_id(self) -> int:
+        """As `IdGenerator.generate_trace_id`."""
+        chosen, self._chosen = self._chosen, None
+        return super().generate_trace_id() if chosen is None else chosen
