@@ -203,7 +203,8 @@ class Recognition:
 
 def _telling(headers: Pairs) -> Pairs:
     """The headers that could matter to any provider, credentials and cookies included."""
-    return tuple(pair for pair in headers if not identity.is_transport(pair[0]))
+    is_transport = identity.is_transport
+    return tuple([pair for pair in headers if not is_transport(pair[0])])
 
 
 def _as_forwarded(sender: Sender) -> Sender:

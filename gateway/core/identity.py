@@ -8,6 +8,7 @@ Rule 3: whoever changes what goes into a part raises KEY_VERSION: old entries mu
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -122,7 +123,16 @@ _COOKIE = "cookie"
 
 def is_transport(name: str) -> bool:
     """Does the (lower-case) header only carry or route the request?"""
+    return _is_transport(name) if len(name) <= _USUAL_NAME else _judged_transport(name)
+
+
+def _judged_transport(name: str) -> bool:
     return name in TRANSPORT or name.startswith(_TRANSPORT_PREFIXES)
+
+
+# Every request has the same fifteen names or so; longer ones are nobody's to fill our memory with.
+_USUAL_NAME = 64
+_is_transport = lru_cache(1000)(_judged_transport)
 
 
 _SHORT_BYTES = 8 * 1024

@@ -35,12 +35,16 @@ async def read(
     Raises `BodyTooLarge` before more is held, `Overloaded` where the share's budget has no room,
     and `BadRequest` after `silence_s` without a byte. The caller gives the share back.
     """
+    content = request.content
+    if content.is_eof():
+        # All of it came with the head, or soon after: nothing to wait for, and nothing to bound
+        # but what is here.
+        whole = content.read_nowait()
+        if len(whole) > limit or (share is not None and not share.grow(len(whole))):
+            _Account(limit, share).hold(len(whole))
+        return whole
     account = _Account(limit, share)
     account.expect(request.content_length)
-    if request.content.is_eof():
-        whole = request.content.read_nowait()
-        account.hold(len(whole))
-        return whole
     held: list[bytes] = []
     async for piece in pieces(request, silence_s):
         account.hold(len(piece))

@@ -47,7 +47,7 @@ DECODABLE = frozenset(("gzip", "deflate", "identity"))
 
 def pairs(headers: CIMultiDictProxy[str]) -> Pairs:
     """The header lines as data: names lower-cased, in order."""
-    return tuple((name.lower(), value) for name, value in headers.items())
+    return tuple([(name.lower(), value) for name, value in headers.items()])
 
 
 def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
