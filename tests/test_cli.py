@@ -248,11 +248,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_serve_hands_over_the_config_with_its_flags(calls: list[Any]) -> None:
     flags = ["--host", "0.0.0.0", "--port", "0", "--probe-port", "9999", "--store-url", "memory://"]
+    flags += ["--admin-port", "9998"]
     assert cli.main(["serve", *flags]) == 7
     (config,) = calls
     server = config.server
     assert (server.host, server.port, server.probe_port) == ("0.0.0.0", 0, 9999)
     assert config.store.url == "memory://"
+    assert config.admin.port == 9998
 
 
 def test_serve_starts_nothing_on_a_fault(
