@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from gateway.core.model import Reason, Result, Usage
+from gateway.telemetry import logs
 from gateway.telemetry.logs import request_line, setup_logging
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def _restored_logging() -> Iterator[None]:
     """The root logger and structlog as they were: both are global."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    bound = logs._Requests.log
     yield
+    logs._Requests.log = bound
     root.handlers[:] = handlers
     root.setLevel(level)
     for name in ("opentelemetry", "urllib3"):
@@ -271,7 +274,7 @@ def test_a_process_whose_log_reader_left_ends_with_its_own_exit_code() -> None:
     assert run.returncode == 0
 
 
-def test_a_line_costs_tens_of_microseconds() -> None:
+def test_a_line_costs_some_microseconds_and_nothing_below_the_level() -> None:
     with Path(os.devnull).open("w") as out:
         setup_logging("info", "json", out)
 
@@ -290,5 +293,7 @@ def test_a_line_costs_tens_of_microseconds() -> None:
         each_us = min(timeit.repeat(hit, number=500, repeat=5)) / 500 * 1e6
         setup_logging("error", "json", out)
         off_us = min(timeit.repeat(hit, number=500, repeat=5)) / 500 * 1e6
-    print(f"log line: {each_us:.0f} us; below the level {off_us:.0f} us")
-    assert each_us < 1000
+    print(f"log line: {each_us:.1f} us; below the level {off_us:.1f} us")
+    # 12 and 0.7 on an idle core.
+    assert each_us < 200 or sys.gettrace() is not None
+    assert off_us < each_us / 3 or sys.gettrace() is not None

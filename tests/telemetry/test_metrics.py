@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 import timeit
 from contextlib import suppress
@@ -11,13 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import config
 from gateway.core.model import Reason, Result, Usage
-from gateway.telemetry import semconv
+from gateway.telemetry import otlp, semconv
+from gateway.telemetry.instruments import Instruments
 from gateway.telemetry.metrics import ModelNames
 from gateway.telemetry.setup import Telemetry
+from gateway.telemetry.tallies import Tallies
 from tests.helpers.otlp_collector import otlp_collector
 
 if TYPE_CHECKING:
@@ -308,6 +314,93 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
     assert collector.metrics[semconv.M_INFERENCE_DURATION].unit == "s"
 
 
+@pytest.mark.parametrize("preference", ["", "cumulative", "delta", "lowmemory"])
+async def test_the_temporality_is_the_preferred_one(preference: str) -> None:
+    async with otlp_collector() as collector:
+        tallies = Tallies()
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference,
+        }
+        provider = MeterProvider(
+            [otlp.metric_reader(environ, tallies)], Resource({}), shutdown_on_exit=False
+        )
+        telemetry = Telemetry(metrics=Instruments(tallies, provider, CollectorRegistry(), "1"))
+        for _ in range(2):
+            tell(telemetry)
+            await asyncio.to_thread(provider.force_flush)
+        pushed = dict(collector.metrics)
+        await asyncio.to_thread(provider.shutdown)
+    delta, cumulative = 1, 2
+    wanted = delta if preference in {"delta", "lowmemory"} else cumulative
+    requests = pushed[semconv.M_REQUESTS].sum
+    duration = pushed[semconv.M_HTTP_SERVER_DURATION].histogram
+    assert (requests.aggregation_temporality, requests.is_monotonic) == (wanted, True)
+    assert duration.aggregation_temporality == wanted
+    counts = {point.as_int or point.as_double for point in requests.data_points}
+    if wanted == delta:
+        assert counts == {1}
+        assert sum(point.count for point in duration.data_points) == 2
+    else:
+        assert counts == {2}
+        assert sum(point.count for point in duration.data_points) == 4
+    # What goes up and down is a total in either form.
+    inflight = pushed[semconv.M_INFLIGHT].sum
+    assert inflight.aggregation_temporality == cumulative
+
+
+def test_what_a_client_made_up_is_remembered_nowhere(telemetry: Telemetry) -> None:
+    metrics = telemetry.metrics
+
+    def size() -> int:
+        assert isinstance(metrics, Instruments)
+        tables = (getattr(metrics, name) for name in Instruments.__slots__)
+        return sum(len(table) for table in tables if isinstance(table, dict))
+
+    def ask(n: int, **more: str) -> None:
+        told = {"route": CHAT, "model": "gpt-5.6", "method": "POST", **more}
+        metrics.request(
+            result=Result.MISS,
+            reason=Reason.ABSENT,
+            status=404 if n else 200,
+            provider="openai",
+            duration_s=0.1,
+            **told,  # type: ignore[arg-type]
+        )
+
+    ask(0)
+    before = size()
+    for n in range(1, 50):
+        ask(n, route=f"/v1/made/{n}")
+        ask(n, model=f"made-{n}")
+        ask(n, method=f"M{n}")
+        metrics.inference(
+            provider="openai", model=f"made-{n}", operation="chat", duration_s=0.1, error="404"
+        )
+    assert size() == before
+    # The name of a model that is proven later takes effect at once.
+    metrics.request(
+        route=CHAT,
+        result=Result.HIT,
+        reason=Reason.EXACT,
+        status=200,
+        provider="openai",
+        model="made-1",
+        duration_s=0.1,
+    )
+    assert (
+        value(
+            telemetry,
+            "gateway_cache_lookups_total",
+            result="hit",
+            reason="exact",
+            provider="openai",
+            model="made-1",
+        )
+        == 1
+    )
+
+
 def test_off_is_an_object_that_counts_nothing() -> None:
     telemetry = Telemetry.start(config.Telemetry(metrics=False), {}, "1")
     assert not telemetry.metrics.enabled
@@ -317,7 +410,7 @@ def test_off_is_an_object_that_counts_nothing() -> None:
     assert each_us < 50
 
 
-def test_on_costs_well_below_a_millisecond(telemetry: Telemetry) -> None:
+def test_on_costs_a_few_microseconds(telemetry: Telemetry) -> None:
     def hit() -> None:
         telemetry.metrics.inflight(+1)
         telemetry.metrics.lookup(0.0008, Result.HIT, Reason.EXACT)
@@ -338,5 +431,6 @@ def test_on_costs_well_below_a_millisecond(telemetry: Telemetry) -> None:
     for n in range(100):
         tell(telemetry, model=f"model-{n}")
     page_ms = min(timeit.repeat(telemetry.metrics.render, number=1, repeat=3)) * 1e3
-    print(f"metrics on: {each_us:.0f} us for one hit; /metrics with 100 models {page_ms:.0f} ms")
-    assert each_us < 1000
+    print(f"metrics on: {each_us:.1f} us for one hit; /metrics with 100 models {page_ms:.0f} ms")
+    # About 3 on an idle core, where the SDK's own instruments took 50.
+    assert each_us < 25 or sys.gettrace() is not None

@@ -125,6 +125,8 @@ def test_faulty_variables_are_told_and_replaced_by_their_defaults(
             "OTEL_BSP_MAX_QUEUE_SIZE": "-3",
             "OTEL_BSP_SCHEDULE_DELAY": "nan",
             "OTEL_METRIC_EXPORT_INTERVAL": "0",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "sometimes",
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2",
             "OTEL_RESOURCE_ATTRIBUTES": "novalue,=x, team = a%20b ",
         },
         "1",
@@ -141,6 +143,8 @@ def test_faulty_variables_are_told_and_replaced_by_their_defaults(
         "OTEL_TRACES_SAMPLER",
         "OTEL_TRACES_EXPORTER",
         "OTEL_BSP_SCHEDULE_DELAY",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
     ):
         assert variable in told
 
@@ -200,6 +204,44 @@ def test_a_dead_collector_delays_no_request_and_no_stop(
     assert slowest < 0.5
     assert took < 1.0
     assert len(caplog.records) < 50
+
+
+def test_a_dead_collector_costs_a_request_hardly_more_than_no_tracing() -> None:
+    """Once its queue is full, a request that would be traced makes no spans at all."""
+
+    def cost_us(telemetry: Telemetry) -> float:
+        best = float("inf")
+        for _ in range(10):
+            began = time.thread_time()
+            spans_of(telemetry, 200)
+            best = min(best, (time.thread_time() - began) / 200 * 1e6)
+        return best
+
+    def start(endpoint: str, room: str) -> Telemetry:
+        environ = {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2",
+            "OTEL_BSP_MAX_QUEUE_SIZE": room,
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": room,
+        }
+        return Telemetry.start(config.Telemetry(), environ, "1")
+
+    before = set(threading.enumerate())
+    try:
+        with black_hole() as endpoint:
+            crowded, roomy = start(endpoint, "64"), start(endpoint, "100000")
+            spans_of(crowded, 200)
+            full_us, recorded_us = cost_us(crowded), cost_us(roomy)
+            page = crowded.metrics.render().decode()
+            crowded.close(0.1)
+            roomy.close(0.1)
+    finally:
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+    [line] = [x for x in page.splitlines() if x.startswith("gateway_telemetry_spans_lost_total ")]
+    assert float(line.split()[1]) > 2000
+    print(f"one hit: {recorded_us:.1f} us recorded, {full_us:.1f} us when the queue is full")
+    assert full_us < recorded_us / 2
 
 
 def test_the_process_ends_although_the_collector_never_answers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 import timeit
@@ -370,6 +371,50 @@ async def test_a_ratio_keeps_store_spans_together_with_their_requests() -> None:
     linked = {span.links[0] for span in collector.named("cache store")}
     assert kept == linked
     assert 20 < len(kept) < 120
+
+
+async def test_a_request_that_is_not_sampled_makes_no_spans_but_passes_its_trace_on() -> None:
+    async with traced(OTEL_TRACES_SAMPLER="always_off") as (telemetry, _):
+        s = server(telemetry)
+        assert telemetry.spans.lookup(parent=s) is spans.NULL_LOOKUP
+        assert telemetry.spans.store(link=s) is spans.NULL_STORE
+        call = inference(telemetry, s)
+        s.collapsed(call)
+        for attempt in (s.attempt("POST", "http://up/"), call.attempt("POST", "http://up/")):
+            sent = attempt.traceparent()["traceparent"]
+            assert re.fullmatch(rf"00-{s.trace_id}-[0-9a-f]{{16}}-00", sent)
+            assert sent[36:52] != "0" * 16
+        assert server(telemetry).trace_id != s.trace_id
+
+
+async def test_a_ratio_that_says_no_takes_the_flag_off_the_callers_trace() -> None:
+    async with traced(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0") as (
+        telemetry,
+        _,
+    ):
+        s = server(telemetry, {"traceparent": PARENT, "tracestate": "a=1"})
+        assert s.attempt("POST", "http://up/").traceparent() == {
+            "traceparent": PARENT[:-1] + "0",
+            "tracestate": "a=1",
+        }
+
+
+async def test_a_trace_id_drawn_for_nobody_is_not_used_by_a_later_span() -> None:
+    async with traced(
+        OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0.5"
+    ) as (telemetry, collector):
+        ids: list[str | None] = []
+        for _ in range(100):
+            s = server(telemetry)
+            s.end()
+            telemetry.spans.store(link=s).end("stored")
+            ids.append(s.trace_id)
+        await asyncio.to_thread(telemetry.close, 5)
+
+    assert len(set(ids)) == 100
+    told = [span.trace_id for span in collector.spans]
+    assert len(set(told)) == len(told)
+    assert {span.trace_id for span in collector.named(f"POST {CHAT}")} <= set(ids)
 
 
 async def test_calls_after_the_end_are_ignored_in_silence(
