@@ -168,6 +168,22 @@ def encode(value: Json) -> bytes:
         raise Uncacheable(f"no UTF-8 form: {error}") from error
 
 
+def kept(value: Json) -> Json:
+    """The value as `encode` writes it, to be part of a larger one that is `ordered`."""
+    written: Json = orjson.Fragment(orjson.dumps(value, _raw))  # type: ignore[assignment]
+    return written
+
+
+def ordered(value: Json) -> Json:
+    """The value with all members sorted, all the way down, but for what is `kept` in it; to be
+    part of a larger one that is encoded. Numbers stay as they are spelled.
+    """
+    written: Json = orjson.Fragment(  # type: ignore[assignment]
+        orjson.dumps(value, _raw, orjson.OPT_SORT_KEYS)
+    )
+    return written
+
+
 def _raw(value: object) -> orjson.Fragment:
     if isinstance(value, Number):
         return orjson.Fragment(value.raw)

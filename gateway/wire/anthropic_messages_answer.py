@@ -14,6 +14,7 @@ from gateway.core.model import Answer, Finish, Form
 from gateway.wire import envelope, lenient
 from gateway.wire.anthropic_messages_stream import merge, split, splits_cleanly
 from gateway.wire.base import Unmergeable
+from gateway.wire.plain_answers import is_plain_message
 
 if TYPE_CHECKING:
     from gateway.core.mint import Mint
@@ -39,7 +40,8 @@ def read_body(document: bytes) -> Answer:
         return Answer(Form.BODY, document, Finish.UNKNOWN)
     if not isinstance(message, dict):
         return Answer(Form.BODY, document, Finish.UNKNOWN)
-    return _judged(message, Form.BODY, document, convertible=splits_cleanly(message))
+    convertible = is_plain_message(message) or splits_cleanly(message)
+    return _judged(message, Form.BODY, document, convertible=convertible)
 
 
 def read_stream(text: bytes) -> Answer:

@@ -8,12 +8,13 @@ could tell the difference; `[n]` stands for it, which no understood body can hol
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.core import canonical
 from gateway.core.canonical import Json, Number, Uncacheable, is_number
 from gateway.core.model import Reason
+from gateway.wire import lenient
 from gateway.wire.base import NotUnderstood
 
 if TYPE_CHECKING:
@@ -25,13 +26,20 @@ if TYPE_CHECKING:
 Object: TypeAlias = dict[str, Json]
 
 # Models that search on their own: the answer depends on the day, not only on the request.
-_SEARCH_MODELS = (
-    "*-search-preview*",
-    "*-search-api*",
-    "*deep-research*",
-    "*:online",
-    "sonar*",
-    "compound*",
+_SEARCH_MODELS = re.compile(
+    "|".join(
+        map(
+            translate,
+            (
+                "*-search-preview*",
+                "*-search-api*",
+                "*deep-research*",
+                "*:online",
+                "sonar*",
+                "compound*",
+            ),
+        )
+    )
 )
 
 
@@ -69,10 +77,13 @@ def objects(owner: Object, name: str, where: str) -> list[Object]:
     value = owner.get(name)
     if not isinstance(value, list):
         raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}", "not a list")
-    for index, item in enumerate(value):
-        if not isinstance(item, dict):
-            raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}[{index}]", "not an object")
+    if not all(map(_is_object, value)):
+        index = next(i for i, item in enumerate(value) if not isinstance(item, dict))
+        raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}[{index}]", "not an object")
     return value  # type: ignore[return-value]  # each item was checked above
+
+
+_is_object = dict.__instancecheck__
 
 
 def number(value: Json) -> float | None:
@@ -91,20 +102,22 @@ def whole(value: Json) -> int | None:
 def is_search_model(model: str) -> bool:
     """Does the model look things up by itself?"""
     name = model.lower().rpartition("/")[2]
-    return any(fnmatchcase(name, pattern) for pattern in _SEARCH_MODELS)
+    return _SEARCH_MODELS.match(name) is not None
 
 
 # Switches that let the provider look things up by itself: OpenAI, OpenRouter (plugins, web search
 # among them), xAI, Qwen, Azure (an index, searched for every answer).
-_SEARCHES = (
-    "web_search_options",
-    "web_search",
-    "plugins",
-    "search_parameters",
-    "search_options",
-    "enable_search",
-    "enable_web_search",
-    "data_sources",
+_SEARCHES = frozenset(
+    (
+        "web_search_options",
+        "web_search",
+        "plugins",
+        "search_parameters",
+        "search_options",
+        "enable_search",
+        "enable_web_search",
+        "data_sources",
+    )
 )
 
 
@@ -115,22 +128,17 @@ def is_on(value: Json) -> bool:
 
 def has_search_switch(request: Object) -> bool:
     """Is a top-level switch on that lets the provider look things up?"""
-    return any(name in request and is_on(request[name]) for name in _SEARCHES)
+    return any(is_on(request[name]) for name in _SEARCHES & request.keys())
 
 
 # What a server keeps and a request goes on from: sessions of SGLang, blocks of key-value caches of
 # vLLM and SGLang, which another server holds for this one request.
-_STATE = (
-    "session_params",
-    "kv_transfer_params",
-    "ec_transfer_params",
-    "bootstrap_room",
-)
+_STATE = frozenset(("session_params", "kv_transfer_params", "ec_transfer_params", "bootstrap_room"))
 
 
 def stored_reason(request: Object, model: str) -> Reason | None:
     """Why the answer depends on what is kept at the server and may change there, if it does."""
-    if any(name in request and is_on(request[name]) for name in _STATE):
+    if any(is_on(request[name]) for name in _STATE & request.keys()):
         return Reason.PROVIDER_STORED
     # OpenRouter: a preset is a prompt and parameters under a name, edited in place.
     if request.get("preset") is not None or "@preset/" in model:
@@ -142,16 +150,11 @@ THOUGHT = re.compile("reason|think|thought|signature|encrypted")
 """Found in names and types of what speaks of thinking, or is signed or encrypted."""
 
 
-def holds_thought(value: Json) -> bool:
+def holds_thought(*values: Json) -> bool:
     """Does any member name or type, however deep, speak of thinking, signed or encrypted?"""
-    if isinstance(value, dict):
-        kind = value.get("type")
-        return (
-            any(THOUGHT.search(name) for name in value)
-            or (isinstance(kind, str) and THOUGHT.search(kind) is not None)
-            or any(map(holds_thought, value.values()))
-        )
-    return isinstance(value, list) and any(map(holds_thought, value))
+    found = lenient.objects_within(*values)
+    names = set().union(*found) | {lenient.text(each.get("type")) for each in found}
+    return any(map(THOUGHT.search, names))
 
 
 def is_plain_model(model: str, rules: ApiRules) -> bool:
@@ -251,17 +254,38 @@ def rename_ids(ids: list[str], render: Callable[[Mapping[str, Json]], bytes]) ->
     """The canonical bytes with each id renamed by its first appearance, if nothing speaks
     against it; else with the ids as they are. `render` makes the bytes with a given renaming.
     """
-    renamed: dict[str, Json] = {}
-    for each in ids:
-        renamed.setdefault(each, [len(renamed)])
-    if not renamed:
-        return render(renamed)
+    if not ids or not all(map(_ID.fullmatch, ids)):
+        return render({})
+    renamed: dict[str, Json] = {each: [n] for n, each in enumerate(dict.fromkeys(ids))}
     canonical_bytes = render(renamed)
-    for each in renamed:
-        # An id that occurs in any other text may be referred to by the model.
-        if _ID.fullmatch(each) is None or each.encode() in canonical_bytes:
-            return render({})
-    return canonical_bytes
+    # An id that occurs in any other text may be referred to by the model.
+    return render({}) if _holds_any(canonical_bytes, ids) else canonical_bytes
+
+
+def _holds_any(text: bytes, ids: list[str]) -> bool:
+    """Does any of the ids (ASCII) occur in the text? Long histories have hundreds of both, so the
+    text is searched once, for what all ids begin with.
+    """
+    wanted = {each.encode() for each in ids}
+    first, last = min(wanted), max(wanted)
+    shared = next(
+        (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    start = first[:shared]
+    if len(start) < _TELLING:
+        # Without one: what could hold an id is little of a text.
+        runs = b"\n".join(re.findall(b"[A-Za-z0-9_.:-]{%d,}" % min(map(len, wanted)), text))
+        return any(each in runs for each in wanted)
+    lengths = {len(each) for each in wanted}
+    at = text.find(start)
+    while at >= 0:
+        if any(text[at : at + length] in wanted for length in lengths):
+            return True
+        at = text.find(start, at + 1)
+    return False
+
+
+_TELLING = 3
 
 
 def replace_ids(calls: list[Object], history_ids: frozenset[str], mint: Mint) -> None:

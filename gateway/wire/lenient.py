@@ -25,6 +25,20 @@ def objects(value: Json) -> list[dict[str, Json]]:
     return [item for item in items(value) if isinstance(item, dict)]
 
 
+def objects_within(*values: Json) -> list[dict[str, Json]]:
+    """All objects in the values, however deep; each before those that it holds."""
+    found: list[dict[str, Json]] = []
+    waiting = list(values)
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            found.append(each)
+            waiting.extend([v for v in each.values() if type(v) is dict or type(v) is list])
+        elif isinstance(each, list):
+            waiting.extend([v for v in each if type(v) is dict or type(v) is list])
+    return found
+
+
 def index(value: Json) -> int | None:
     """A number that counts from 0, or None."""
     if type(value) is int:

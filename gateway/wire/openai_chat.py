@@ -50,7 +50,7 @@ class OpenAIChat:
                     request,
                     rules,
                     {
-                        "messages": lambda _: [_message(m, rules, renamed) for m in messages],
+                        "messages": lambda _: _messages(messages, rules, renamed),
                         "tools": lambda tools: _tools(tools, rules),
                         "response_format": lambda given: envelope.fold_schema_at(
                             given, ("json_schema", "schema"), rules
@@ -136,13 +136,18 @@ def _tool_ids(messages: list[Object]) -> list[str]:
     """Every tool-call id of the history in order of appearance. Raises `NotUnderstood`."""
     ids: list[str] = []
     for index, message in enumerate(messages):
-        where = f"$.messages[{index}]"
-        envelope.text(message, "role", where)
-        if message.get("tool_calls") is not None:
-            calls = envelope.objects(message, "tool_calls", where)
-            ids.extend(envelope.text(c, "id", f"{where}.tool_calls") for c in calls if "id" in c)
-        if message.get("tool_call_id") is not None:
-            ids.append(envelope.text(message, "tool_call_id", where))
+        calls = message.get("tool_calls")
+        joined = message.get("tool_call_id")
+        if message.get("role").__class__ is not str:
+            envelope.text(message, "role", f"$.messages[{index}]")
+        if calls is not None:
+            where = f"$.messages[{index}]"
+            given = envelope.objects(message, "tool_calls", where)
+            ids.extend(envelope.text(c, "id", f"{where}.tool_calls") for c in given if "id" in c)
+        if isinstance(joined, str):
+            ids.append(joined)
+        elif joined is not None:
+            envelope.text(message, "tool_call_id", f"$.messages[{index}]")
     return ids
 
 
@@ -159,16 +164,64 @@ def _may_think(model: str, request: Object, messages: list[Object], rules: ApiRu
         return True
     if effort is None and not envelope.is_plain_model(model, rules):
         return True
-    return any(map(envelope.holds_thought, messages))
+    return envelope.holds_thought(*messages)
 
 
 # Parts whose nested object is typed, read by name: its member order can't be seen.
 _PART_OBJECTS = frozenset({"image_url", "input_audio", "file", "text", "refusal"})
 
 
+def _messages(messages: list[Object], rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    """Each as `_message` makes it; most can be written as they are, with their members sorted."""
+    if rules.fold_text is not None:
+        return [_message(each, rules, renamed) for each in messages]
+    out: list[Json] = []
+    for message in messages:
+        flat: Json = message
+        for name, value in message.items():
+            if isinstance(value, str) or value is None:
+                if name == "tool_call_id" and value is not None and value in renamed:
+                    flat = {**message, name: renamed[value]}
+            elif (
+                name == "tool_calls"
+                and rules.fold_tools is not None
+                and all(map(_is_flat_call, lenient.items(value)))
+            ):
+                if renamed:
+                    calls = lenient.objects(value)
+                    flat = {**message, name: [_renamed(each, "id", renamed) for each in calls]}
+            else:
+                flat = canonical.kept(_message(message, rules, renamed))
+                break
+        out.append(flat)
+    return canonical.ordered(out)
+
+
+def _renamed(owner: Object, name: str, renamed: Mapping[str, Json]) -> Object:
+    given = owner.get(name)
+    return {**owner, name: renamed[given]} if isinstance(given, str) and given in renamed else owner
+
+
+def _is_flat_call(call: Json) -> bool:
+    """Does it hold texts alone, beside a function that holds texts alone?"""
+    if not isinstance(call, dict):
+        return False
+    for name, value in call.items():
+        if value.__class__ is not str and not (
+            name == "function"
+            and isinstance(value, dict)
+            and set(map(type, value.values())) <= _TEXT
+        ):
+            return False
+    return True
+
+
+_TEXT = {str}
+
+
 def _message(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
-    out = envelope.sorted_members(message, {})
     content = message.get("content")
+    out = envelope.sorted_members(message, {})
     if isinstance(content, list):
         out["content"] = _parts(content, rules)
     elif "content" in out:

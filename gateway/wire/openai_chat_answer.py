@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.model import Finish
 from gateway.wire import lenient, openai_chat_stream
+from gateway.wire.plain_answers import is_plain_chat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +35,9 @@ class ChatShape:
         """See `Shape.split`."""
         return openai_chat_stream.split(document, include_usage=include_usage)
 
-    def splits_cleanly(self, document: Object, rules: ApiRules) -> bool:
-        """See `Shape.splits_cleanly`."""
-        return openai_chat_stream.splits_cleanly(document, rules)
+    def splits(self, document: Object, rules: ApiRules) -> bool:
+        """See `Shape.splits`."""
+        return is_plain_chat(document, rules) or openai_chat_stream.splits_cleanly(document, rules)
 
     def finish(self, choice: Object) -> Finish:
         """See `Shape.finish`."""

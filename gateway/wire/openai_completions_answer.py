@@ -21,6 +21,7 @@ from gateway.wire.openai_chunks import (
     settle,
     top_of_chunk,
 )
+from gateway.wire.plain_answers import is_plain_completion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +63,12 @@ class CompletionShape:
         if include_usage:
             yield {**top, "choices": [], "usage": document.get("usage")}
 
+    def splits(self, document: Object, rules: ApiRules) -> bool:
+        """See `Shape.splits`."""
+        return is_plain_completion(document) or self.splits_cleanly(document, rules)
+
     def splits_cleanly(self, document: Object, rules: ApiRules) -> bool:
-        """See `Shape.splits_cleanly`."""
+        """Do the document's chunks merge back into it, with nothing lost or added?"""
         try:
             merged = self.merge(list(self.split(document, include_usage=True)), rules)
         except Unmergeable:

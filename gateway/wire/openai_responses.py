@@ -138,16 +138,28 @@ def _items(request: Object) -> list[Object]:
         return []
     items = envelope.objects(request, "input", "$")
     for index, item in enumerate(items):
-        where = f"$.input[{index}]"
-        if item.get("type") is not None:
-            envelope.text(item, "type", where)
-        if _kind(item) == "message":
-            envelope.text(item, "role", where)
-        if _kind(item) == "message" or _kind(item) in _CALLS:
-            for name in ("id", "call_id"):
-                if not isinstance(item.get(name), str | None):
-                    raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}", "not a string")
+        if not _is_typed(item):
+            _check_item(item, f"$.input[{index}]")
     return items
+
+
+def _is_typed(item: Object) -> bool:
+    """Is all that `_check_item` looks at a string, or missing?"""
+    return all(
+        isinstance(item.get(name, ""), str) for name in ("type", "role", "id", "call_id")
+    ) and ("role" in item or item.get("type", "message") != "message")
+
+
+def _check_item(item: Object, where: str) -> None:
+    kind = _kind(item)
+    if item.get("type") is not None:
+        envelope.text(item, "type", where)
+    if kind == "message":
+        envelope.text(item, "role", where)
+    if kind == "message" or kind in _CALLS:
+        for name in ("id", "call_id"):
+            if not isinstance(item.get(name), str | None):
+                raise NotUnderstood(Reason.NOT_UNDERSTOOD, f"{where}.{name}", "not a string")
 
 
 def _kind(item: Object) -> str:
@@ -200,7 +212,7 @@ def _is_bound(request: Object, model: str, items: list[Object], rules: ApiRules)
     # Items of other types may be references, or encrypted.
     if any(_kind(item) != "message" and _kind(item) not in _CALLS for item in items):
         return True
-    return _may_think(request, model, items, rules) or any(map(_names_file, items))
+    return _may_think(request, model, items, rules) or _names_file(items)
 
 
 def _may_think(request: Object, model: str, items: list[Object], rules: ApiRules) -> bool:
@@ -218,15 +230,13 @@ def _may_think(request: Object, model: str, items: list[Object], rules: ApiRules
     ):
         return True
     asked = lenient.items(request.get("include"))
-    return any(envelope.THOUGHT.search(lenient.text(each)) for each in asked) or any(
-        map(envelope.holds_thought, items)
-    )
+    return any(
+        envelope.THOUGHT.search(lenient.text(each)) for each in asked
+    ) or envelope.holds_thought(*items)
 
 
-def _names_file(value: Json) -> bool:
-    if isinstance(value, dict):
-        return value.get("file_id") is not None or any(map(_names_file, value.values()))
-    return isinstance(value, list) and any(map(_names_file, value))
+def _names_file(items: list[Object]) -> bool:
+    return any(each.get("file_id") is not None for each in lenient.objects_within(*items))
 
 
 # --- canonical form --------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from gateway.core.model import Answer, Finish, Form
 from gateway.wire import envelope, lenient
 from gateway.wire.base import Unmergeable
 from gateway.wire.openai_responses_stream import TERMINAL, merge, split, splits_cleanly
+from gateway.wire.plain_answers import is_plain_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,8 @@ def read_body(document: bytes) -> Answer:
         return Answer(Form.BODY, document, Finish.UNKNOWN)
     if not isinstance(response, dict):
         return Answer(Form.BODY, document, Finish.UNKNOWN)
-    return _judged(response, Form.BODY, document, convertible=splits_cleanly(response))
+    convertible = is_plain_response(response) or splits_cleanly(response)
+    return _judged(response, Form.BODY, document, convertible=convertible)
 
 
 def read_stream(text: bytes) -> Answer:
