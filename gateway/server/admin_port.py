@@ -10,7 +10,6 @@ from aiohttp import web
 from gateway.server.admin import Admin
 from gateway.store.inventory import Inventory
 from gateway.store.open import open_store
-from gateway.store.redis import RedisStore
 from gateway.store.walk import furthest
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class AdminPort:
         """`store` is the one that requests are served from; `clock` gives seconds since the epoch."""
         self._where = (config.admin.host, config.admin.port)
         self._own: Store | None = None
-        if isinstance(furthest(store), RedisStore):
+        if furthest(store).name == "redis":
             # Over connections of its own and with patience, so that requests don't wait behind it.
             # (SQLite is read beside the store anyway.)
             patient = {"memory_bytes": 0, "deadline_ms": _PATIENT_MS}

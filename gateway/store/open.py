@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from gateway.store.memory import MemoryStore
-from gateway.store.redis import RedisStore
-from gateway.store.redis_address import Access
+from gateway.store.redis_access import Access
 from gateway.store.sqlite import SqliteStore
 from gateway.store.tiered import TieredStore
 
@@ -47,6 +46,8 @@ def open_store(
                 budget_bytes=settings.sqlite_bytes,
             )
         case _:
+            from gateway.store.redis import RedisStore  # noqa: PLC0415 - 7 MB, for Redis only
+
             back = RedisStore(
                 url,
                 deadline_s=deadline_s,

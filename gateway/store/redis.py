@@ -14,7 +14,7 @@ from redis.exceptions import AskError, MovedError, ResponseError
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.deadline import within
-from gateway.store.redis_address import Access, Address, Place
+from gateway.store.redis_address import Address, Place
 from gateway.store.redis_feed import subscribed
 from gateway.store.redis_finders import ClusterFinder, ServiceFinder
 from gateway.store.redis_node import Node
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from gateway.store.redis_access import Access
     from gateway.store.redis_topology import Topology
 
     Word = bytes | str | int

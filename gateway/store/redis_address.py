@@ -11,7 +11,6 @@ redis-sentinel-url package, which others took over; options after `?` are redis-
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -20,6 +19,7 @@ from redis.asyncio.connection import parse_url as parse_redis_url
 from redis.exceptions import RedisError
 
 from gateway.store.connections import Plain, Secure
+from gateway.store.redis_access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,22 +57,6 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Access:
-    """What the settings say beside the URL. Empty texts say nothing."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    sentinel_username: str = ""
-    sentinel_password: str = field(default="", repr=False)
-    ca_path: str = ""
-    cert_path: str = ""
-    key_path: str = ""
-    key_password: str = field(default="", repr=False)
-    check_hostname: bool = True
-    read_from_replicas: bool = False
 
 
 class Address:

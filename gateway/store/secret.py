@@ -22,13 +22,12 @@ from blake3 import blake3
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.open import describe, scheme, sqlite_path
-from gateway.store.redis import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gateway.store.redis_address import Access
+    from gateway.store.redis_access import Access
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +114,8 @@ class RedisSecret:
 
     def __init__(self, url: str, key_prefix: str, access: Access | None = None) -> None:
         """Keep it under `<key_prefix>scope-secret`. Raises ValueError for a URL it can't use."""
+        from gateway.store.redis import RedisStore  # noqa: PLC0415 - 7 MB, for Redis only
+
         self._url = url
         # Asked every half minute: what stays open meanwhile would only be watched for nothing.
         self._open = partial(

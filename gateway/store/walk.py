@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.memory import MemoryStore
-from gateway.store.redis import RedisStore
 from gateway.store.sqlite import SqliteStore
 from gateway.store.tiered import TieredStore
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.store.base import Store
+    from gateway.store.redis import RedisStore
 
 PORTION = 200
 """Keys that are looked at in one go."""
@@ -51,12 +51,6 @@ async def walk(store: Store, begins: str = "") -> AsyncIterator[list[tuple[bytes
                 # Memory answers without waiting: let the requests have their turn.
                 await asyncio.sleep(0)
                 yield await _held(memory, some)
-        case RedisStore() as redis:
-            prefix = len(redis.named(""))
-            async for names in redis.scan(begins, PORTION):
-                found = [key for name in names if (key := _key(name[prefix:])) is not None]
-                for some in _parts(found):
-                    yield await _held(redis, some)
         case SqliteStore() as sqlite:
             last = bytes.fromhex(begins + "0" * (len(begins) % 2))
             while rows := await asyncio.to_thread(_rows, sqlite.path, last):
@@ -65,7 +59,12 @@ async def walk(store: Store, begins: str = "") -> AsyncIterator[list[tuple[bytes
                     return
                 last = rows[-1][0] + b"\0"
         case other:
-            raise StoreUnavailable(f"{other!r} can't be walked through")
+            redis = _redis(other)
+            prefix = len(redis.named(""))
+            async for names in redis.scan(begins, PORTION):
+                found = [key for name in names if (key := _key(name[prefix:])) is not None]
+                for some in _parts(found):
+                    yield await _held(redis, some)
 
 
 async def count(store: Store) -> int:
@@ -76,12 +75,19 @@ async def count(store: Store) -> int:
     match furthest(store):
         case MemoryStore() as memory:
             return len(memory.keys())
-        case RedisStore() as redis:
-            return sum(map(int, await redis.execute_everywhere("DBSIZE")))
         case SqliteStore() as sqlite:
             return await asyncio.to_thread(_count, sqlite.path)
         case other:
-            raise StoreUnavailable(f"{other!r} can't be counted")
+            return sum(map(int, await _redis(other).execute_everywhere("DBSIZE")))
+
+
+def _redis(store: Store) -> RedisStore:
+    """The store, when it is Redis. Raises `StoreUnavailable` for what nobody can look through."""
+    from gateway.store.redis import RedisStore  # noqa: PLC0415 - 7 MB, for Redis only
+
+    if not isinstance(store, RedisStore):
+        raise StoreUnavailable(f"{store!r} can't be looked through")
+    return store
 
 
 async def _held(store: Store, keys: list[bytes]) -> list[tuple[bytes, bytes]]:

@@ -11,7 +11,8 @@ from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.store.open import describe, redis_access, scheme
 from gateway.store.redis import RedisStore
-from gateway.store.redis_address import Access, Address, Place
+from gateway.store.redis_access import Access
+from gateway.store.redis_address import Address, Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

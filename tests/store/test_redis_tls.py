@@ -11,7 +11,7 @@ import pytest
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.redis import RedisStore
-from gateway.store.redis_address import Access
+from gateway.store.redis_access import Access
 from tests.helpers.fault_proxy import FaultProxy
 from tests.helpers.redis_servers import RedisServer, binary, free_port, missing_is_a_failure
 

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 
 from gateway.store.base import StoreUnavailable
 from gateway.store.redis import RedisStore
-from gateway.store.redis_address import Access
+from gateway.store.redis_access import Access
 from tests.helpers.redis_servers import RedisServer
 from tests.helpers.redis_topologies import (
     Cluster,
