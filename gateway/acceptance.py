@@ -13,7 +13,9 @@ from cachetools import TTLCache
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_REFUSALS = frozenset({401, 403})
+REFUSALS = frozenset({401, 403})
+"""The statuses that say that a credential was not accepted."""
+
 _ENTRIES = 50_000
 
 
@@ -25,18 +27,17 @@ class Acceptance:
 
     def learn(self, who: bytes, status: int) -> None:
         """An upstream answered a request of `who` (hash of upstream and credential)."""
-        if status in _REFUSALS:
+        if status in REFUSALS:
             self._seen[who] = False
         elif 200 <= status < 300:
             self._seen[who] = True
         # Anything else (429, 5xx, 400) says nothing about the credential.
 
-    def learn_refusal(self, who: bytes, status: int) -> None:
-        """The same where a success proves nothing: model lists, CORS preflights and health pages
-        are answered without a look at the credential.
+    def learn_refusal(self, who: bytes) -> None:
+        """An upstream refused `who` (`REFUSALS`) where a success would prove nothing: model lists,
+        CORS preflights and health pages are answered without a look at the credential.
         """
-        if status in _REFUSALS:
-            self._seen[who] = False
+        self._seen[who] = False
 
     def proven(self, who: bytes) -> bool:
         """Has the upstream accepted it, and not refused it since?"""

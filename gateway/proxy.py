@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import structlog
 
+from gateway.acceptance import REFUSALS
 from gateway.answering import not_in_cache, passed_on
 from gateway.core import directives as cache_control
 from gateway.core import samples
@@ -234,11 +235,14 @@ class Proxy:
         if directives.only_if_cached and request.method == "POST":
             raise not_in_cache(Reason.ROUTE)
         headers = forwarding.request_headers(request.headers, endpoint, self._tenant_header)
-        body: AsyncIterator[bytes] | None = None
+        body: bytes | AsyncIterator[bytes] | None = None
         if request.body_exists:
-            body = request_body.pieces(request)
-            if "Content-Length" in request.headers:
-                headers["Content-Length"] = request.headers["Content-Length"]
+            length = request.headers.get("Content-Length")
+            if length is not None:
+                headers["Content-Length"] = length
+            # What is all there needs no waiting for its pieces.
+            whole = length is not None and request.content.is_eof()
+            body = request.content.read_nowait() if whole else request_body.pieces(request)
         upgrade = forwarding.upgrade(request)
         if upgrade is not None:
             headers["Connection"], headers["Upgrade"] = "Upgrade", upgrade
@@ -251,8 +255,8 @@ class Proxy:
             async with self._client.call(
                 request.method, url(endpoint, asked), headers, body, endpoint, attempt_span
             ) as upstream:
-                who = self._recognition.who(sender, endpoint)
-                self._acceptance.learn_refusal(who, upstream.status)
+                if upstream.status in REFUSALS:
+                    self._acceptance.learn_refusal(self._recognition.who(sender, endpoint))
                 if request.method == "DELETE" and upstream.status in _GONE:
                     record = _RECORD.fullmatch(asked.path)
                     if record is not None:
