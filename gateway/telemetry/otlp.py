@@ -1,21 +1,21 @@
-"""What the standard OTEL_* variables ask for, and the exporters built from it.
+"""Samplers, queues and exporters, as the standard OTEL_* variables ask for them.
 
 The variables are read from the mapping that we are given, not from the process, so that a config
 means the same wherever it is loaded. A faulty value is told once and replaced by its default:
 telemetry that can't be configured is no reason not to serve.
+
+Loads protobuf and an HTTP client, so it is imported only where something is pushed.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -28,17 +28,15 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.util.re import parse_env_headers
 
-from gateway.telemetry import semconv
 from gateway.telemetry.span_queue import SpanQueue
 from gateway.telemetry.tally_export import PushedReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.telemetry.signals import Signal
     from gateway.telemetry.span_queue import Lost
     from gateway.telemetry.tallies import Tallies
-
-Signal = Literal["TRACES", "METRICS"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,44 +50,6 @@ _SAMPLERS = {
     "parentbased_always_on": DEFAULT_ON,
     "parentbased_always_off": DEFAULT_OFF,
 }
-
-
-def disabled(environ: Mapping[str, str]) -> bool:
-    """OTEL_SDK_DISABLED: no signal at all."""
-    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-
-
-def has_endpoint(environ: Mapping[str, str], signal: Signal) -> bool:
-    """Whether somebody said where this signal goes."""
-    return any(
-        environ.get(name, "").strip()
-        for name in (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    )
-
-
-def wants_otlp(environ: Mapping[str, str], signal: Signal) -> bool:
-    """OTEL_TRACES_EXPORTER or OTEL_METRICS_EXPORTER: unset means OTLP, `none` nothing."""
-    names = {n.strip().lower() for n in environ.get(f"OTEL_{signal}_EXPORTER", "").split(",")}
-    names.discard("")
-    unknown = names - {"otlp", "none", "prometheus"}
-    if unknown:
-        _log.warning("OTEL_%s_EXPORTER: only otlp and none are known here", signal)
-    return not names or "otlp" in names
-
-
-def resource(environ: Mapping[str, str], version: str) -> Resource:
-    """Who we are: OTEL_RESOURCE_ATTRIBUTES, then OTEL_SERVICE_NAME, over our own defaults."""
-    attributes: dict[str, str] = {
-        semconv.SERVICE_NAME: semconv.SCOPE,
-        semconv.SERVICE_VERSION: version,
-    }
-    for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-        key, found, value = item.partition("=")
-        if found and key.strip():
-            attributes[key.strip()] = unquote(value.strip())
-    if name := environ.get("OTEL_SERVICE_NAME", "").strip():
-        attributes[semconv.SERVICE_NAME] = name
-    return Resource.create(attributes)
 
 
 def sampler(environ: Mapping[str, str]) -> Sampler:
