@@ -141,9 +141,8 @@ async def passed_on(
     exchange.forwarded(headers, upstream.status)
     exchange.begun = True
     out = relay.Relay(upstream.status, upstream.reason, headers)
-    source = stream.FromUpstream(upstream)
     return await stream.relay_response(
-        request, out, source, taken=taken, sieve=sieve, on_first=on_first
+        request, out, upstream, taken=taken, sieve=sieve, on_first=on_first
     )
 
 

@@ -13,7 +13,7 @@ from gateway.budget import Budget, container_bytes, default_limit
 from gateway.cache import ResponseCache
 from gateway.coalescing import Coalescing
 from gateway.door import Door
-from gateway.flight import Flights
+from gateway.flights import Flights
 from gateway.keeping import Keeping
 from gateway.proxy import Proxy
 from gateway.randomness import Randomness

@@ -179,9 +179,8 @@ class Batches:
                 exchange.forwarded(answered, upstream.status)
                 exchange.begun = True
                 out = relay.Relay(upstream.status, upstream.reason, answered)
-                source = stream.FromUpstream(upstream)
                 return await stream.relay_response(
-                    turn.request, out, source, on_first=underway.call.first_chunk
+                    turn.request, out, upstream, on_first=underway.call.first_chunk
                 )
             await stream.take_whole(upstream, taken, underway.call.first_chunk)
             read = judged(turn.api, turn.rules, taken)

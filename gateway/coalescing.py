@@ -23,11 +23,14 @@ from gateway.server.relay import Relay
 from gateway.wire.live import Live
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from aiohttp import web
 
     from gateway.asking import Asking, Underway
     from gateway.cache import Clock
-    from gateway.flight import Flight, Flights, Seat
+    from gateway.flight import Flight, Seat
+    from gateway.flights import Flights
     from gateway.keeping import Keeping
     from gateway.serving import Serving
     from gateway.turn import Turn
@@ -301,15 +304,15 @@ class _After:
     """A seat of which the first part was read already."""
 
     def __init__(self, first: bytes, seat: Seat) -> None:
-        self._first: bytes | None = first
+        self._first = first
         self._seat = seat
 
-    async def readany(self) -> bytes:
-        first, self._first = self._first, None
-        return await self._seat.readany() if first is None else first
-
-    def left(self) -> bytes:
-        return self._seat.left()
+    async def pass_to(
+        self, sink: Callable[[bytes], bool], room: Callable[[], Awaitable[None]]
+    ) -> None:
+        if self._first and not sink(self._first):
+            await room()
+        await self._seat.pass_to(sink, room)
 
 
 async def _landing(flight: Flight) -> None:
@@ -317,4 +320,4 @@ async def _landing(flight: Flight) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LANDING_S):
             while not flight.landed:
-                await flight.news()
+                await flight.news(of_parts=False)

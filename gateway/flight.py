@@ -5,9 +5,6 @@ others theirs; when the last has left, it is cancelled at once.
 Rule 2: what has passed is kept up to a bound, so that a late one gets it too. Beyond the bound
 nobody can board any more, and the call goes at the pace of the slowest who still reads.
 Rule 3: failures are everybody's, and nobody's after: a call that failed is not found again.
-
-For one process and one event loop. Another place to board (a lock in Redis, say) would stand
-behind `Flights.start` and `Flights.find`.
 """
 
 from __future__ import annotations
@@ -16,28 +13,18 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-from cachetools import LRUCache
-
 from gateway.errors import GatewayError, UpstreamBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from typing import Any
+    from collections.abc import Awaitable, Callable
 
     from multidict import CIMultiDictProxy
 
-    from gateway.background import Background
     from gateway.core.model import Answer, Ask, Form
     from gateway.telemetry.spans import InferenceSpan
 
-_log = structlog.get_logger("warmgate.flight")
-
 WINDOW_BYTES = 256 * 1024
 """How far a call runs ahead of the fastest who reads it."""
-
-# Calls that have just ended; a lookup takes milliseconds.
-_REMEMBERED = 4096
 
 
 class Head(NamedTuple):
@@ -85,7 +72,10 @@ class Flight:
         self._furthest = 0
         self._ended = False
         self._seats: set[Seat] = set()
+        # Told of every change; told of the head and of the end only; called with every part.
         self._waiting: list[asyncio.Future[None]] = []
+        self._patient: list[asyncio.Future[None]] = []
+        self._pouring: set[Seat] = set()
         self._pilot: asyncio.Task[None] | None = None
 
     @property
@@ -107,7 +97,7 @@ class Flight:
     def begin(self, head: Head) -> None:
         """The upstream has answered; its body follows."""
         self.head = head
-        self._tell()
+        self._tell_all()
 
     def put(self, chunk: bytes) -> bool:
         """A part of the body; False where there is no room for the next one yet."""
@@ -129,27 +119,27 @@ class Flight:
     def end(self) -> None:
         """The body is complete."""
         self._ended = True
-        self._tell()
+        self._tell_all()
 
     def close(self) -> None:
         """Keep nothing for late ones any more, and let nobody else board."""
         if self.open:
             self.open = False
             self._drop()
-            self._tell()
+            self._tell_all()
 
     def fail(self, error: GatewayError) -> None:
         """The call broke off."""
         if self.error is None and not self._ended:
             self.error = error
-        self._tell()
+        self._tell_all()
 
     def land(self) -> None:
         """Nothing comes any more."""
         if not self._ended and self.error is None:
             self.error = UpstreamBroken("the call that this request waited for was given up")
         self.landed = True
-        self._tell()
+        self._tell_all()
 
     def _has_room(self) -> bool:
         readers = [seat for seat in self._seats if seat.reads]
@@ -211,18 +201,31 @@ class Flight:
             raise again(self.error)
         return b"" if self._ended else None
 
-    async def news(self) -> None:
-        """Return when something has changed."""
+    async def news(self, *, of_parts: bool = True) -> None:
+        """Return when something has changed; with `of_parts` also when a part came or was taken."""
         # One future each: a waiter that is cancelled cancels what it waits for.
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
+        (self._waiting if of_parts else self._patient).append(waiting)
         await waiting
+
+    def pour(self, seat: Seat, pouring: bool) -> None:
+        """Let the seat be called with what comes, or no longer."""
+        (self._pouring.add if pouring else self._pouring.discard)(seat)
 
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             if not each.done():
                 each.set_result(None)
+        for seat in tuple(self._pouring):
+            seat.pour()
+
+    def _tell_all(self) -> None:
+        patient, self._patient = self._patient, []
+        for each in patient:
+            if not each.done():
+                each.set_result(None)
+        self._tell()
 
     def piloted_by(self, pilot: asyncio.Task[None]) -> None:
         """Who is cancelled when all have left."""
@@ -232,10 +235,14 @@ class Flight:
 class Seat:
     """One waiting request's place aboard."""
 
-    __slots__ = ("_flight", "next", "reads", "taken")
+    __slots__ = ("_busy", "_flight", "_full", "_sink", "_turn", "next", "reads", "taken")
 
     def __init__(self, flight: Flight, *, reads: bool) -> None:
         self._flight = flight
+        self._sink: Callable[[bytes], bool] | None = None
+        self._turn: asyncio.Future[None] | None = None
+        self._busy = False
+        self._full = False
         self.reads = reads
         """Takes part by part: the call must not run away from it."""
         self.next = 0
@@ -247,7 +254,7 @@ class Seat:
         while flight.head is None:
             if flight.error is not None:
                 raise again(flight.error)
-            await flight.news()
+            await flight.news(of_parts=False)
         return flight.head
 
     async def readany(self) -> bytes:
@@ -260,9 +267,57 @@ class Seat:
             await self._flight.news()
         return chunk
 
-    def left(self) -> bytes:
-        """Nothing: all that came is read before the call's end is told."""
-        return b""
+    async def pass_to(
+        self, sink: Callable[[bytes], bool], room: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Hand each part to `sink` in the very turn of the loop in which it comes: no task is woken
+        for it. Where `sink` says that it can't take more, `room` is awaited.
+
+        Raises what `readany` raises, and what `sink` raises.
+        """
+        self.reads = True
+        while True:
+            chunk = self._flight.read_from(self)
+            if chunk is None:
+                await self._listen(sink)
+                if self._full:
+                    await room()
+            elif not chunk:
+                return
+            elif not sink(chunk):
+                await room()
+
+    async def _listen(self, sink: Callable[[bytes], bool]) -> None:
+        """Return when there is something that `pour` does not do."""
+        self._turn = asyncio.get_running_loop().create_future()
+        self._sink, self._full = sink, False
+        self._flight.pour(self, True)
+        try:
+            await self._turn
+        finally:
+            self._flight.pour(self, False)
+
+    def pour(self) -> None:
+        """Hand on what has come, if somebody listens. What ends it is left to whoever waits."""
+        turn, sink = self._turn, self._sink
+        # Reading tells others, and they us: what comes meanwhile is taken in the same loop.
+        if turn is None or sink is None or self._busy or turn.done():
+            return
+        self._busy = True
+        try:
+            while (chunk := self._flight.read_from(self)) is not None and chunk:
+                if not sink(chunk):
+                    self._full = True
+                    break
+            else:
+                if chunk is None:
+                    return
+        except Exception as error:  # noqa: BLE001 - told to the task that waits
+            turn.set_exception(error)
+            return
+        finally:
+            self._busy = False
+        turn.set_result(None)
 
     async def landed(self) -> Answer | None:
         """What the finished answer was read as, or None. Raises what ended the call."""
@@ -271,7 +326,7 @@ class Seat:
             if not flight.open and not self.reads:
                 # Too long to be held, and so to be read as a whole.
                 return None
-            await flight.news()
+            await flight.news(of_parts=False)
         if flight.error is not None:
             raise again(flight.error)
         return flight.answer
@@ -279,85 +334,6 @@ class Seat:
     def leave(self) -> None:
         """Give it up."""
         self._flight.leave(self)
-
-
-class Flights:
-    """The calls that are on their way, by what they ask."""
-
-    def __init__(self, background: Background, limit_bytes: int) -> None:
-        """`background` owns the calls; each keeps at most about `limit_bytes` of its answer."""
-        self._background = background
-        self._limit = limit_bytes
-        self._flights: dict[bytes, Flight] = {}
-        self._landings = 0
-        self._gone: LRUCache[bytes, int] = LRUCache(_REMEMBERED)
-
-    def __len__(self) -> int:
-        return len(self._flights)
-
-    @property
-    def landings(self) -> int:
-        """How many have gone from the table."""
-        return self._landings
-
-    def landed_since(self, landings: int, key: bytes) -> bool:
-        """Whether one under this key has gone since there were so many."""
-        return self._gone.get(key, -1) >= landings
-
-    def find(self, key: bytes) -> Flight | None:
-        """The call on its way under this key, if it can be boarded."""
-        flight = self._flights.get(key)
-        return flight if flight is not None and flight.open else None
-
-    def start(
-        self,
-        key: bytes,
-        who: bytes,
-        ask: Ask,
-        fly: Callable[[Flight], Coroutine[Any, Any, bool]],
-    ) -> Flight | None:
-        """A new call under the key for the first who asks, flown by `fly`; None when there is no room for its task.
-
-        `fly` says whether the flight is to be found until `remove` (its answer is being written
-        where a lookup would find it), or goes from the table when it lands.
-        """
-        flight = Flight(who, ask, self._limit)
-
-        def started(pilot: asyncio.Task[None]) -> None:
-            flight.piloted_by(pilot)
-            # A task that is cancelled before its first step never comes to its `finally`.
-            pilot.add_done_callback(lambda _: self._land(key, flight, stays=flight.landed))
-
-        if not self._background.spawn(self._fly(key, flight, fly), "flight", started):
-            return None
-        self._flights[key] = flight
-        return flight
-
-    def remove(self, key: bytes, flight: Flight) -> None:
-        """It is not to be found any more."""
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-            self._gone[key] = self._landings
-            self._landings += 1
-
-    async def _fly(
-        self, key: bytes, flight: Flight, fly: Callable[[Flight], Coroutine[Any, Any, bool]]
-    ) -> None:
-        stays = False
-        try:
-            stays = await fly(flight)
-        except GatewayError as error:
-            flight.fail(error)
-        except Exception:  # noqa: BLE001 - all who wait get an answer whatever it was
-            _log.exception("a shared call failed")
-            flight.fail(GatewayError("the gateway failed; its log has the details"))
-        finally:
-            self._land(key, flight, stays=stays)
-
-    def _land(self, key: bytes, flight: Flight, *, stays: bool = False) -> None:
-        flight.land()
-        if not stays:
-            self.remove(key, flight)
 
 
 def again(error: GatewayError) -> GatewayError:

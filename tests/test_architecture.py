@@ -71,6 +71,7 @@ CONDUCTORS = {
     "door",
     "exchange",
     "flight",
+    "flights",
     "keeping",
     "proxy",
     "randomness",

@@ -15,7 +15,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.background import Background
 from gateway.core.model import Answer, Ask, Finish, Form
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
-from gateway.flight import WINDOW_BYTES, Flight, Flights, Head, Overflown
+from gateway.flight import WINDOW_BYTES, Flight, Head, Overflown, Seat
+from gateway.flights import Flights
 from tests.helpers.simulated_clock import run_simulated
 from tests.properties.conftest import many
 
@@ -48,6 +49,8 @@ class Client:
     leaves_s: float
     slow_s: float
     """What it does between two parts."""
+    pours: bool = False
+    """It is called with each part, instead of asking for it."""
 
 
 @dataclass
@@ -157,15 +160,26 @@ class World:
                 answer = await seat.landed()
                 told.whole = answer.payload if answer else None
                 return
-            while part := await seat.readany():
-                told.parts.append(part)
-                await asyncio.sleep(client.slow_s)
+            await self._takes(seat, client, told)
         except GatewayError as error:
             told.error = error
         finally:
             seat.leave()
             if told.call is not None:
                 self.calls[told.call].aboard.append(number)
+
+    @staticmethod
+    async def _takes(seat: Seat, client: Client, told: Told) -> None:
+        def sink(part: bytes) -> bool:
+            told.parts.append(part)
+            return not client.slow_s
+
+        if client.pours:
+            await seat.pass_to(sink, lambda: asyncio.sleep(client.slow_s))
+            return
+        while part := await seat.readany():
+            sink(part)
+            await asyncio.sleep(client.slow_s)
 
 
 seconds = st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 3.0, 7.0])
@@ -183,6 +197,7 @@ clients = st.builds(
     reads=st.booleans(),
     leaves_s=st.one_of(st.just(FOR_EVER), seconds),
     slow_s=st.sampled_from([0.0, 0.0, 1.0]),
+    pours=st.booleans(),
 )
 
 
@@ -348,6 +363,47 @@ def test_a_call_does_not_run_away_from_those_who_read_it() -> None:
         while part := await slow.readany():
             total += len(part)
         assert total == 8 * WINDOW_BYTES
+
+    run_simulated(play())
+
+
+def test_what_a_sink_raises_comes_to_the_one_who_waits_and_to_nobody_else() -> None:
+    async def play() -> None:
+        flights = Flights(Background(10), 1000)
+        go = asyncio.Event()
+
+        async def fly(flight: Flight) -> bool:
+            flight.begin(HEAD)
+            await go.wait()
+            flight.put(b"part")
+            flight.end()
+            return False
+
+        def burst(_: bytes) -> bool:
+            raise ConnectionResetError
+
+        async def room() -> None:
+            raise AssertionError
+
+        taken: list[bytes] = []
+        flight = flights.start(b"k", b"who", ASK, fly)
+        assert flight is not None
+        bad, good = flight.board(reads=True), flight.board(reads=True)
+
+        def take(part: bytes) -> bool:
+            taken.append(part)
+            return True
+
+        passing = [
+            asyncio.ensure_future(bad.pass_to(burst, room)),
+            asyncio.ensure_future(good.pass_to(take, room)),
+        ]
+        await asyncio.sleep(1)
+        go.set()
+        with pytest.raises(ConnectionResetError):
+            await passing[0]
+        await passing[1]
+        assert taken == [b"part"]
 
     run_simulated(play())
 

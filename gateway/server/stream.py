@@ -19,7 +19,7 @@ from gateway.core.sse import Splitter
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import web
 
@@ -152,26 +152,13 @@ class Sieve:
 class Source(Protocol):
     """Where a response's body comes from, part by part."""
 
-    async def readany(self) -> bytes:
-        """What has come, or comes next; b"" at the end. Raises what ended it before that."""
-
-    def left(self) -> bytes:
-        """What had come, and was not read yet, when it ended before its end."""
-
-
-class FromUpstream:
-    """The body of an upstream's response."""
-
-    __slots__ = ("_content", "pass_to", "readany")
-
-    def __init__(self, upstream: Response) -> None:
-        self._content = upstream.content
-        self.pass_to = upstream.pass_to
-        self.readany = upstream.content.readany
-
-    def left(self) -> bytes:
-        """See `Source`: aiohttp tells of the end before what came ahead of it."""
-        return self._content._read_nowait(-1)  # noqa: SLF001 - the public one raises the error
+    async def pass_to(
+        self, sink: Callable[[bytes], bool], room: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Hand each part to `sink` as it comes; where `sink` says that it can't take more, `room`
+        is awaited. Returns at the end of the body; raises what ended it before that, after all
+        that came was handed over.
+        """
 
 
 class _Outlet:
@@ -238,15 +225,11 @@ async def relay_response(
             await out.prepare(request)
         except ConnectionError as error:
             raise ClientGone from error
-        if isinstance(source, FromUpstream):
-            # In the turn of the loop in which it came: no task is woken for it.
-            await source.pass_to(outlet.put, outlet.room)
-        else:
-            while chunk := await source.readany():
-                if not outlet.put(chunk):
-                    await outlet.room()
+        await source.pass_to(outlet.put, outlet.room)
     except (aiohttp.ClientError, TimeoutError, OSError, GatewayError):
-        await _last_of(source, sieve, out)
+        if sieve is not None and (left := sieve.rest()):
+            with contextlib.suppress(ConnectionError):
+                out.put(left)
         raise
     if taken is not None:
         taken.complete = True
@@ -263,15 +246,6 @@ async def take_whole(upstream: Response, taken: Recording, on_first: Callable[[]
             first = False
         taken.feed(chunk)
     taken.complete = True
-
-
-async def _last_of(source: Source, sieve: Sieve | None, out: Relay) -> None:
-    """Send what had come when the body broke off."""
-    late = source.left()
-    left = late if sieve is None else sieve.feed(late) + sieve.rest()
-    if left:
-        with contextlib.suppress(ConnectionError):
-            await out.write(left)
 
 
 async def _end(sieve: Sieve | None, out: Relay) -> None:
