@@ -91,7 +91,8 @@ def _understood(request: Object, rules: ApiRules) -> Question:
     messages = envelope.objects(request, "messages", "$")
     system = _blocks(request, "system", "$") if request.get("system") is not None else []
     tools = envelope.objects(request, "tools", "$") if request.get("tools") is not None else []
-    ids = _tool_ids(messages)
+    blocks = _all_blocks(messages)
+    ids = _tool_ids(blocks)
 
     def render(renamed: Mapping[str, Json]) -> bytes:
         return envelope.render(
@@ -99,7 +100,7 @@ def _understood(request: Object, rules: ApiRules) -> Question:
                 request,
                 rules,
                 {
-                    "messages": lambda _: [_message(m, rules, renamed) for m in messages],
+                    "messages": lambda _: _messages(messages, rules, renamed),
                     "system": lambda text: _content(text, system, rules, renamed),
                     "tools": lambda value: _tools(tools, rules) if tools else value,
                     "output_config": lambda given: envelope.fold_schema_at(
@@ -118,9 +119,9 @@ def _understood(request: Object, rules: ApiRules) -> Question:
             deterministic=envelope.number(request.get("temperature")) == 0.0,
         ),
         canonical=envelope.rename_ids(ids, render)
-        if ids and _may_rename(model, request, messages, rules)
+        if ids and _may_rename(model, request, blocks, rules)
         else render({}),
-        pass_reason=_pass_reason(request, model, messages, tools),
+        pass_reason=_pass_reason(request, model, blocks, tools),
     )
 
 
@@ -129,11 +130,22 @@ def _blocks(owner: Object, name: str, where: str) -> list[Object]:
     return [] if isinstance(owner.get(name), str) else envelope.objects(owner, name, where)
 
 
+def _all_blocks(messages: list[Object]) -> list[Object]:
+    """The blocks of all messages, in order. Raises `NotUnderstood`."""
+    blocks: list[Object] = []
+    for index, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            envelope.text(message, "role", f"$.messages[{index}]")
+        if not isinstance(message.get("content"), str):
+            blocks += envelope.objects(message, "content", f"$.messages[{index}]")
+    return blocks
+
+
 # --- what makes the answer depend on more than the request -----------------------------------
 
 
 def _pass_reason(
-    request: Object, model: str, messages: list[Object], tools: list[Object]
+    request: Object, model: str, blocks: list[Object], tools: list[Object]
 ) -> Reason | None:
     if request.get("thread") is not None:
         return Reason.PROVIDER_STORED  # the history is kept there (beta)
@@ -141,7 +153,6 @@ def _pass_reason(
         return kept
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
-    blocks = [b for message in messages for b in lenient.objects(message.get("content"))]
     # A tool may also be defined in the middle of a conversation (beta `inline-tools`).
     inline = [
         definition
@@ -171,22 +182,21 @@ def _is_client_tool(tool: Object) -> bool:
 # --- tool-call ids ---------------------------------------------------------------------------
 
 
-def _tool_ids(messages: list[Object]) -> list[str]:
+def _tool_ids(blocks: list[Object]) -> list[str]:
     """Every tool-call id of the history in order of appearance. Raises `NotUnderstood`."""
     ids: list[str] = []
-    for index, message in enumerate(messages):
-        where = f"$.messages[{index}]"
-        envelope.text(message, "role", where)
-        for block in _blocks(message, "content", where):
-            kind = lenient.text(block.get("type"))
-            if kind.endswith("tool_use"):
-                ids.append(envelope.text(block, "id", f"{where}.content[]"))
-            elif kind.endswith("tool_result"):
-                ids.append(envelope.text(block, "tool_use_id", f"{where}.content[]"))
+    for block in blocks:
+        kind = block.get("type")
+        if kind == "text" or not isinstance(kind, str):
+            continue
+        if kind.endswith("tool_use"):
+            ids.append(envelope.text(block, "id", "$.messages[].content[]"))
+        elif kind.endswith("tool_result"):
+            ids.append(envelope.text(block, "tool_use_id", "$.messages[].content[]"))
     return ids
 
 
-def _may_rename(model: str, request: Object, messages: list[Object], rules: ApiRules) -> bool:
+def _may_rename(model: str, request: Object, blocks: list[Object], rules: ApiRules) -> bool:
     """Is it certain that neither thinking nor anything in the history is bound to the ids?"""
     if rules.rename_tool_ids is None:
         return False
@@ -196,23 +206,28 @@ def _may_rename(model: str, request: Object, messages: list[Object], rules: ApiR
             return False
     elif lenient.members(thinking).get("type") != "disabled":
         return False
-    return not any(
-        _is_bound(block)
-        for message in messages
-        for block in lenient.objects(message.get("content"))
+    return not _is_bound(blocks)
+
+
+def _is_bound(blocks: list[Object]) -> bool:
+    """Is any of them thinking, signed, encrypted, or of a server's tool, or holds what is?"""
+    found: list[Object] = []
+    waiting = list(blocks)
+    while waiting:
+        block = waiting.pop()
+        found.append(block)
+        inner = block.get("content")
+        if isinstance(inner, dict):
+            waiting.append(inner)
+        elif isinstance(inner, list):
+            waiting.extend(lenient.objects(inner))
+    kinds = {lenient.text(block.get("type")) for block in found}
+    names: set[str] = set().union(*found)
+    return (
+        not kinds.isdisjoint(("thinking", "redacted_thinking"))
+        or any(kind.endswith(("_tool_use", "_tool_result")) for kind in kinds)
+        or any(name.startswith(("signature", "encrypted")) for name in names)
     )
-
-
-def _is_bound(block: Object) -> bool:
-    """Is this thinking, signed, encrypted, or of a server's tool, here or in what it holds?"""
-    kind = lenient.text(block.get("type"))
-    if kind in {"thinking", "redacted_thinking"} or kind.endswith(("_tool_use", "_tool_result")):
-        return True
-    if any(name.startswith(("signature", "encrypted")) for name in block):
-        return True
-    inner = block.get("content")
-    held = lenient.objects(inner) if isinstance(inner, list) else [lenient.members(inner)]
-    return any(_is_bound(each) for each in held if each)
 
 
 # --- canonical form --------------------------------------------------------------------------
@@ -231,6 +246,56 @@ _MARKED = frozenset(
 )
 # An image's or a document's source with these members only is typed, read by name.
 _SOURCE = frozenset({"type", "media_type", "data", "url", "file_id"})
+
+
+def _messages(messages: list[Object], rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    """Each as `_message` makes it; most can be written as they are, with their members sorted."""
+    if rules.fold_text is not None:
+        return [_message(each, rules, renamed) for each in messages]
+    return canonical.ordered([_sortable(each, rules, renamed) for each in messages])
+
+
+def _sortable(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    """What `_message` makes, once its members are sorted."""
+    content = message["content"]
+    if len(message) != 2:
+        return canonical.kept(_message(message, rules, renamed))
+    if not isinstance(content, list):
+        return message
+    if len(content) == 1 and rules.string_is_text_part is not None:
+        only = lenient.members(content[0])
+        if only.get("type") == "text":
+            if len(only) != 2 or not isinstance(only.get("text"), str):
+                return canonical.kept(_message(message, rules, renamed))
+            return {"content": only["text"], "role": message["role"]}
+    blocks = [_sortable_block(each, rules, renamed) for each in lenient.objects(content)]
+    return {"content": list(blocks), "role": message["role"]}
+
+
+def _sortable_block(block: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    """What `_block` makes, once its members are sorted."""
+    if set(map(type, block.values())) == _TEXT and rules.markers.keys().isdisjoint(block):
+        kind = block.get("type")
+        joined = "id" if kind == "tool_use" else "tool_use_id" if kind == "tool_result" else ""
+        given = block.get(joined)
+        return (
+            {**block, joined: renamed[given]}
+            if isinstance(given, str) and given in renamed
+            else block
+        )
+    if block.keys() == _TOOL_USE and block["type"] == "tool_use":
+        given = block["id"]
+        return {
+            "id": renamed.get(given, given) if isinstance(given, str) else given,
+            "input": canonical.kept(block["input"]),
+            "name": canonical.kept(block["name"]),
+            "type": "tool_use",
+        }
+    return canonical.kept(_block(block, rules, renamed))
+
+
+_TEXT = {str}
+_TOOL_USE = {"type", "id", "name", "input"}
 
 
 def _message(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from gateway.core import canonical
 from gateway.core.canonical import Json, Number, Uncacheable, is_number
 from gateway.core.model import Reason
-from gateway.wire import lenient
 from gateway.wire.base import NotUnderstood
 
 if TYPE_CHECKING:
@@ -150,10 +149,11 @@ THOUGHT = re.compile("reason|think|thought|signature|encrypted")
 """Found in names and types of what speaks of thinking, or is signed or encrypted."""
 
 
-def holds_thought(*values: Json) -> bool:
-    """Does any member name or type, however deep, speak of thinking, signed or encrypted?"""
-    found = lenient.objects_within(*values)
-    names = set().union(*found) | {lenient.text(each.get("type")) for each in found}
+def holds_thought(found: list[Object]) -> bool:
+    """Does any member name or type of these objects speak of thinking, signed or encrypted?"""
+    names: set[str] = set().union(*found)
+    if "type" in names:
+        names.update([kind for each in found if isinstance(kind := each.get("type"), str)])
     return any(map(THOUGHT.search, names))
 
 

@@ -164,7 +164,7 @@ def _may_think(model: str, request: Object, messages: list[Object], rules: ApiRu
         return True
     if effort is None and not envelope.is_plain_model(model, rules):
         return True
-    return envelope.holds_thought(*messages)
+    return envelope.holds_thought(lenient.objects_within(*messages))
 
 
 # Parts whose nested object is typed, read by name: its member order can't be seen.

@@ -81,11 +81,12 @@ class OpenAIResponses:
 def _understood(request: Object, rules: ApiRules) -> Question:
     model = envelope.text(request, "model", "$")
     items = _items(request)
+    kinds = [_kind(item) for item in items]
     tools = envelope.objects(request, "tools", "$") if request.get("tools") is not None else []
-    ids = list(_ids(items))
+    ids = list(_ids(items, kinds))
     # Whatever is not plainly `false` may be kept: null, and what only the provider can refuse.
     keeps_id = request.get("store") is not False
-    bound = keeps_id or _is_bound(request, model, items, rules)
+    bound = keeps_id or _is_bound(request, model, items, kinds, rules)
 
     def render(renamed: Mapping[str, Json]) -> bytes:
         return envelope.render(
@@ -93,7 +94,7 @@ def _understood(request: Object, rules: ApiRules) -> Question:
                 request,
                 rules,
                 {
-                    "input": lambda given: _input(given, items, rules, renamed),
+                    "input": lambda given: _input(given, items, kinds, rules, renamed),
                     "tools": lambda value: _tools(tools, rules) if tools else value,
                     "text": lambda given: envelope.fold_schema_at(
                         given, ("format", "schema"), rules
@@ -108,10 +109,12 @@ def _understood(request: Object, rules: ApiRules) -> Question:
             form=Form.STREAM if envelope.flag(request, "stream") else Form.BODY,
             model=model,
             history_ids=frozenset(
-                given
-                for item in items
-                for name in ("id", "call_id")
-                if (given := lenient.text(item.get(name)))
+                [
+                    given
+                    for item in items
+                    for given in (item.get("id"), item.get("call_id"))
+                    if given and isinstance(given, str)
+                ]
             ),
             max_output_tokens=envelope.whole(request.get("max_output_tokens")),
             deterministic=envelope.number(request.get("temperature")) == 0.0,
@@ -119,7 +122,7 @@ def _understood(request: Object, rules: ApiRules) -> Question:
             keeps_id=keeps_id,
         ),
         canonical=envelope.rename_ids(ids, render) if may_rename else render({}),
-        pass_reason=_pass_reason(request, model, items, tools),
+        pass_reason=_pass_reason(request, model, items, kinds, tools),
     )
 
 
@@ -127,6 +130,7 @@ def _understood(request: Object, rules: ApiRules) -> Question:
 _CALLS = frozenset(
     {"function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
 )
+_UNBOUND = _CALLS | {"message"}
 # How the provider's own ids of these items begin; the ids of others may mean more to it.
 _OWN_IDS = {"message": "msg_", "function_call": "fc_", "custom_tool_call": "ctc_"}
 
@@ -138,16 +142,10 @@ def _items(request: Object) -> list[Object]:
         return []
     items = envelope.objects(request, "input", "$")
     for index, item in enumerate(items):
-        if not _is_typed(item):
+        is_told = "role" in item or lenient.text(item.get("type")) in _CALLS
+        if not is_told or set(map(type, item.values())) != _TEXT:
             _check_item(item, f"$.input[{index}]")
     return items
-
-
-def _is_typed(item: Object) -> bool:
-    """Is all that `_check_item` looks at a string, or missing?"""
-    return all(
-        isinstance(item.get(name, ""), str) for name in ("type", "role", "id", "call_id")
-    ) and ("role" in item or item.get("type", "message") != "message")
 
 
 def _check_item(item: Object, where: str) -> None:
@@ -167,10 +165,9 @@ def _kind(item: Object) -> str:
     return "message" if "type" not in item and "role" in item else lenient.text(item.get("type"))
 
 
-def _ids(items: list[Object]) -> Iterator[str]:
+def _ids(items: list[Object], kinds: list[str]) -> Iterator[str]:
     """The ids that stand in id positions of the history, in order of appearance."""
-    for item in items:
-        kind = _kind(item)
+    for item, kind in zip(items, kinds, strict=True):
         own = lenient.text(item.get("id"))
         if kind in _OWN_IDS and own.startswith(_OWN_IDS[kind]):
             yield own
@@ -182,7 +179,7 @@ def _ids(items: list[Object]) -> Iterator[str]:
 
 
 def _pass_reason(
-    request: Object, model: str, items: list[Object], tools: list[Object]
+    request: Object, model: str, items: list[Object], kinds: list[str], tools: list[Object]
 ) -> Reason | None:
     # What runs in the background is a ticket, not an answer; a conversation is kept there.
     if request.get("conversation") is not None or envelope.is_on(request.get("background")):
@@ -197,8 +194,8 @@ def _pass_reason(
     # Tools may also be added in the middle of a conversation.
     added = [
         tool
-        for item in items
-        if _kind(item) in {"additional_tools", "tool_search_output"}
+        for item, kind in zip(items, kinds, strict=True)
+        if kind in _BRING_TOOLS
         for tool in lenient.items(item.get("tools"))
     ]
     if envelope.has_search_switch(request) or not all(map(is_client_tool, [*tools, *added])):
@@ -206,16 +203,24 @@ def _pass_reason(
     return None
 
 
-def _is_bound(request: Object, model: str, items: list[Object], rules: ApiRules) -> bool:
+_BRING_TOOLS = frozenset({"additional_tools", "tool_search_output"})
+
+
+def _is_bound(
+    request: Object, model: str, items: list[Object], kinds: list[str], rules: ApiRules
+) -> bool:
     if any(request.get(name) is not None for name in ("previous_response_id", "prompt")):
         return True
     # Items of other types may be references, or encrypted.
-    if any(_kind(item) != "message" and _kind(item) not in _CALLS for item in items):
+    if not _UNBOUND.issuperset(kinds):
         return True
-    return _may_think(request, model, items, rules) or _names_file(items)
+    found = lenient.objects_within(*items)
+    return _may_think(request, model, found, rules) or any(
+        each.get("file_id") is not None for each in found
+    )
 
 
-def _may_think(request: Object, model: str, items: list[Object], rules: ApiRules) -> bool:
+def _may_think(request: Object, model: str, found: list[Object], rules: ApiRules) -> bool:
     """Could the answer or the history hold reasoning, which comes encrypted for its owner?"""
     reasoning = request.get("reasoning")
     if reasoning is None:
@@ -232,11 +237,7 @@ def _may_think(request: Object, model: str, items: list[Object], rules: ApiRules
     asked = lenient.items(request.get("include"))
     return any(
         envelope.THOUGHT.search(lenient.text(each)) for each in asked
-    ) or envelope.holds_thought(*items)
-
-
-def _names_file(items: list[Object]) -> bool:
-    return any(each.get("file_id") is not None for each in lenient.objects_within(*items))
+    ) or envelope.holds_thought(found)
 
 
 # --- canonical form --------------------------------------------------------------------------
@@ -248,10 +249,42 @@ _MARKED = frozenset({"input_text", "input_image", "input_file"})
 _INPUT_ROLES = frozenset({"user", "system", "developer"})
 
 
-def _input(given: Json, items: list[Object], rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+def _input(
+    given: Json,
+    items: list[Object],
+    kinds: list[str],
+    rules: ApiRules,
+    renamed: Mapping[str, Json],
+) -> Json:
     if isinstance(given, str) and rules.string_is_text_part is not None:
         return [{"content": given, "role": "user", "type": "message"}]
-    return [_item(i, rules, renamed) for i in items] if isinstance(given, list) else given
+    if not isinstance(given, list):
+        return given
+    return canonical.ordered(
+        [_sortable(item, kind, rules, renamed) for item, kind in zip(items, kinds, strict=True)]
+    )
+
+
+def _sortable(item: Object, kind: str, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
+    """What `_item` makes, once its members are sorted: most can be written as they are."""
+    if set(map(type, item.values())) != _TEXT:
+        return canonical.kept(_item(item, rules, renamed))
+    if kind == "message":
+        if "type" not in item and rules.string_is_text_part is not None:
+            item = {"type": kind, **item}
+    elif kind not in _CALLS or rules.fold_tools is None:
+        return canonical.kept(_item(item, rules, renamed))
+    if renamed:
+        changed = {
+            name: renamed[each]
+            for name in ("id", "call_id")
+            if isinstance(each := item.get(name), str) and each in renamed
+        }
+        return {**item, **changed} if changed else item
+    return item
+
+
+_TEXT = {str}
 
 
 def _item(item: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
