@@ -195,6 +195,8 @@ async def _listen(runner: web.ServerRunner | web.AppRunner, host: str, port: int
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status."""
+    # What was imported stays: the collector need not walk it again and again.
+    gc.freeze()
     setup_logging(config.log.level, config.log.format)
     allow_many_connections()
     try:
@@ -233,7 +235,7 @@ async def _serve(config: Config) -> int:
         return 1
     sys.stdout.write(_greeting(gateway))
     sys.stdout.flush()
-    # What was built at start stays; the collector need not walk it again and again.
+    # Nor what was built at start.
     gc.collect()
     gc.freeze()
     await stopping.wait()

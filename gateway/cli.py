@@ -8,9 +8,11 @@ any more.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ from gateway.config.show import as_json, as_yaml
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 OK = 0
 FAULTY = 2
@@ -131,9 +133,28 @@ def _config_file(arguments: argparse.Namespace) -> Path | None:
 def _serve(arguments: argparse.Namespace) -> int:
     flags = {path: getattr(arguments, flag) for flag, path in _FLAGS.items()}
     config = load(_config_file(arguments), os.environ, flags)
-    from gateway.app import serve  # noqa: PLC0415 - only this verb pays for it
+    with _loading():
+        from gateway.app import serve  # noqa: PLC0415 - only this verb pays for it
 
     return serve(config)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """While the server is imported, which is most of the time that a start takes."""
+    # Nothing of it goes away again: the collector would walk it over and over.
+    gc.disable()
+    # structlog loads rich where it is there (5 MB), for tracebacks that we have drawn plainly.
+    # None in sys.modules is how Python spells that a module is not there.
+    hidden = "rich" not in sys.modules
+    if hidden:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["rich"]
+        gc.enable()
 
 
 def _check(arguments: argparse.Namespace) -> int:
