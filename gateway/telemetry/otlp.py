@@ -17,19 +17,11 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
-    ALWAYS_ON,
-    DEFAULT_OFF,
-    DEFAULT_ON,
-    ParentBased,
-    Sampler,
-    TraceIdRatioBased,
-)
 from opentelemetry.util.re import parse_env_headers
 
 from gateway.telemetry.span_queue import SpanQueue
 from gateway.telemetry.tally_export import PushedReader
+from gateway.telemetry.trace_context import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,29 +36,21 @@ _ENDPOINT = "http://localhost:4318"
 _QUEUE = 2048
 _BATCH = 512
 _VALUE_LENGTH = 1024
-_SAMPLERS = {
-    "always_on": ALWAYS_ON,
-    "always_off": ALWAYS_OFF,
-    "parentbased_always_on": DEFAULT_ON,
-    "parentbased_always_off": DEFAULT_OFF,
-}
 
 
-def sampler(environ: Mapping[str, str]) -> Sampler:
+def draw(environ: Mapping[str, str]) -> Draw:
     """OTEL_TRACES_SAMPLER and its argument; default `parentbased_always_on`."""
     name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
-    if name in ("traceidratio", "parentbased_traceidratio"):
+    if name.removeprefix("parentbased_") not in ("always_on", "always_off", "traceidratio"):
+        _log.warning("OTEL_TRACES_SAMPLER: unknown, taking parentbased_always_on")
+        name = "parentbased_always_on"
+    ratio = 0.0 if name.endswith("always_off") else 1.0
+    if name.endswith("traceidratio"):
         ratio = _number(environ, "OTEL_TRACES_SAMPLER_ARG", 1.0)
         if not 0.0 <= ratio <= 1.0:
             _log.warning("OTEL_TRACES_SAMPLER_ARG: not between 0 and 1, taking 1")
             ratio = 1.0
-        root = TraceIdRatioBased(ratio)
-        return root if name == "traceidratio" else ParentBased(root)
-    known = _SAMPLERS.get(name)
-    if known is None:
-        _log.warning("OTEL_TRACES_SAMPLER: unknown, taking parentbased_always_on")
-        return DEFAULT_ON
-    return known
+    return Draw(ratio, parent_based=name.startswith("parentbased_"))
 
 
 def span_limits(environ: Mapping[str, str]) -> SpanLimits:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
@@ -29,17 +28,16 @@ from gateway.core.model import Reason
 from gateway.telemetry import semconv, spans
 from gateway.telemetry.text import plain, without_query
 from gateway.telemetry.trace_context import remote_parent, trace_headers, under
-from gateway.telemetry.unrecorded import UnrecordedInference, UnrecordedServer
+from gateway.telemetry.unrecorded import UNSAMPLED, UnrecordedInference, UnrecordedServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Span, Tracer
 
     from gateway.core.model import Result, Usage
     from gateway.telemetry.span_queue import SpanQueue
-    from gateway.telemetry.trace_context import ChosenIds
+    from gateway.telemetry.trace_context import ChosenIds, Draw
 
 _PATH_LIMIT = 1024
 _NO_PARENT = Context()
@@ -220,24 +218,24 @@ class RecordedServer(_Recorded, spans.ServerSpan):
 class RecordedSpans(spans.Spans):
     """Opens spans on one tracer; `names` renames attributes for an older generation.
 
-    The tracer's provider records whatever is started, with `ids` and into `queue`. `sampler` and
+    The tracer's provider records whatever is started, with `ids` and into `queue`. `draw` and
     `queue` are asked first, so that a request which is not sampled, or whose spans would find no
     room, costs next to nothing.
     """
 
-    __slots__ = ("_ids", "_names", "_queue", "_sampler", "_tracer")
+    __slots__ = ("_draw", "_ids", "_names", "_queue", "_tracer")
 
     def __init__(
         self,
         tracer: Tracer,
         names: Mapping[str, str],
-        sampler: Sampler,
+        draw: Draw,
         ids: ChosenIds,
         queue: SpanQueue,
     ) -> None:
         self._tracer = tracer
         self._names = names
-        self._sampler = sampler
+        self._draw = draw
         self._ids = ids
         self._queue = queue
 
@@ -253,15 +251,15 @@ class RecordedSpans(spans.Spans):
         headers: Mapping[str, str],
     ) -> spans.ServerSpan:
         remote = remote_parent(headers)
+        trace_id = None
         if remote is None:
-            trace_id, context = self._ids.generate_trace_id(), _NO_PARENT
-        else:
-            trace_id, context = remote.trace_id, under(remote)
-        drawn = self._sampler.should_sample(context, trace_id, "", SpanKind.SERVER)
-        if drawn.decision is not Decision.RECORD_AND_SAMPLE:
-            return UnrecordedServer(trace_id, remote and _unsampled(remote))
-        if self._queue.full():
-            return UnrecordedServer(trace_id, remote)
+            trace_id = self._draw.root()
+            if trace_id is None or self._queue.full():
+                return UNSAMPLED
+        elif not self._draw.child(remote):
+            return UnrecordedServer(_unsampled(remote))
+        elif self._queue.full():
+            return UnrecordedServer(remote)
         told: _Told = {
             semconv.URL_PATH: plain(without_query(path), _PATH_LIMIT),
             semconv.URL_SCHEME: scheme,
@@ -271,9 +269,9 @@ class RecordedSpans(spans.Spans):
             told[semconv.HTTP_ROUTE] = route
             name = f"{name} {route}"
         _set_address(told, host, port)
-        if remote is None:
+        if trace_id is not None:
             self._ids.choose(trace_id)
-        span = self._tracer.start_span(name, context, SpanKind.SERVER)
+        span = self._tracer.start_span(name, under(remote), SpanKind.SERVER)
         return RecordedServer(span, told, self._tracer)
 
     def lookup(self, parent: spans.ServerSpan) -> spans.LookupSpan:

@@ -113,10 +113,10 @@ def _start_spans(
     from gateway.telemetry.recorder import RecordedSpans  # noqa: PLC0415
     from gateway.telemetry.trace_context import ChosenIds  # noqa: PLC0415
 
-    sampler, ids = otlp.sampler(environ), ChosenIds()
+    ids = ChosenIds()
     provider = TracerProvider(
-        # Whoever starts a span has asked already: children and linked ones go with their server
-        # span. A ratio sampler would draw again for the store span, which has a trace of its own.
+        # Whoever starts a span has drawn already (`Draw`): children and linked spans go with their
+        # server span. A sampler would draw again for the store span, which has its own trace.
         sampler=ALWAYS_ON,
         resource=signals.resource(environ, version),
         id_generator=ids,
@@ -128,7 +128,7 @@ def _start_spans(
     closers.append(provider.shutdown)
     names = semconv.V1_41 if settings.genai_names == "v1_41" else _NO_NAMES
     tracer = provider.get_tracer(semconv.SCOPE, version)
-    return RecordedSpans(tracer, names, sampler, ids, queue)
+    return RecordedSpans(tracer, names, otlp.draw(environ), ids, queue)
 
 
 def _start_metrics(

@@ -6,11 +6,13 @@ the SDK's propagator logs headers that it dislikes, values included, for every r
 
 from __future__ import annotations
 
+import random
 import re
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -88,7 +90,7 @@ def trace_headers(context: SpanContext) -> dict[str, str]:
 class ChosenIds(RandomIdGenerator):
     """Random ids, but for the trace of the next root span, which may be chosen.
 
-    That is what lets a sampler be asked before anything is built. For one thread.
+    That is what lets a trace be drawn before anything is built. For one thread.
     """
 
     def __init__(self) -> None:
@@ -102,3 +104,27 @@ class ChosenIds(RandomIdGenerator):
         """As `IdGenerator.generate_trace_id`."""
         chosen, self._chosen = self._chosen, None
         return super().generate_trace_id() if chosen is None else chosen
+
+
+class Draw:
+    """Which traces are kept: this share of them, or with `parent_based` those whose caller's are.
+
+    The SDK's samplers in one comparison, because it is made for every request.
+    """
+
+    def __init__(self, ratio: float, *, parent_based: bool) -> None:
+        self._bound = TraceIdRatioBased(ratio).bound
+        self._parent_based = parent_based
+
+    def root(self) -> int | None:
+        """The id of a new trace, or None when it is not kept."""
+        low = random.getrandbits(64)
+        if low >= self._bound:
+            return None
+        return random.getrandbits(64) << 64 | low or 1
+
+    def child(self, caller: SpanContext) -> bool:
+        """Whether our part of the caller's trace is kept."""
+        if self._parent_based:
+            return caller.trace_flags.sampled
+        return caller.trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound

@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
 
 class UnrecordedServer(spans.ServerSpan):
-    """The span of a request that nobody will see. `context` is its caller's, if it has one."""
+    """The span of a request that nobody will see. `caller` is its caller's, as it is passed on."""
 
-    __slots__ = ("_context", "trace_id")
+    __slots__ = ("_caller", "trace_id")
 
-    def __init__(self, trace_id: int, context: SpanContext | None) -> None:
-        self._context = context
-        self.trace_id = f"{trace_id:032x}"
+    def __init__(self, caller: SpanContext | None = None) -> None:
+        self._caller = caller
+        self.trace_id = f"{caller.trace_id:032x}" if caller is not None else None
 
     def attempt(self, method: str, url: str, resend_count: int = 0) -> spans.AttemptSpan:
         return UnrecordedAttempt(self)
 
     def headers(self) -> dict[str, str]:
-        """Trace context to pass on: the caller's own, or that of a trace which is not sampled."""
-        if self._context is not None:
-            return trace_headers(self._context)
-        # A span id of its own is asked for by the recommendation; nobody can look for it.
-        return {"traceparent": f"00-{self.trace_id}-{random.getrandbits(64) or 1:016x}-00"}
+        """Trace context to pass on: the caller's, or that of a trace which is not sampled, so that
+        whoever is called does not draw for itself.
+        """
+        if self._caller is not None:
+            return trace_headers(self._caller)
+        trace_id, span_id = random.getrandbits(128) or 1, random.getrandbits(64) or 1
+        return {"traceparent": f"00-{trace_id:032x}-{span_id:016x}-00"}
 
 
 class UnrecordedInference(spans.InferenceSpan):
@@ -59,3 +61,7 @@ class UnrecordedAttempt(spans.AttemptSpan):
 
     def traceparent(self) -> dict[str, str]:
         return self._server.headers()
+
+
+UNSAMPLED = UnrecordedServer()
+"""The span of all requests that begin a trace which is not kept."""
