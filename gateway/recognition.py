@@ -40,6 +40,8 @@ _SIGNED = "aws4-hmac-sha256"
 
 # What takes longer to read than others should have to wait for, about 20 ms, is read in a thread.
 _LONG_BYTES = 2 * 1024 * 1024
+# So short that it takes less, whatever it holds: it isn't even counted.
+_SHORT_BYTES = 64 * 1024
 _MANY_MEMBERS = 10_000
 # Beyond it a body isn't read at all: seconds of work and a hundred bytes for each member would be
 # anybody's to ask for. (A full batch of embeddings, 2,048 inputs of 900 tokens, is below it.)
@@ -93,7 +95,9 @@ class Recognition:
         known = self._door.get(key)
         if known is not None:
             return known
-        if len(body) <= _LONG_BYTES and body.count(b",") <= _MANY_MEMBERS:
+        if len(body) <= _SHORT_BYTES or (
+            len(body) <= _LONG_BYTES and body.count(b",") <= _MANY_MEMBERS
+        ):
             known = self._parse(sender, asked, api, body, tenant)
         else:
             loop = asyncio.get_running_loop()
@@ -121,7 +125,7 @@ class Recognition:
         untouchable = _untouchable(sender)
         if untouchable is not None:
             return Known(endpoint, (), None, untouchable, who)
-        if body.count(b",") > _MOST_MEMBERS:
+        if len(body) > _MOST_MEMBERS and body.count(b",") > _MOST_MEMBERS:
             return Known(endpoint, (), None, Reason.NOT_UNDERSTOOD, who)
         fold_text = self._choice.policy(asked, model).fold_text
         rules = registry.rules(endpoint.provider, api.name, fold_text=fold_text)

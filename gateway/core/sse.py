@@ -27,24 +27,32 @@ def parse(text: bytes) -> list[Event]:
 
     Raises UnicodeDecodeError for bytes that are no UTF-8.
     """
-    events: list[Event] = []
-    name = ""
-    data: list[str] = []
-    lines = _LINE.split(text.removeprefix(_BOM))
-    # What follows the last line end is no line yet.
-    for line in lines[:-1]:
-        if not line:
-            if data:
-                events.append(Event(name, "\n".join(data)))
-            name, data = "", []
+    return [Event(name, data.decode()) for name, data in events(text)]
+
+
+def events(text: bytes) -> list[tuple[str, bytes]]:
+    """As `parse`, for readers that want the data (and what is no UTF-8 in it) as it came."""
+    found: list[tuple[str, bytes]] = []
+    text = text.removeprefix(_BOM)
+    if b"\r" in text:
+        text = b"\n".join(_LINE.split(text))
+    # What follows the last blank line was never dispatched.
+    for piece in text.split(b"\n\n")[:-1]:
+        if piece.startswith(b"data: ") and b"\n" not in piece:
+            found.append(("", piece[6:]))
             continue
-        field, _, value = line.partition(b":")
-        if field == b"data":
-            data.append(value.removeprefix(b" ").decode())
-        elif field == b"event":
-            name = value.removeprefix(b" ").decode()
-        # Comments (an empty field name), id, retry and unknown fields carry no answer.
-    return events
+        name = b""
+        data: list[bytes] = []
+        for line in piece.split(b"\n"):
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                data.append(value.removeprefix(b" "))
+            elif field == b"event":
+                name = value.removeprefix(b" ")
+            # Comments (an empty field name), id, retry and unknown fields carry no answer.
+        if data:
+            found.append((name.decode(), b"\n".join(data)))
+    return found
 
 
 def write(data: bytes, name: str = "") -> bytes:

@@ -102,8 +102,8 @@ def _says(block: Object) -> bool:
 
 def _events(text: bytes) -> list[tuple[str, Object]]:
     events: list[tuple[str, Object]] = []
-    for name, data in sse.parse(text):
-        event = canonical.parse(data.encode())
+    for name, data in sse.events(text):
+        event = canonical.parse(data)
         if not isinstance(event, dict):
             raise Unmergeable("an event is no object")
         events.append((name, event))

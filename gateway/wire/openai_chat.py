@@ -182,6 +182,10 @@ def _messages(messages: list[Object], rules: ApiRules, renamed: Mapping[str, Jso
             if isinstance(value, str) or value is None:
                 if name == "tool_call_id" and value is not None and value in renamed:
                     flat = {**message, name: renamed[value]}
+            elif name == "content" and _is_text_part(value) and len(message) == 2:
+                only = lenient.members(lenient.items(value)[0])
+                if rules.string_is_text_part is not None:
+                    flat = {**message, name: only["text"]}
             elif (
                 name == "tool_calls"
                 and rules.fold_tools is not None
@@ -200,6 +204,14 @@ def _messages(messages: list[Object], rules: ApiRules, renamed: Mapping[str, Jso
 def _renamed(owner: Object, name: str, renamed: Mapping[str, Json]) -> Object:
     given = owner.get(name)
     return {**owner, name: renamed[given]} if isinstance(given, str) and given in renamed else owner
+
+
+def _is_text_part(content: Json) -> bool:
+    """Is it one part, with a text and nothing else?"""
+    if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
+        return False
+    only = content[0]
+    return len(only) == 2 and only.get("type") == "text" and isinstance(only.get("text"), str)
 
 
 def _is_flat_call(call: Json) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.providers.base import ApiRules
     from gateway.wire.envelope import Object
 
-_DONE = "[DONE]"
+_DONE = b"[DONE]"
 _STREAM_USAGE = b'"stream_options":{"include_usage":true},'
 _CHUNK_ONLY = frozenset({"object", "obfuscation"})
 
@@ -87,19 +87,19 @@ def read(events: bytes) -> tuple[list[Object], bool]:
     """
     chunks: list[Object] = []
     done = False
-    for event in sse.parse(events):
+    for name, data in sse.events(events):
         if done:
             raise Unmergeable("something follows [DONE]")
-        if event.data.strip() == _DONE:
+        if data.strip() == _DONE:
             done = True
             continue
-        chunk = canonical.parse(event.data.encode())
+        chunk = canonical.parse(data)
         if not isinstance(chunk, dict):
             raise Unmergeable("a chunk is no object")
-        if event.name == "error":
+        if name == "error":
             chunk = {"error": chunk}
-        elif event.name not in {"", "message"}:
-            raise Unmergeable(f"an event is named {event.name}")
+        elif name not in {"", "message"}:
+            raise Unmergeable(f"an event is named {name}")
         chunks.append(chunk)
     return chunks, done
 
@@ -107,7 +107,7 @@ def read(events: bytes) -> tuple[list[Object], bool]:
 def write(chunks: list[Object]) -> bytes:
     """The whole SSE text, `[DONE]` included."""
     written = [sse.write(canonical.encode(chunk)) for chunk in chunks]
-    return b"".join(written) + sse.write(_DONE.encode())
+    return b"".join(written) + sse.write(_DONE)
 
 
 # --- what chunks and documents say outside of their choices -----------------------------------

@@ -141,7 +141,7 @@ def _says(item: Object) -> bool:
 
 # --- serving ----------------------------------------------------------------------------------
 
-_DONE = "[DONE]"
+_DONE = b"[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +155,14 @@ class _Recorded:
 def _events(text: bytes) -> _Recorded:
     named: list[tuple[str, Object]] = []
     done = False
-    for name, data in sse.parse(text):
-        if done or (named and named[-1][1].get("type") in TERMINAL and data.strip() != _DONE):
+    for name, data in sse.events(text):
+        is_done = data.strip() == _DONE
+        if done or (named and named[-1][1].get("type") in TERMINAL and not is_done):
             raise Unmergeable("something follows the last event")
-        if data.strip() == _DONE:
+        if is_done:
             done = True
             continue
-        event = canonical.parse(data.encode())
+        event = canonical.parse(data)
         if not isinstance(event, dict):
             raise Unmergeable("an event is no object")
         named.append((name, event))
@@ -175,7 +176,7 @@ def serve(entry: Entry, ask: Ask, mint: Mint) -> bytes:
         fresh = _Fresh.of([event for _, event in recorded.named], ask, mint)
         events = [(name, fresh.event(event)) for name, event in recorded.named]
         if ask.form is Form.STREAM:
-            return _written(events) + (sse.write(_DONE.encode()) if recorded.done else b"")
+            return _written(events) + (sse.write(_DONE) if recorded.done else b"")
         return canonical.encode(merge([event for _, event in events]))
     response = canonical.parse(entry.payload)
     assert isinstance(response, dict)  # it was read before it was stored

@@ -39,6 +39,8 @@ def dumps(value: Any) -> bytes:
         ("a member named twice", b'{"a":1,"a":1}'),
         ("a member named twice, once escaped", b'{"a":1,"\\u0061":2}'),
         ("a member named twice deep inside", b'[{"x":{"a":1,"a":2}}]'),
+        ("a member named twice among white space", b'{"a":1, "b":2, "a":1}'),
+        ("a member named twice in a long text", b'{"a":"%b","b":1,"b":1}' % (b"x" * 9000)),
         ("NaN", b'{"a":NaN}'),
         ("Infinity", b'{"a":Infinity}'),
         ("minus Infinity", b'{"a":-Infinity}'),
@@ -67,6 +69,15 @@ def dumps(value: Any) -> bytes:
         ("a number without a whole part", b".5"),
         ("one level too many", b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)),
         ("too many levels of objects", b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1)),
+        (
+            "deep in a long text",
+            b'["%b",' % (b"x" * 9000) + b"[" * MAX_DEPTH + b"]" * (MAX_DEPTH + 1),
+        ),
+        (
+            "deep in a long text of objects",
+            b'["%b",' % (b"x" * 9000) + b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH + b"]",
+        ),
+        ("one level too many in white space", b"[ " * (MAX_DEPTH + 1) + b"] " * (MAX_DEPTH + 1)),
         ("a hundred thousand levels", b"[" * 100_000 + b"]" * 100_000),
     ],
 )
@@ -103,6 +114,32 @@ def test_the_deepest_nest_that_parses_can_be_folded_looked_into_and_encoded() ->
 
     canonical.plain(value)
     assert text == canonical.encode(canonical.fold(value))
+
+
+def test_the_deepest_nest_may_stand_in_a_long_text() -> None:
+    text = b'["%b",' % (b"x" * 9000) + b"[" * (MAX_DEPTH - 1) + b"]" * MAX_DEPTH
+
+    assert text == canonical.encode(canonical.parse(text))
+
+
+def test_values_are_the_same_if_their_numbers_are_spelled_alike_in_any_order_of_members() -> None:
+    one = canonical.parse(b'{"a":[1,1.50],"b":true}')
+
+    assert canonical.same(one, canonical.parse(b'{"b":true, "a":[1,1.50]}'))
+    for other in (b'{"a":[1.0,1.50],"b":true}', b'{"a":[1,1.5],"b":true}', b'{"a":[1,1.50],"b":1}'):
+        assert not canonical.same(one, canonical.parse(other))
+    assert not canonical.same(1, True)
+    assert not canonical.same("1", 1)
+
+
+def test_what_is_ordered_is_sorted_but_for_what_is_kept_in_it() -> None:
+    value = canonical.parse(b'{"b":{"z":1.50,"y":2},"a":[{"d":0,"c":1}]}')
+    assert isinstance(value, dict)
+
+    made = {"x": canonical.ordered({**value, "b": canonical.kept(value["b"])}), "w": None}
+
+    expected = b'{"x":{"a":[{"c":1,"d":0}],"b":{"z":1.50,"y":2}},"w":null}'
+    assert expected == canonical.encode(made)
 
 
 def test_brackets_inside_strings_are_no_depth() -> None:

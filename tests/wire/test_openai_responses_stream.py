@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -401,6 +401,7 @@ def test_every_answer_of_known_items_means_the_same_in_both_forms(whole: dict[st
     assert answer.finish == streamed.finish
 
 
+@settings(deadline=None)
 @given(documents)
 def test_the_sdk_accepts_every_generated_stream(whole: dict[str, Any]) -> None:
     answer = read_document(whole)
