@@ -268,7 +268,7 @@ class RecordedSpans(spans.Spans):
         if route is not None:
             told[semconv.HTTP_ROUTE] = route
             name = f"{name} {route}"
-        _set_address(told, host, port)
+        _set_address(told, host or _asked_for(headers), port)
         if trace_id is not None:
             self._ids.choose(trace_id)
         span = self._tracer.start_span(name, under(remote), SpanKind.SERVER)
@@ -349,6 +349,12 @@ def _unsampled(context: SpanContext) -> SpanContext:
 
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _asked_for(headers: Mapping[str, str]) -> str:
+    """The name or address in a request's `Host`, without its port and brackets."""
+    host = headers.get("host", "")
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _set_method(told: _Told, method: str) -> str:

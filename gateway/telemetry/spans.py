@@ -160,7 +160,8 @@ class Spans:
         headers: Mapping[str, str],
     ) -> ServerSpan:
         """The span of a request. `route` is one of our known ones or None; `path` is told without
-        its query; of `headers` (case-insensitive) only `traceparent` and `tracestate` are read.
+        its query; of `headers` (case-insensitive) only `traceparent` and `tracestate` are read, and
+        `Host` where `host` is None: few requests are traced, so it need not be looked up for all.
         """
         return NULL_SERVER
 

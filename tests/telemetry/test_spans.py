@@ -192,6 +192,28 @@ async def test_a_hit_has_no_inference_span_and_no_usage() -> None:
     assert top.resource["service.name"] == "warmgate"
 
 
+@pytest.mark.parametrize(
+    ("sent", "address"),
+    [("gw.example:8080", "gw.example"), ("gw", "gw"), ("[::1]:80", "::1"), (None, None)],
+)
+async def test_an_address_that_is_not_given_is_the_one_in_host(
+    sent: str | None, address: str | None
+) -> None:
+    async with traced() as (telemetry, collector):
+        telemetry.spans.server(
+            method="GET",
+            route=None,
+            path="/",
+            scheme="http",
+            host=None,
+            port=None,
+            headers=CIMultiDict({"Host": sent} if sent else {}),
+        ).end()
+        await collector.wait_for(lambda c: c.spans)
+
+    assert collector.one("GET").attributes.get("server.address") == address
+
+
 async def test_a_passed_through_call_has_its_attempt_right_under_the_server_span() -> None:
     async with traced() as (telemetry, collector):
         s = server(telemetry, route=None)
