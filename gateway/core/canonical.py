@@ -54,6 +54,8 @@ MAX_DEPTH = 128
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Up to here it costs less to count brackets than to sink a value.
 _SHORT = 4096
+# Characters that orjson writes as they are.
+_ESCAPED = re.compile(rb"\\u(?!00[01])")
 _SPACE = b" \t\n\r"
 
 
@@ -84,6 +86,8 @@ def _members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def parse(text: bytes) -> Json:
     """The exact value of a JSON text. Raises `Uncacheable`."""
+    if b"\\u" in text and _ESCAPED.search(text):
+        return parse_slowly(text)
     try:
         value: Json = orjson.loads(text)
         if len(text) <= _SHORT and text.count(b"[") + text.count(b"{") <= MAX_DEPTH:

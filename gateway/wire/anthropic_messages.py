@@ -153,12 +153,15 @@ def _pass_reason(
         return kept
     if envelope.is_search_model(model):
         return Reason.SEARCH_MODEL
+    kinds = [block.get("type") for block in blocks]
     # A tool may also be defined in the middle of a conversation (beta `inline-tools`).
+    added = (
+        [b for b in blocks if b.get("type") == "tool_addition"] if "tool_addition" in kinds else []
+    )
     inline = [
         definition
-        for block in blocks
-        if block.get("type") == "tool_addition"
-        and isinstance(definition := lenient.members(block.get("tool")).get("definition"), dict)
+        for block in added
+        if isinstance(definition := lenient.members(block.get("tool")).get("definition"), dict)
     ]
     # OpenRouter's plugins (web search among them) run at the provider as well.
     if lenient.says(request.get("mcp_servers")) or lenient.says(request.get("plugins")):
@@ -167,7 +170,7 @@ def _pass_reason(
         return Reason.HOSTED_TOOL
     if request.get("container") is not None:
         return Reason.CONTAINER
-    if any(block.get("type") == "container_upload" for block in blocks):
+    if "container_upload" in kinds:
         return Reason.CONTAINER
     return None
 
@@ -221,7 +224,7 @@ def _is_bound(blocks: list[Object]) -> bool:
             waiting.append(inner)
         elif isinstance(inner, list):
             waiting.extend(lenient.objects(inner))
-    kinds = {lenient.text(block.get("type")) for block in found}
+    kinds = {kind for block in found if isinstance(kind := block.get("type"), str)}
     names: set[str] = set().union(*found)
     return (
         not kinds.isdisjoint(("thinking", "redacted_thinking"))
@@ -268,8 +271,10 @@ def _sortable(message: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> 
             if len(only) != 2 or not isinstance(only.get("text"), str):
                 return canonical.kept(_message(message, rules, renamed))
             return {"content": only["text"], "role": message["role"]}
-    blocks = [_sortable_block(each, rules, renamed) for each in lenient.objects(content)]
-    return {"content": list(blocks), "role": message["role"]}
+    blocks: list[Json] = [
+        _sortable_block(each, rules, renamed) for each in content if isinstance(each, dict)
+    ]
+    return {"content": blocks, "role": message["role"]}
 
 
 def _sortable_block(block: Object, rules: ApiRules, renamed: Mapping[str, Json]) -> Json:
