@@ -155,7 +155,7 @@ class Proxy:
                 route=exchange.route,
                 path=exchange.path,
                 scheme=request.scheme,
-                host=request.host.partition(":")[0],
+                host=None,
                 port=self._config.server.port or None,
                 headers=request.headers,
             )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
+from gateway.telemetry import logs
 from tests.helpers.redis_servers import KINDS, RedisServer, binary, missing_is_a_failure
 
 if TYPE_CHECKING:
@@ -24,3 +27,18 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """The root logger and structlog as they were: both are global."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    bound = logs._Requests.log
+    yield
+    logs._Requests.log = bound
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in ("opentelemetry", "urllib3"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    structlog.reset_defaults()

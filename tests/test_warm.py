@@ -35,7 +35,7 @@ def test_templates_belong_to_the_very_entry() -> None:
     warm.put(b"key", b"blob", kept)
     found = warm.of(kept)
     assert found is not None
-    assert found.ids == {"x"}
+    assert found.ids == frozenset({"x"})
     assert warm.of(entry()) is None
     template = Template((b"a" * 500,), (), ())
     before = warm.used_bytes

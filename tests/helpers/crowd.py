@@ -21,12 +21,13 @@ from tests.helpers.chat_answers import ask
 from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 QUESTIONS = 200
 THINK_S = 0.25
 """Mean pause between an answer and the next question: the machine is busy, not saturated."""
 SETTLE_S = 30.0
+NO_HEADERS: Mapping[str, str] = {}
 
 
 def question(number: int, *, stream: bool) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Crowd:
         api_url: str,
         pick: Callable[[random.Random], int] | None = None,
         think_s: float = THINK_S,
-        **headers: str,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
         """`pick` draws the number of the next question; unset: one of `QUESTIONS`. `think_s` is
         the mean pause of a client.

@@ -97,7 +97,7 @@ async def trial(redis_url: str) -> AsyncIterator[Trial]:
         control = GatewayProcess({"store": {"url": "memory://"}, "upstreams": openai})
         async with tested, control:
             crowd = Crowd(tested.api_url)
-            others = Crowd(control.api_url, **{"cache-control": "no-cache"})
+            others = Crowd(control.api_url, headers={"cache-control": "no-cache"})
             async with crowd.running(CLIENTS), others.running(CONTROL_CLIENTS):
                 await crowd.until(lambda: crowd.phase.hits >= CLIENTS)
                 yield Trial(crowd, others)

@@ -67,7 +67,7 @@ async def trial(case: Case) -> str:
             await warm(tested.api_url)
             hitting = Crowd(tested.api_url, think_s=THINK_S)
             missing = Crowd(tested.api_url, ever_new(), THINK_S)
-            others = Crowd(tested.api_url, ever_new(), THINK_S, **PAST_THE_STORE)
+            others = Crowd(tested.api_url, ever_new(), THINK_S, PAST_THE_STORE)
             crowds = (hitting, missing, others)
             async with (
                 hitting.running(CLIENTS),

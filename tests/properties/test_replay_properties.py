@@ -157,7 +157,8 @@ def test_a_template_filled_is_byte_for_byte_what_rendering_anew_would_be(seed: i
         return
 
     def serve(mint: Mint) -> bytes:
-        return api.serve(entry, ask, mint, table)
+        rendered: bytes = api.serve(entry, ask, mint, table)
+        return rendered
 
     found = template(serve, entry.payload, b"sixteen bytes ..")
     # (Ids that are too short to be told from other text have no template.)

@@ -9,6 +9,7 @@ import aiohttp
 import orjson
 import pytest
 
+from gateway.telemetry.logs import setup_logging
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import fetch
 from tests.helpers.scripted_upstream import ScriptedUpstream, response
@@ -261,10 +262,8 @@ async def test_every_error_has_one_shape(method: str, path: str, status: int) ->
 
 
 async def test_a_purge_is_told_in_one_line_with_who_and_how_many(
-    capfd: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str], restored_logging: None
 ) -> None:
-    from gateway.telemetry.logs import setup_logging  # noqa: PLC0415
-
     setup_logging("error", "json")
     async with world() as there:
         capfd.readouterr()

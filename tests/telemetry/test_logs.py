@@ -9,33 +9,18 @@ import subprocess
 import sys
 import timeit
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 import pytest
 import structlog
 
 from gateway.core.model import Reason, Result, Usage
-from gateway.telemetry import logs
 from gateway.telemetry.logs import request_line, setup_logging
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    """The root logger and structlog as they were: both are global."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    bound = logs._Requests.log
-    yield
-    logs._Requests.log = bound
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in ("opentelemetry", "urllib3"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+def _restored(restored_logging: None) -> None:
+    """All of these set logging up anew."""
 
 
 class Terminal(io.StringIO):
