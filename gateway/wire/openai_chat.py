@@ -141,9 +141,13 @@ def _tool_ids(messages: list[Object]) -> list[str]:
         if message.get("role").__class__ is not str:
             envelope.text(message, "role", f"$.messages[{index}]")
         if calls is not None:
-            where = f"$.messages[{index}]"
-            given = envelope.objects(message, "tool_calls", where)
-            ids.extend(envelope.text(c, "id", f"{where}.tool_calls") for c in given if "id" in c)
+            listed = lenient.objects(calls)
+            given = [each for call in listed if isinstance(each := call.get("id"), str)]
+            if not isinstance(calls, list) or len(given) != len(calls):
+                where = f"$.messages[{index}]"
+                listed = envelope.objects(message, "tool_calls", where)
+                given = [envelope.text(c, "id", f"{where}.tool_calls") for c in listed if "id" in c]
+            ids += given
         if isinstance(joined, str):
             ids.append(joined)
         elif joined is not None:
