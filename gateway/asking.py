@@ -99,6 +99,7 @@ class Asking:
         timer = self._clock.monotonic
         call = ModelCall(exchange, turn.api.operation, known, self._telemetry, timer)
         underway: Underway | None = None
+        failed: str | None = None
         try:
             async with self._client.call(
                 request.method,
@@ -111,20 +112,25 @@ class Asking:
                 self._acceptance.learn(known.who, upstream.status)
                 call.span.http(upstream.status)
                 underway = Underway(upstream, call)
+                if upstream.status >= 400:
+                    failed = str(upstream.status)
                 if upstream.status == 200:
                     share = self._budget.share(optional=True)
                     underway.taken = stream.recording(upstream, self._limit, timer, share)
                 yield underway
         except GatewayError as problem:
             call.span.error(problem.code)
+            failed = failed or problem.code
             raise
         finally:
             call.over()
-            if underway is not None and settle is not None:
-                await settle(underway)
-            if underway is not None and underway.taken is not None:
-                underway.taken.forget()
-            call.end(underway.answer if underway is not None else None)
+            try:
+                if underway is not None and settle is not None:
+                    await settle(underway)
+            finally:
+                if underway is not None and underway.taken is not None:
+                    underway.taken.forget()
+                call.end(underway.answer if underway is not None else None, failed)
 
     @asynccontextmanager
     async def ask(
@@ -173,9 +179,10 @@ class Asking:
         on_stored: Callable[[], None] | None,
     ) -> None:
         """Read what was recorded, and store it if the cache has a say."""
+        gone: asyncio.CancelledError | None = None
         try:
             if taken.size > LONG_BYTES:
-                answer = await asyncio.to_thread(judged, turn.api, turn.rules, taken)
+                answer, gone = await _read_beside(turn, taken)
             else:
                 answer = judged(turn.api, turn.rules, taken)
             if isinstance(answer, Reason):
@@ -187,3 +194,25 @@ class Asking:
             underway.answer = answer
         except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
             _log.exception("an answer can't be kept", api=turn.api.name)
+        finally:
+            if gone is not None:
+                raise gone
+
+
+async def _read_beside(
+    turn: Turn, taken: stream.Recording
+) -> tuple[Answer | Reason, asyncio.CancelledError | None]:
+    """The answer, read in a thread, and whether this was cancelled meanwhile: what is read is paid
+    for, and the thread reads on whoever leaves.
+    """
+    gone = None
+    # Not the future's result: it lies in a cycle, and would be held until the collector comes by.
+    read: list[Answer | Reason] = []
+    loop = asyncio.get_running_loop()
+    reading = loop.run_in_executor(None, lambda: read.append(judged(turn.api, turn.rules, taken)))
+    try:
+        await asyncio.shield(reading)
+    except asyncio.CancelledError as error:
+        gone = error
+        await reading
+    return read.pop(), gone

@@ -64,8 +64,15 @@ def assemble(config: Config, parts: Parts) -> Proxy:
     records = store.back if isinstance(store, TieredStore) else store
     random_bytes = Randomness()
     warm = Warm(config.store.memory_bytes // _WARM_PART)
+    budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
     keeping = Keeping(
-        store, parts.background, telemetry, clock, records=records, generations=parts.generations
+        store,
+        parts.background,
+        telemetry,
+        clock,
+        records=records,
+        generations=parts.generations,
+        budget=budget,
     )
     cache = ResponseCache(
         store,
@@ -77,7 +84,6 @@ def assemble(config: Config, parts: Parts) -> Proxy:
         warm=warm,
     )
     acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
-    budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
     asking = Asking(
         config=config,
         client=parts.client,
@@ -89,7 +95,7 @@ def assemble(config: Config, parts: Parts) -> Proxy:
     )
     serving = Serving(telemetry, clock, random_bytes, warm)
     coalescing = Coalescing(
-        flights=Flights(parts.calls, config.cache.max_entry_bytes),
+        flights=Flights(parts.calls, config.cache.max_entry_bytes, budget),
         asking=asking,
         keeping=keeping,
         serving=serving,

@@ -17,6 +17,8 @@ from gateway.core.mint import Mint
 from gateway.core.model import Answer, Reason, Result
 from gateway.core.policy import Hit, Lookup
 from gateway.server import forwarding, relay, replies, stream
+from gateway.server.room import held
+from gateway.server.whole import SHORT_BYTES
 from gateway.store.base import StoreUnavailable
 from gateway.wire import openai_embeddings, openai_embeddings_answer
 
@@ -160,7 +162,9 @@ class Batches:
             turn.api.request_id_header: f"req_{self._random(16).hex()}",
         }
         exchange.mark(headers)
-        return replies.document(answer.payload, headers)
+        size = len(answer.payload)
+        share = held(turn.share.budget, size) if size > SHORT_BYTES else None
+        return replies.document(answer.payload, headers, share)
 
     async def _ask(
         self, turn: Turn, parts: Parts, known: dict[bytes, Hit], missing: list[int]

@@ -109,6 +109,13 @@ class Share:
         self.held_bytes += size_bytes
         return True
 
+    def shrink_to(self, size_bytes: int) -> None:
+        """Give back what is held beyond so many bytes, if anything."""
+        surplus = self.held_bytes - size_bytes
+        if surplus > 0:
+            self.budget.give(surplus)
+            self.held_bytes = size_bytes
+
     def release(self) -> None:
         """Give everything back. Again: nothing happens."""
         self._released = True

@@ -116,12 +116,16 @@ class ResponseCache:
         ask = turn.known.ask
         if self._memory is None or turn.samples != 1 or ask is None or ask.keeps_id:
             return None
-        entries = [
-            entry
-            for key in turn.known.keys
-            if (blob := self._memory.peek(key)) is not None
-            and (entry := self._warm.get(key, blob)) is not None
-        ]
+        entries: list[Entry] = []
+        for key in turn.known.keys:
+            blob = self._memory.peek(key)
+            if blob is None:
+                continue
+            entry = self._warm.get(key, blob)
+            if entry is None:
+                # It may be younger than those at hand.
+                return None
+            entries.append(entry)
         if not entries:
             return None
         found = self.judge(turn, entries)

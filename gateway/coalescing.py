@@ -12,12 +12,15 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from multidict import CIMultiDict
+
 from gateway.core import identity, samples
 from gateway.core.directives import cache_status
-from gateway.core.model import Form, Reason, Result
+from gateway.core.model import Finish, Form, Reason, Result
 from gateway.core.policy import may_coalesce
 from gateway.errors import GatewayError
-from gateway.flight import Head, Overflown
+from gateway.flight import Head
+from gateway.seat import Overflown
 from gateway.server import forwarding, replies, stream
 from gateway.server.relay import Relay
 from gateway.wire.live import Live
@@ -29,14 +32,23 @@ if TYPE_CHECKING:
 
     from gateway.asking import Asking, Underway
     from gateway.cache import Clock
-    from gateway.flight import Flight, Seat
+    from gateway.flight import Flight
     from gateway.flights import Flights
     from gateway.keeping import Keeping
+    from gateway.seat import Seat
     from gateway.serving import Serving
     from gateway.turn import Turn
 
 # How long a leader whose client has left waits to learn whether its answer was complete.
 _LANDING_S = 1.0
+
+# What a failure says that was meant for another credential, and is true for all.
+_ANYBODYS = frozenset(
+    {"content-type", "content-length", "content-encoding", "retry-after", "retry-after-ms"}
+)
+
+# Answers in another form are made of what is known to be complete.
+_UNSURE = frozenset({Finish.INCOMPLETE, Finish.ERROR, Finish.UNKNOWN, Finish.EMPTY})
 
 
 class Coalescing:
@@ -69,13 +81,20 @@ class Coalescing:
     def may(self, turn: Turn) -> bool:
         """Whether the request may share a call."""
         ask, lookup = turn.known.ask, turn.lookup
-        if ask is None or lookup is None:
+        if ask is None or lookup is None or turn.directives.only_if_cached:
             return False
         return may_coalesce(ask, turn.policy, lookup, proven=turn.proven)
 
     def on_its_way(self, turn: Turn) -> bool:
-        """Whether just this is being asked for now."""
-        return turn.samples == 1 and self._flights.find(self._key(turn, 0)) is not None
+        """Whether just this is being asked for now, because nothing of it was stored.
+
+        (What is asked for because of what one client wants of age or form keeps nobody from what
+        there is.)
+        """
+        if turn.samples != 1:
+            return False
+        flight = self._flights.find(self._key(turn, 0))
+        return flight is not None and flight.unknown
 
     async def answer(self, turn: Turn) -> web.StreamResponse | None:
         """The answer of a call that is on its way, or of one that is made for this and all that
@@ -107,14 +126,18 @@ class Coalescing:
         if ask is None or self._flights.find(key) is not None:
             return
         aside = replace(turn, exchange=turn.exchange.aside())
+        size = len(turn.body)
 
         async def fly(flight: Flight) -> bool:
             return await self._fly(aside, key, flight)
 
+        if not turn.share.budget.has_room(size, optional=True):
+            return
         flight = self._flights.start(key, turn.known.who, ask, fly)
         if flight is not None:
-            # A place that nobody takes and nobody leaves: it flies to its end.
-            flight.board()
+            # Whose request it was holds it no longer.
+            flight.carry(size)
+            flight.keep()
 
     def _key(self, turn: Turn, slot: int) -> bytes:
         assert turn.lookup is not None
@@ -139,7 +162,9 @@ class Coalescing:
         flight = self._flights.start(key, turn.known.who, ask, fly)
         if flight is None:
             return None
+        flight.unknown = exchange.reason is Reason.ABSENT
         seat = flight.board(reads=True)
+        before_s, began = exchange.elsewhere_s, self._clock.monotonic()
         try:
             head = await seat.head()
             turn.refuse_failure(head.status)
@@ -160,6 +185,9 @@ class Coalescing:
             raise
         finally:
             seat.leave()
+            # Waiting for a slow client is none of our time, and may outlast the call.
+            waited_s = self._clock.monotonic() - began
+            exchange.elsewhere_s = max(exchange.elsewhere_s, before_s + waited_s)
         return answered
 
     async def _fly(self, turn: Turn, key: bytes, flight: Flight) -> bool:
@@ -185,6 +213,8 @@ class Coalescing:
         flight.asked_usage = underway.asked_usage and flight.live
         flight.span = underway.call.span
         flight.begin(Head(upstream.status, upstream.reason, upstream.headers))
+        if taken is None:
+            flight.unkept()
         first = True
 
         def put(chunk: bytes) -> bool:
@@ -216,6 +246,8 @@ class Coalescing:
                 raise
             ask = turn.known.ask
             assert ask is not None
+            if not _readable(turn, head):
+                return None
             if head.status != 200:
                 # What an upstream says to one credential (a limit, a model it may not use) is
                 # not what it says to another.
@@ -238,6 +270,10 @@ class Coalescing:
         turn.refuse_failure(head.status)
         self._decided(turn, flight)
         headers = forwarding.response_headers(head.headers)
+        if flight.who != turn.known.who:
+            # The rest (a session, an organisation, its limits) is of the other credential.
+            headers = CIMultiDict((n, v) for n, v in headers.items() if n.lower() in _ANYBODYS)
+        headers.popall("Set-Cookie", None)
         turn.exchange.forwarded(headers, head.status)
         turn.exchange.begun = True
         out = Relay(head.status, head.reason, headers)
@@ -263,7 +299,7 @@ class Coalescing:
             )
             await _landing(flight)
         finally:
-            if flight.answer is not None:
+            if flight.answer is not None and seat.has_all:
                 exchange.answered = True
                 self._serving.saved(turn, flight.answer.usage, flight.answer.model)
         return answered
@@ -278,10 +314,12 @@ class Coalescing:
             raise
         finally:
             turn.exchange.elsewhere_s += self._clock.monotonic() - began
-        if answer is None:
+        assert turn.known.ask is not None
+        if answer is None or (
+            answer.finish in _UNSURE and answer.recorded is not turn.known.ask.form
+        ):
             return None
         entry = self._keeping.entry(turn, answer, turn.policy.ttl_s)
-        assert turn.known.ask is not None
         if not turn.api.can_serve(entry, turn.known.ask):
             return None
         if flight.span is not None:
@@ -313,6 +351,15 @@ class _After:
         if self._first and not sink(self._first):
             await room()
         await self._seat.pass_to(sink, room)
+
+
+def _readable(turn: Turn, head: Head) -> bool:
+    """Whether the client can read what is handed on as it came. Answers are decoded for it."""
+    coding = head.headers.get("Content-Encoding", "").strip().lower()
+    if head.status == 200 or coding in {"", "identity"}:
+        return True
+    accepted = turn.request.headers.get("Accept-Encoding", "").lower()
+    return coding in {each.partition(";")[0].strip() for each in accepted.split(",")}
 
 
 async def _landing(flight: Flight) -> None:

@@ -195,15 +195,14 @@ class ModelCall:
         self._duration_s = self._timer() - self._began
         self._exchange.elsewhere_s += self._duration_s
 
-    def end(self, answer: Answer | None) -> None:
-        """Say it, with what could be read of the answer."""
+    def end(self, answer: Answer | None, failed: str | None) -> None:
+        """Say it, with what could be read of the answer, and in a word how the call failed."""
         exchange = self._exchange
         if answer is not None:
             if answer.usage is not None:
                 exchange.usage = answer.usage
                 self.span.usage(answer.usage)
             self.span.response(answer.response_id, answer.model, answer.finish_reasons)
-        failed = str(exchange.status) if exchange.status >= 400 else None
         self._metrics.inference(
             provider=self._provider,
             model=exchange.model,
@@ -211,6 +210,6 @@ class ModelCall:
             duration_s=self._duration_s,
             first_chunk_s=self._first_s,
             usage=exchange.usage if answer is not None else None,
-            error=exchange.error or failed,
+            error=failed,
         )
         self.span.end()

@@ -3,7 +3,8 @@
 Rule 1: the call belongs to all who wait for it. Whoever leaves, the first one included, leaves the
 others theirs; when the last has left, it is cancelled at once.
 Rule 2: what has passed is kept up to a bound, so that a late one gets it too. Beyond the bound
-nobody can board any more, and the call goes at the pace of the slowest who still reads.
+nobody can board any more, and the call goes at the pace of the slowest who still reads; whoever is so
+slow that others wait for it loses its place after a while.
 Rule 3: failures are everybody's, and nobody's after: a call that failed is not found again.
 """
 
@@ -11,20 +12,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.errors import GatewayError, UpstreamBroken
+from gateway.errors import UpstreamBroken
+from gateway.seat import PIECE_BYTES, Overflown, Seat, again
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from multidict import CIMultiDictProxy
 
+    from gateway.budget import Share
     from gateway.core.model import Answer, Ask, Form
+    from gateway.errors import GatewayError
     from gateway.telemetry.spans import InferenceSpan
 
 WINDOW_BYTES = 256 * 1024
 """How far a call runs ahead of the fastest who reads it."""
+
+PATIENCE_S = 10.0
+"""How long the others wait for one who reads too slowly for a call that can't be held."""
 
 
 class Head(NamedTuple):
@@ -35,16 +41,12 @@ class Head(NamedTuple):
     headers: CIMultiDictProxy[str]
 
 
-class Overflown(Exception):
-    """More has passed than was kept: whoever has not read it from the start can't have it all."""
-
-
 class Flight:
     """One upstream call. Its pilot (a task) tells what comes; those aboard read it."""
 
-    def __init__(self, who: bytes, ask: Ask, limit_bytes: int) -> None:
+    def __init__(self, who: bytes, ask: Ask, limit_bytes: int, share: Share) -> None:
         """For the request of `who` (a credential's hash); keep at most about `limit_bytes` of what
-        passes.
+        passes, and no more than `share` can grow to.
         """
         self.who = who
         self.ask = ask
@@ -57,6 +59,8 @@ class Flight:
         """Its events can be told apart while they pass."""
         self.asked_usage = False
         """It holds the usage event, which the first one did not ask for."""
+        self.unknown = False
+        """Nothing was stored that could have been served in its place, to anybody."""
         self.answer: Answer | None = None
         """What the finished answer was read as, once landed; None when it could not be."""
         self.landed = False
@@ -65,6 +69,9 @@ class Flight:
         """May still be boarded."""
         self.error: GatewayError | None = None
         self._limit = limit_bytes
+        self._share = share
+        self._freight = 0
+        self._listed = True
         self._chunks: deque[bytes] = deque()
         self._dropped = 0
         self._held = 0
@@ -72,6 +79,7 @@ class Flight:
         self._furthest = 0
         self._ended = False
         self._seats: set[Seat] = set()
+        self._keeper: Seat | None = None
         # Told of every change; told of the head and of the end only; called with every part.
         self._waiting: list[asyncio.Future[None]] = []
         self._patient: list[asyncio.Future[None]] = []
@@ -104,7 +112,7 @@ class Flight:
         self._chunks.append(chunk)
         self._held += len(chunk)
         self._total += len(chunk)
-        if self._total > self._limit:
+        if self._total > self._limit or (self.open and not self._share.grow(len(chunk))):
             self.close()
         if not self.open:
             self._drop()
@@ -114,7 +122,23 @@ class Flight:
     async def room(self) -> None:
         """Return when there is room for more."""
         while not self._has_room():
-            await self.news()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    while not self._has_room():
+                        await self.news()
+            except TimeoutError:
+                self._shed()
+
+    def _shed(self) -> None:
+        """Let go of those for whom others wait. Where all are as slow it is everybody's pace."""
+        if self.open:
+            return
+        readers = [seat for seat in self._seats if seat.reads]
+        ahead = max((seat.taken for seat in readers), default=0)
+        for seat in readers:
+            if seat.taken < ahead - WINDOW_BYTES:
+                seat.lost = True
+                self.leave(seat)
 
     def end(self) -> None:
         """The body is complete."""
@@ -127,6 +151,12 @@ class Flight:
             self.open = False
             self._drop()
             self._tell_all()
+        self.unkept()
+
+    def unkept(self) -> None:
+        """Nothing of it will be stored: who waits for just that has no reason to stay."""
+        if self._keeper is not None:
+            self.leave(self._keeper)
 
     def fail(self, error: GatewayError) -> None:
         """The call broke off."""
@@ -140,11 +170,29 @@ class Flight:
             self.error = UpstreamBroken("the call that this request waited for was given up")
         self.landed = True
         self._tell_all()
+        self._give_back()
+
+    def unlisted(self) -> None:
+        """It can't be found any more."""
+        self._listed = False
+        self._give_back()
+
+    def carry(self, size_bytes: int) -> bool:
+        """Count so many bytes more as held until it is over; False where there is no room."""
+        if not self._share.grow(size_bytes):
+            return False
+        self._freight += size_bytes
+        return True
+
+    def _give_back(self) -> None:
+        if self.landed and not self._listed and not self._seats:
+            self._share.release()
 
     def _has_room(self) -> bool:
         readers = [seat for seat in self._seats if seat.reads]
-        if not readers:
-            # Nobody to wait for; what is over the bound has been dropped.
+        if not readers or (self.open and len(readers) < len(self._seats)):
+            # Nobody to wait for, or somebody who waits for the whole of it: all is held that is
+            # not over the bound.
             return True
         if self._total - self._furthest > WINDOW_BYTES:
             self._furthest = max(seat.taken for seat in readers)
@@ -159,6 +207,7 @@ class Flight:
         while self._dropped < keep_from:
             self._held -= len(self._chunks.popleft())
             self._dropped += 1
+        self._share.shrink_to(self._freight + self._held)
 
     # --- for those aboard -----------------------------------------------------------------------
 
@@ -168,8 +217,14 @@ class Flight:
         self._seats.add(seat)
         return seat
 
+    def keep(self) -> None:
+        """Board for its own sake: it is flown to its end, as long as that may be stored."""
+        self._keeper = self.board()
+
     def leave(self, seat: Seat) -> None:
-        """Give the place up; the last one ends the call."""
+        """Give the place up; the last one ends the call, unless it is complete: then all that is
+        left is to keep what was paid for.
+        """
         if seat not in self._seats:
             return
         self._seats.discard(seat)
@@ -179,17 +234,22 @@ class Flight:
         self._tell()
         if not self._seats and not self.landed:
             self.open = False
-            if self._pilot is not None:
+            if self._pilot is not None and not self._ended:
                 self._pilot.cancel()
+        self._give_back()
 
     def read_from(self, seat: Seat) -> bytes | None:
         """The next part; b"" at the end, None when it has not come yet. Raises what ended it."""
+        if seat.lost:
+            raise UpstreamBroken("this client read too slowly for others who share its call")
         place = seat.next - self._dropped
         if place < 0:
             raise Overflown
         if place < len(self._chunks):
             chunk = self._chunks[place]
             seat.next += 1
+            if place + 1 < len(self._chunks):
+                chunk = self._several(chunk, place, seat)
             seat.taken += len(chunk)
             self._furthest = max(self._furthest, seat.taken)
             if not self.open:
@@ -200,6 +260,17 @@ class Flight:
         if self.error is not None:
             raise again(self.error)
         return b"" if self._ended else None
+
+    def _several(self, first: bytes, place: int, seat: Seat) -> bytes:
+        """What lies together from there on, up to a bound, as one part."""
+        parts, size = [first], len(first)
+        for chunk in islice(self._chunks, place + 1, None):
+            if size + len(chunk) > PIECE_BYTES:
+                break
+            parts.append(chunk)
+            size += len(chunk)
+        seat.next += len(parts) - 1
+        return first if len(parts) == 1 else b"".join(parts)
 
     async def news(self, *, of_parts: bool = True) -> None:
         """Return when something has changed; with `of_parts` also when a part came or was taken."""
@@ -227,117 +298,10 @@ class Flight:
                 each.set_result(None)
         self._tell()
 
+    def all_taken(self, seat: Seat) -> bool:
+        """The body is complete, and the seat has taken it."""
+        return self._ended and seat.taken == self._total
+
     def piloted_by(self, pilot: asyncio.Task[None]) -> None:
         """Who is cancelled when all have left."""
         self._pilot = pilot
-
-
-class Seat:
-    """One waiting request's place aboard."""
-
-    __slots__ = ("_busy", "_flight", "_full", "_sink", "_turn", "next", "reads", "taken")
-
-    def __init__(self, flight: Flight, *, reads: bool) -> None:
-        self._flight = flight
-        self._sink: Callable[[bytes], bool] | None = None
-        self._turn: asyncio.Future[None] | None = None
-        self._busy = False
-        self._full = False
-        self.reads = reads
-        """Takes part by part: the call must not run away from it."""
-        self.next = 0
-        self.taken = 0
-
-    async def head(self) -> Head:
-        """What the response begins with. Raises what ended the call before it."""
-        flight = self._flight
-        while flight.head is None:
-            if flight.error is not None:
-                raise again(flight.error)
-            await flight.news(of_parts=False)
-        return flight.head
-
-    async def readany(self) -> bytes:
-        """What has come, or comes next, of the body; b"" at its end.
-
-        Raises what ended the call, after all that came of it; `Overflown` when the start is gone.
-        """
-        self.reads = True
-        while (chunk := self._flight.read_from(self)) is None:
-            await self._flight.news()
-        return chunk
-
-    async def pass_to(
-        self, sink: Callable[[bytes], bool], room: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Hand each part to `sink` in the very turn of the loop in which it comes: no task is woken
-        for it. Where `sink` says that it can't take more, `room` is awaited.
-
-        Raises what `readany` raises, and what `sink` raises.
-        """
-        self.reads = True
-        while True:
-            chunk = self._flight.read_from(self)
-            if chunk is None:
-                await self._listen(sink)
-                if self._full:
-                    await room()
-            elif not chunk:
-                return
-            elif not sink(chunk):
-                await room()
-
-    async def _listen(self, sink: Callable[[bytes], bool]) -> None:
-        """Return when there is something that `pour` does not do."""
-        self._turn = asyncio.get_running_loop().create_future()
-        self._sink, self._full = sink, False
-        self._flight.pour(self, True)
-        try:
-            await self._turn
-        finally:
-            self._flight.pour(self, False)
-
-    def pour(self) -> None:
-        """Hand on what has come, if somebody listens. What ends it is left to whoever waits."""
-        turn, sink = self._turn, self._sink
-        # Reading tells others, and they us: what comes meanwhile is taken in the same loop.
-        if turn is None or sink is None or self._busy or turn.done():
-            return
-        self._busy = True
-        try:
-            while (chunk := self._flight.read_from(self)) is not None and chunk:
-                if not sink(chunk):
-                    self._full = True
-                    break
-            else:
-                if chunk is None:
-                    return
-        except Exception as error:  # noqa: BLE001 - told to the task that waits
-            turn.set_exception(error)
-            return
-        finally:
-            self._busy = False
-        turn.set_result(None)
-
-    async def landed(self) -> Answer | None:
-        """What the finished answer was read as, or None. Raises what ended the call."""
-        flight = self._flight
-        while not flight.landed:
-            if not flight.open and not self.reads:
-                # Too long to be held, and so to be read as a whole.
-                return None
-            await flight.news(of_parts=False)
-        if flight.error is not None:
-            raise again(flight.error)
-        return flight.answer
-
-    def leave(self) -> None:
-        """Give it up."""
-        self._flight.leave(self)
-
-
-def again(error: GatewayError) -> GatewayError:
-    """The same error for one more request: an exception raised twice would grow its traceback."""
-    copy = type(error)(error.message, param=error.param)
-    copy.__cause__ = error
-    return copy

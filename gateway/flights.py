@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gateway.background import Background
+    from gateway.budget import Budget
     from gateway.core.model import Ask
 
 _log = structlog.get_logger("warmgate.flights")
@@ -31,9 +32,12 @@ _REMEMBERED = 4096
 class Flights:
     """The calls that are on their way, by what they ask."""
 
-    def __init__(self, background: Background, limit_bytes: int) -> None:
-        """`background` owns the calls; each keeps at most about `limit_bytes` of its answer."""
+    def __init__(self, background: Background, limit_bytes: int, budget: Budget) -> None:
+        """`background` owns the calls; each keeps at most about `limit_bytes` of its answer, all
+        together what `budget` has room for.
+        """
         self._background = background
+        self._budget = budget
         self._limit = limit_bytes
         self._flights: dict[bytes, Flight] = {}
         self._landings = 0
@@ -68,7 +72,7 @@ class Flights:
         `fly` says whether the flight is to be found until `remove` (its answer is being written
         where a lookup would find it), or goes from the table when it lands.
         """
-        flight = Flight(who, ask, self._limit)
+        flight = Flight(who, ask, self._limit, self._budget.share(optional=True))
 
         def started(pilot: asyncio.Task[None]) -> None:
             flight.piloted_by(pilot)
@@ -86,6 +90,7 @@ class Flights:
             del self._flights[key]
             self._gone[key] = self._landings
             self._landings += 1
+        flight.unlisted()
 
     async def _fly(
         self, key: bytes, flight: Flight, fly: Callable[[Flight], Coroutine[Any, Any, bool]]

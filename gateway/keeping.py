@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gateway.background import Background
+    from gateway.budget import Budget
     from gateway.cache import Clock
     from gateway.core.model import Answer
     from gateway.door import Parts
@@ -54,9 +55,11 @@ class Keeping:
         *,
         records: Store,
         generations: Generations,
+        budget: Budget,
     ) -> None:
         """`records` is where answers go that a provider keeps and may delete: the store itself,
-        or the part of it that all replicas see, so that a deletion reaches them all.
+        or the part of it that all replicas see, so that a deletion reaches them all. `budget`
+        bounds what waits to be written.
         """
         self._store = store
         self._background = background
@@ -64,6 +67,7 @@ class Keeping:
         self._clock = clock
         self._records = records
         self._generations = generations
+        self._budget = budget
 
     def keep(
         self,
@@ -220,12 +224,20 @@ class Keeping:
         store: Store,
         on_stored: Callable[[], None] | None,
     ) -> bool:
-        def started(task: asyncio.Task[None]) -> None:
-            if on_stored is not None:
-                task.add_done_callback(lambda _: on_stored())
+        share = self._budget.share(optional=True)
 
+        def over(_: object) -> None:
+            share.release()
+            if on_stored is not None:
+                on_stored()
+
+        size = sum(len(kept.payload) for _, kept in puts if isinstance(kept, Entry))
         put = self._put(exchange, puts, ttl_s, store)
-        if not self._background.spawn(put, "store put", started):
+        if not share.grow(size) or not self._background.spawn(
+            put, "store put", lambda task: task.add_done_callback(over)
+        ):
+            put.close()
+            share.release()
             self._told(exchange, Reason.STORE_UNAVAILABLE)
             return False
         exchange.stored = Reason.STORED

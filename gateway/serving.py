@@ -13,7 +13,10 @@ from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
 from gateway.core.model import Form, Result
 from gateway.core.template import template
+from gateway.errors import Overloaded
 from gateway.server import replies
+from gateway.server.room import held, overloaded
+from gateway.server.whole import SHORT_BYTES
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from gateway.budget import Share
     from gateway.cache import Clock
     from gateway.core.model import Entry, Reason, Usage
     from gateway.core.policy import Hit
@@ -83,7 +87,9 @@ class Serving:
         ask, exchange = turn.known.ask, turn.exchange
         assert ask is not None
         try:
-            payload = await self._rendered(turn, entry)
+            payload, share = await self._held(turn, entry)
+        except Overloaded:
+            raise
         except Exception:  # noqa: BLE001 - a broken entry must cost a call, not the request
             _log.exception("an entry can't be served", key=exchange.key_hex8, api=turn.api.name)
             return None
@@ -94,7 +100,7 @@ class Serving:
         self.saved(turn, entry.usage, entry.model)
         headers |= self.headers(turn)
         if ask.form is Form.BODY:
-            return replies.document(payload, headers)
+            return replies.document(payload, headers, share)
         if turn.request.headers.get(_REPLAY, "").strip().lower() == "original":
             exchange.begun = True
             began = self._clock.monotonic()
@@ -102,7 +108,29 @@ class Serving:
                 return await replies.paced_stream(turn.request, payload, headers, entry.gaps_ms)
             finally:
                 exchange.elsewhere_s += self._clock.monotonic() - began
-        return replies.whole_stream(payload, headers)
+                if share is not None:
+                    share.release()
+        return replies.whole_stream(payload, headers, share)
+
+    async def _held(self, turn: Turn, entry: Entry) -> tuple[bytes, Share | None]:
+        """The answer in the form asked for, and what a long one holds of the budget until it has
+        gone out. Raises `Overloaded`, and what `_rendered` raises.
+        """
+        size = len(entry.payload)
+        if size <= SHORT_BYTES:
+            payload = await self._rendered(turn, entry)
+            longer = len(payload) > SHORT_BYTES
+            return payload, held(turn.share.budget, len(payload)) if longer else None
+        share = held(turn.share.budget, size)
+        try:
+            payload = await self._rendered(turn, entry)
+        except BaseException:
+            share.release()
+            raise
+        if len(payload) > size and not share.grow(len(payload) - size):
+            share.release()
+            raise overloaded()
+        return payload, share
 
     async def _rendered(self, turn: Turn, entry: Entry) -> bytes:
         """The entry's answer in the form asked for. Raises what `serve` raises on a broken entry."""

@@ -76,6 +76,7 @@ CONDUCTORS = {
     "proxy",
     "randomness",
     "recognition",
+    "seat",
     "serving",
     "turn",
     "warm",

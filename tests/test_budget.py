@@ -48,6 +48,17 @@ def test_a_share_is_given_back_as_a_whole_and_once() -> None:
     assert (share.held_bytes, budget.used_bytes) == (0, 0)
 
 
+def test_a_share_that_shrinks_gives_back_what_is_beyond() -> None:
+    budget = Budget(100)
+    with budget.share() as share:
+        assert share.grow(80)
+        share.shrink_to(30)
+        assert (share.held_bytes, budget.used_bytes) == (30, 30)
+        share.shrink_to(50)
+        assert (share.held_bytes, budget.used_bytes) == (30, 30)
+    assert budget.used_bytes == 0
+
+
 def test_a_share_is_given_back_when_its_request_fails() -> None:
     budget = Budget(100)
 

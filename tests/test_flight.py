@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.background import Background
+from gateway.budget import Budget
 from gateway.core.model import Answer, Ask, Finish, Form
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
-from gateway.flight import WINDOW_BYTES, Flight, Head, Overflown, Seat
+from gateway.flight import PATIENCE_S, WINDOW_BYTES, Flight, Head
 from gateway.flights import Flights
+from gateway.seat import Overflown, Seat
 from tests.helpers.simulated_clock import run_simulated
 from tests.properties.conftest import many
 
@@ -80,12 +82,17 @@ def body_of(call: int, script: Script) -> list[bytes]:
     return [f"<call {call} part {n}>".encode() for n in range(len(script.gaps_s))]
 
 
+def whole_of(call: int, script: Script) -> bytes:
+    return b"".join(body_of(call, script))
+
+
 class World:
     """An upstream, the table of flights, and clients that follow their scripts."""
 
     def __init__(self, scripts: list[Script], limit_bytes: int = 1 << 20) -> None:
         self.background = Background(1000)
-        self.flights = Flights(self.background, limit_bytes)
+        self.budget = Budget(1 << 30)
+        self.flights = Flights(self.background, limit_bytes, self.budget)
         self.scripts = scripts
         self.calls: list[Call] = []
         self.on_its_way: dict[int, int] = {}
@@ -221,10 +228,10 @@ def test_nobody_gets_a_mixed_answer_nobody_waits_for_ever_and_no_call_is_left_al
             continue
         script = world.scripts[each.call % len(world.scripts)]
         assert world.calls[each.call].key == client.key
-        assert each.parts == (body_of(each.call, script) if client.reads else [])
+        assert b"".join(each.parts) == (whole_of(each.call, script) if client.reads else b"")
         assert (each.error is not None) == script.fails
         if not client.reads and not script.fails:
-            assert each.whole == b"".join(body_of(each.call, script))
+            assert each.whole == whole_of(each.call, script)
     # No call goes on for nobody, none is cancelled while somebody waits, none stays behind.
     for call in world.calls:
         waited = [told[n].over_s for n in call.aboard]
@@ -234,6 +241,7 @@ def test_nobody_gets_a_mixed_answer_nobody_waits_for_ever_and_no_call_is_left_al
             assert call.over_s <= max(waited)
     assert len(world.flights) == 0
     assert world.on_its_way == {}
+    assert world.budget.used_bytes == 0
 
 
 def flown(
@@ -256,7 +264,8 @@ def client(at_s: float = 0, *, reads: bool = True, leaves_s: float = FOR_EVER) -
 def test_one_that_comes_late_gets_what_has_passed_and_then_the_rest() -> None:
     world, told = flown(STEADY, clients=[client(), client(2.5), client(3.5, reads=False)])
     assert len(world.calls) == 1
-    assert told[0].parts == told[1].parts == body_of(0, STEADY)
+    assert told[0].parts == body_of(0, STEADY)
+    assert b"".join(told[1].parts) == whole_of(0, STEADY)
     assert told[2].whole == b"".join(body_of(0, STEADY))
 
 
@@ -303,7 +312,7 @@ def test_what_has_been_answered_is_found_until_it_is_stored() -> None:
 
 def test_beyond_its_bound_a_call_keeps_nothing_and_takes_nobody_aboard() -> None:
     async def play() -> None:
-        flights = Flights(Background(10), 3 * WINDOW_BYTES)
+        flights = Flights(Background(10), 3 * WINDOW_BYTES, Budget(1 << 30))
         part = bytes(WINDOW_BYTES)
 
         async def fly(flight: Flight) -> bool:
@@ -334,7 +343,7 @@ def test_beyond_its_bound_a_call_keeps_nothing_and_takes_nobody_aboard() -> None
 
 def test_a_call_does_not_run_away_from_those_who_read_it() -> None:
     async def play() -> None:
-        flights = Flights(Background(10), 64 * WINDOW_BYTES)
+        flights = Flights(Background(10), 64 * WINDOW_BYTES, Budget(1 << 30))
         added = 0
 
         async def fly(flight: Flight) -> bool:
@@ -369,7 +378,7 @@ def test_a_call_does_not_run_away_from_those_who_read_it() -> None:
 
 def test_what_a_sink_raises_comes_to_the_one_who_waits_and_to_nobody_else() -> None:
     async def play() -> None:
-        flights = Flights(Background(10), 1000)
+        flights = Flights(Background(10), 1000, Budget(1 << 30))
         go = asyncio.Event()
 
         async def fly(flight: Flight) -> bool:
@@ -408,9 +417,148 @@ def test_what_a_sink_raises_comes_to_the_one_who_waits_and_to_nobody_else() -> N
     run_simulated(play())
 
 
+def puts(*parts: bytes, stays: bool = False) -> Callable[[Flight], Coroutine[None, None, bool]]:
+    async def fly(flight: Flight) -> bool:
+        flight.begin(HEAD)
+        for part in parts:
+            if not flight.put(part):
+                await flight.room()
+        flight.end()
+        return stays
+
+    return fly
+
+
+def test_what_a_call_holds_is_counted_until_nobody_can_ask_for_it_any_more() -> None:
+    async def play() -> None:
+        budget = Budget(1000)
+        background = Background(10)
+        flights = Flights(background, 10_000, budget)
+        flight = flights.start(b"k", b"who", ASK, puts(b"x" * 300, b"y" * 200, stays=True))
+        assert flight is not None
+        assert flight.carry(100)
+        seat = flight.board(reads=True)
+        assert await seat.readany() == b"x" * 300 + b"y" * 200
+        assert seat.has_all
+        await background.idle()
+        assert budget.used_bytes == 600
+        flights.remove(b"k", flight)
+        assert budget.used_bytes == 600
+        seat.leave()
+        assert budget.used_bytes == 0
+
+    run_simulated(play())
+
+
+def test_a_call_that_does_not_fit_into_the_budget_goes_on_unkept() -> None:
+    async def play() -> None:
+        budget = Budget(4 * 500 // 3)
+        background = Background(10)
+        flights = Flights(background, 10_000, budget)
+        flight = flights.start(b"k", b"who", ASK, puts(*[b"x" * 300] * 4))
+        assert flight is not None
+        assert not flight.carry(501)
+        reader, waiter = flight.board(reads=True), flight.board()
+        got = b""
+        while part := await reader.readany():
+            got += part
+        assert got == b"x" * 1200
+        assert await waiter.landed() is None
+        assert flights.find(b"k") is None
+        reader.leave()
+        waiter.leave()
+        await background.idle()
+        assert budget.used_bytes == 0
+
+    run_simulated(play())
+
+
+def test_whoever_holds_the_others_back_loses_its_place_after_a_while() -> None:
+    async def play() -> float:
+        budget = Budget(1 << 30)
+        flights = Flights(Background(10), WINDOW_BYTES, budget)
+        flight = flights.start(b"k", b"who", ASK, puts(*[bytes(WINDOW_BYTES)] * 6))
+        assert flight is not None
+        fast, stuck = flight.board(reads=True), flight.board(reads=True)
+        assert await stuck.readany()
+        total = 0
+        while part := await fast.readany():
+            total += len(part)
+        assert total == 6 * WINDOW_BYTES
+        with pytest.raises(UpstreamBroken, match="too slowly"):
+            await stuck.readany()
+        stuck.leave()
+        fast.leave()
+        await asyncio.sleep(0)
+        assert budget.used_bytes == 0
+        return asyncio.get_running_loop().time()
+
+    assert PATIENCE_S <= run_simulated(play()) <= 2 * PATIENCE_S
+
+
+def test_those_who_are_as_slow_as_each_other_keep_their_places() -> None:
+    async def play() -> None:
+        flights = Flights(Background(10), WINDOW_BYTES, Budget(1 << 30))
+        flight = flights.start(b"k", b"who", ASK, puts(*[bytes(WINDOW_BYTES)] * 6))
+        assert flight is not None
+        seats = [flight.board(reads=True) for _ in range(3)]
+        totals = [0, 0, 0]
+        while parts := [part for seat in seats if (part := await seat.readany())]:
+            await asyncio.sleep(5 * PATIENCE_S)
+            totals = [n + len(part) for n, part in zip(totals, parts, strict=True)]
+        assert totals == [6 * WINDOW_BYTES] * 3
+
+    run_simulated(play())
+
+
+def test_a_call_that_is_flown_to_be_kept_is_given_up_when_it_can_not_be() -> None:
+    async def play() -> None:
+        background = Background(10)
+        flights = Flights(background, WINDOW_BYTES, Budget(1 << 30))
+
+        async def fly(flight: Flight) -> bool:
+            flight.begin(HEAD)
+            while True:
+                flight.put(bytes(WINDOW_BYTES // 2))
+                await asyncio.sleep(1)
+
+        flight = flights.start(b"k", b"who", ASK, fly)
+        assert flight is not None
+        flight.keep()
+        await background.idle()
+        assert (flight.landed, flight.aboard, len(flights)) == (True, 0, 0)
+
+    run_simulated(play())
+
+
+def test_a_call_that_is_complete_is_not_cancelled_for_who_leaves_then() -> None:
+    async def play() -> None:
+        background = Background(10)
+        flights = Flights(background, 1000, Budget(1 << 30))
+        read = False
+
+        async def fly(flight: Flight) -> bool:
+            nonlocal read
+            flight.begin(HEAD)
+            flight.end()
+            await asyncio.sleep(5)
+            read = True
+            return False
+
+        flight = flights.start(b"k", b"who", ASK, fly)
+        assert flight is not None
+        seat = flight.board(reads=True)
+        assert await seat.readany() == b""
+        seat.leave()
+        await background.idle()
+        assert read
+
+    run_simulated(play())
+
+
 def test_an_error_that_is_raised_again_keeps_its_words_and_says_where_it_came_from() -> None:
     async def play() -> None:
-        flights = Flights(Background(10), 1000)
+        flights = Flights(Background(10), 1000, Budget(1 << 30))
 
         async def fly(_: Flight) -> bool:
             raise UpstreamTimeout("silent for 3 s", param="x")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, hdrs
 
-from gateway.errors import BadRequest, BodyTooLarge, Overloaded
+from gateway.errors import BadRequest, BodyTooLarge
+from gateway.server.room import overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +69,7 @@ class _Account:
         self._hold_to_limits(length)
         if self._share is not None:
             if not self._share.budget.has_room(length):
-                raise _overloaded()
+                raise overloaded()
             # Not all of a large one: a claim that no bytes follow must not keep others out.
             self._pay(min(length, _TAKEN_AHEAD))
 
@@ -89,7 +90,7 @@ class _Account:
         if self._share is None or total <= self._paid:
             return
         if not self._share.grow(total - self._paid):
-            raise _overloaded()
+            raise overloaded()
         self._paid = total
 
 
@@ -98,13 +99,6 @@ def _too_large(limit: int, setting: str) -> BodyTooLarge:
     return BodyTooLarge(
         f"the request body is larger than the gateway's limit of {allowed}: "
         f"send less, or raise {setting}"
-    )
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded(
-        "the gateway holds as many requests as its memory budget allows: try again in a moment, "
-        "or raise server.memory_budget_bytes"
     )
 
 

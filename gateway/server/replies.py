@@ -18,6 +18,7 @@ from gateway.server.whole import Whole, lines
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gateway.budget import Share
     from gateway.errors import GatewayError
     from gateway.wire.base import WireApi
 
@@ -49,9 +50,9 @@ _DOCUMENT = lines({**_OWN, "Content-Type": "application/json"})
 _WHOLE_STREAM = lines({**_OWN, **_STREAM})
 
 
-def document(payload: bytes, headers: Mapping[str, str]) -> Whole:
-    """A stored answer as a JSON document."""
-    return Whole(payload, _DOCUMENT, headers)
+def document(payload: bytes, headers: Mapping[str, str], share: Share | None = None) -> Whole:
+    """A stored answer as a JSON document; `share` is what it takes of a budget."""
+    return Whole(payload, _DOCUMENT, headers, share)
 
 
 def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
@@ -60,9 +61,9 @@ def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
     return web.Response(body=payload, headers=headers)
 
 
-def whole_stream(payload: bytes, headers: Mapping[str, str]) -> Whole:
-    """A stored answer as a stream that is sent at once."""
-    return Whole(payload, _WHOLE_STREAM, headers)
+def whole_stream(payload: bytes, headers: Mapping[str, str], share: Share | None = None) -> Whole:
+    """A stored answer as a stream that is sent at once; `share` is what it takes of a budget."""
+    return Whole(payload, _WHOLE_STREAM, headers, share)
 
 
 def stream_head(headers: Mapping[str, str]) -> Relay:

@@ -7,19 +7,24 @@ with the body. Everything else (keep-alive, draining, the end of the request) is
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
+
+from gateway.server.stream import STALL_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.abc import AbstractStreamWriter
 
+    from gateway.budget import Share
 
-# One write for what is short; what is longer is not copied for it.
-_SHORT_BYTES = 64 * 1024
+SHORT_BYTES = 64 * 1024
+"""One write for what is short, and the connection's buffers hold it. What is longer is not copied, and
+is to be counted while it waits for its client."""
 
 
 def lines(headers: Mapping[str, str]) -> bytes:
@@ -30,12 +35,22 @@ def lines(headers: Mapping[str, str]) -> bytes:
 class Whole(web.StreamResponse):
     """Status 200 and a body that is there. Header values are ours, or were checked: no line ends."""
 
-    def __init__(self, body: bytes, kind: bytes, headers: Mapping[str, str]) -> None:
-        """`kind` are the `lines` that all of its kind have; `headers` those of this one."""
+    def __init__(
+        self, body: bytes, kind: bytes, headers: Mapping[str, str], share: Share | None = None
+    ) -> None:
+        """`kind` are the `lines` that all of its kind have; `headers` those of this one. `share`
+        is what it holds of a budget, given back when it has gone out or can't.
+        """
         super().__init__(status=200)
         self._whole = body
         self._kind = kind
         self._own = headers
+        self._share = share
+
+    def __del__(self) -> None:
+        """Give back what it held, if it never came to its end."""
+        if self._share is not None:
+            self._share.release()
 
     @property
     def body(self) -> bytes:
@@ -64,7 +79,7 @@ class Whole(web.StreamResponse):
             f"Date: {rfc822_formatted_time()}\r\n{connection}"
         ).encode("latin-1")
         parts = (head, self._kind, lines(self._own), b"\r\n", body)
-        if len(body) <= _SHORT_BYTES:
+        if len(body) <= SHORT_BYTES:
             transport.write(b"".join(parts))
         else:
             transport.writelines((b"".join(parts[:-1]), body))
@@ -77,7 +92,19 @@ class Whole(web.StreamResponse):
         if self._eof_sent:
             return
         assert self._payload_writer is not None
-        await self._payload_writer.drain()
+        assert self._req is not None
+        protocol = self._req.protocol
+        try:
+            if protocol.writing_paused:
+                async with asyncio.timeout(STALL_S):
+                    await protocol._drain_helper()  # noqa: SLF001 - what aiohttp's writer awaits
+        except TimeoutError:
+            if protocol.transport is not None:
+                protocol.transport.abort()
+            raise ConnectionResetError("the client takes nothing") from None
+        finally:
+            if self._share is not None:
+                self._share.release()
         self._eof_sent = True
         self._body_length = len(self._whole)
         self._req = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.budget import Budget
 from gateway.server.whole import Whole, lines
-from tests.helpers.raw_client import RawClient, fetch, request
+from tests.helpers.raw_client import Broken, RawClient, fetch, request
 from tests.server.test_body import served
 
 if TYPE_CHECKING:
@@ -68,3 +70,53 @@ async def test_what_is_long_comes_whole() -> None:
         for _ in range(2):
             await client.send(request("POST", "/long", b"x"))
             assert (await client.response()).body == LONG
+
+
+async def test_what_it_holds_is_given_back_when_it_has_gone_out_and_when_it_can_not() -> None:
+    budget = Budget(10 * len(LONG))
+    held = asyncio.Event()
+    go = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        share = budget.share()
+        assert share.grow(len(LONG))
+        held.set()
+        if request.path == "/gone":
+            await go.wait()
+        return Whole(LONG, b"", {}, share)
+
+    async with served(answer) as url:
+        async with RawClient(url) as client:
+            await client.send(request("POST", "/", b"x"))
+            assert (await client.response()).body == LONG
+        held.clear()
+        async with RawClient(url) as client:
+            await client.send(request("POST", "/gone", b"x"))
+            await held.wait()
+        go.set()
+        async with asyncio.timeout(10):
+            while budget.used_bytes:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.002)
+
+
+async def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.server.whole.STALL_S", 0.2)
+    budget = Budget(1 << 30)
+    body = bytes(32 << 20)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        share = budget.share()
+        assert share.grow(len(body))
+        return Whole(body, b"", {}, share)
+
+    async with served(answer) as url, RawClient(url) as client:
+        await client.send(request("POST", "/", b"x"))
+        async with asyncio.timeout(10):
+            while not budget.used_bytes:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.002)
+            while budget.used_bytes:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.002)
+        with pytest.raises((Broken, ConnectionError)):
+            await client.response()
