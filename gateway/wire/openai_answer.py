@@ -35,7 +35,7 @@ class Shape(Protocol):
     def split(self, document: Object, *, include_usage: bool) -> Iterator[Object]:
         """The document as chunks, `[DONE]` not included. Raises `Unmergeable`."""
 
-    def splits_cleanly(self, document: Object, rules: ApiRules) -> bool:
+    def splits(self, document: Object, rules: ApiRules) -> bool:
         """Do the document's chunks merge back into it, with nothing lost or added?"""
 
     def finish(self, choice: Object) -> Finish:
@@ -56,7 +56,7 @@ def read_body(document: bytes, rules: ApiRules, shape: Shape) -> Answer:
         return _unreadable(Form.BODY, document)
     if not isinstance(answer, dict):
         return _unreadable(Form.BODY, document)
-    convertible = shape.splits_cleanly(answer, rules)
+    convertible = shape.splits(answer, rules)
     return _judged(answer, Form.BODY, document, shape, convertible=convertible)
 
 
