@@ -381,3 +381,59 @@ async def test_what_waits_to_be_written_is_counted_and_bounded(
         assert [each.status for each in answered] == [200, 200]
         assert budgets[0].used_bytes == 0
         assert (await door.ask(CHAT, chat("first", **SAME, stream=True))).cache == "hit"
+
+
+async def test_who_comes_after_a_purge_joins_no_call_from_before_it() -> None:
+    stub = Parts([said("x"), END])
+    stub.go.clear()
+    async with doorway(stub=stub) as door:
+        (before,) = await together(door, door.ask(CHAT, STREAM))
+        await door.gateway._generations.purge(["*"])
+        after = [asyncio.create_task(door.ask(CHAT, STREAM)) for _ in range(2)]
+        await aboard(door, 3)
+        stub.go.set()
+        told = await asyncio.gather(before, *after)
+        assert sorted(each.cache for each in told) == ["collapsed", "miss", "miss"]
+        assert door.calls == 2
+
+
+async def test_requests_that_come_in_one_piece_are_answered_one_after_the_other() -> None:
+    stub = Parts([said("hello"), END])
+    stub.go.clear()
+    async with doorway(stub=stub) as door, RawClient(door.gateway.api_url) as client:
+        (leader,) = await together(door, door.ask(CHAT, STREAM))
+        pairs = [("Authorization", "Bearer sk-1"), ("Content-Type", "application/json")]
+        await client.send(request("POST", CHAT, orjson.dumps(STREAM), pairs) * 3)
+        await aboard(door, 2)
+        stub.go.set()
+        told = [await client.response() for _ in range(3)]
+        assert told[0].head.get("x-gateway-cache") == "collapsed"
+        ids = {orjson.loads(each.body.split(b"\n\n")[0][6:])["id"] for each in told}
+        assert len(ids) == 3
+        assert len({each.head.get("x-gateway-request-id") for each in told}) == 3
+        assert all(each.body.endswith(b"data: [DONE]\n\n") for each in told)
+        await leader
+        assert door.calls == 1
+
+
+async def test_a_gateway_that_stops_lets_all_aboard_finish_and_cuts_them_in_the_end() -> None:
+    for in_time in (True, False):
+        stub = Parts([said("hello"), END])
+        stub.go.clear()
+        async with doorway(stub=stub, server={"drain_timeout_s": 20 if in_time else 0.1}) as door:
+            bodies = (STREAM, STREAM, chat(**SAME))
+            tasks = await together(door, *(door.ask(CHAT, body) for body in bodies))
+            stopping = asyncio.create_task(door.gateway.stop())
+            if in_time:
+                await until(lambda: door.gateway._drain._draining)
+                stub.go.set()
+            async with asyncio.timeout(DEADLINE_S):
+                await stopping
+                told = await asyncio.gather(*tasks, return_exceptions=True)
+            if in_time:
+                assert [isinstance(each, Told) and each.cache for each in told] == [
+                    *("miss", "collapsed", "collapsed")
+                ]
+            else:
+                assert not any(isinstance(each, Told) for each in told)
+            stub.go.set()
