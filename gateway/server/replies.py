@@ -13,7 +13,7 @@ from gateway import __version__
 from gateway.core.pacing import paced
 from gateway.server.relay import Relay
 from gateway.server.stream import STALL_S, ClientGone
-from gateway.server.whole import Whole, lines
+from gateway.server.whole import Counted, Whole, lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ _WHOLE_STREAM = lines({**_OWN, **_STREAM})
 
 def document(payload: bytes, headers: Mapping[str, str], share: Share | None = None) -> Whole:
     """A stored answer as a JSON document; `share` is what it takes of a budget."""
-    return Whole(payload, _DOCUMENT, headers, share)
+    return _whole(payload, _DOCUMENT, headers, share)
 
 
 def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
@@ -63,7 +63,13 @@ def joined(payload: bytes, headers: CIMultiDict[str]) -> web.Response:
 
 def whole_stream(payload: bytes, headers: Mapping[str, str], share: Share | None = None) -> Whole:
     """A stored answer as a stream that is sent at once; `share` is what it takes of a budget."""
-    return Whole(payload, _WHOLE_STREAM, headers, share)
+    return _whole(payload, _WHOLE_STREAM, headers, share)
+
+
+def _whole(payload: bytes, kind: bytes, headers: Mapping[str, str], share: Share | None) -> Whole:
+    return (
+        Whole(payload, kind, headers) if share is None else Counted(payload, kind, headers, share)
+    )
 
 
 def stream_head(headers: Mapping[str, str]) -> Relay:

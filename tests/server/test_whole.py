@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.budget import Budget
-from gateway.server.whole import Whole, lines
+from gateway.server.whole import Counted, Whole, lines
 from tests.helpers.raw_client import Broken, RawClient, fetch, request
 from tests.server.test_body import served
 
@@ -84,7 +84,7 @@ async def test_what_it_holds_is_given_back_when_it_has_gone_out_and_when_it_can_
         held.set()
         if request.path == "/gone":
             await go.wait()
-        return Whole(LONG, b"", {}, share)
+        return Counted(LONG, b"", {}, share)
 
     async with served(answer) as url:
         async with RawClient(url) as client:
@@ -109,7 +109,7 @@ async def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.Monke
         await request.read()
         share = budget.share()
         assert share.grow(len(body))
-        return Whole(body, b"", {}, share)
+        return Counted(body, b"", {}, share)
 
     async with served(answer) as url, RawClient(url) as client:
         await client.send(request("POST", "/", b"x"))
