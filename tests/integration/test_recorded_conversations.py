@@ -118,7 +118,7 @@ def check_answer(body: Body, answer: ChatAnswer, recorded: dict[str, Any]) -> bo
     for got, call in zip(answer.tool_calls, expected, strict=True):
         function = call["function"]
         assert (got.name, got.arguments) == (function["name"], function["arguments"])
-        if answer.cache == "hit" and call["id"] in own_ids:
+        if answer.cache != "miss" and call["id"] in own_ids:
             # The only case where an id is not the original's: this history knows it already.
             assert got.id not in own_ids
             assert len(got.id) == len(call["id"])
@@ -164,7 +164,8 @@ async def send_three_times(
     print(f"\n{kind}, first pass: {first}")
     check_pass(asked, first, first, stub)
     assert first.upstream_calls == first.found["miss"] >= len(stub)
-    assert first.found["miss"] + first.found["hit"] == len(asked)
+    # Some ask the same at the same time.
+    assert sum(first.found[each] for each in ("miss", "hit", "collapsed")) == len(asked)
 
     known = {answer.id for answer in first.answers}
     # In 73 recordings the answer's id was used before; with other ids in the history it was not.
