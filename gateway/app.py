@@ -46,6 +46,9 @@ _BACKGROUND_CLOSE_S = 5.0
 _KEEPALIVE_S = 75.0
 # After the drain: for the last bytes of an answer, and then for a cancelled handler to end.
 _LAST_S = 0.5
+# mallopt(3).
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK_BYTES = 512 * 1024
 
 
 @dataclass(slots=True)
@@ -199,6 +202,7 @@ def serve(config: Config) -> int:
     gc.freeze()
     setup_logging(config.log.level, config.log.format)
     allow_many_connections()
+    give_large_blocks_back()
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
@@ -207,6 +211,21 @@ def serve(config: Config) -> int:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(_serve(config))
+
+
+def give_large_blocks_back() -> None:
+    """Let glibc return blocks of half a MiB and more to the system when they are freed.
+
+    Left to itself it raises that size to the largest block it has seen freed, up to 32 MiB, and keeps
+    what is smaller, for each thread apart: four clients with answers of 1 MiB held 100 MiB more.
+    """
+    try:
+        import ctypes  # noqa: PLC0415 - only where there is a glibc
+
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+    except (ImportError, OSError, AttributeError):
+        # Another C library: it has its own ways.
+        return
 
 
 def allow_many_connections() -> None:

@@ -337,7 +337,7 @@ async def test_a_body_that_is_long_to_read_is_read_beside_and_known_as_the_same(
     world = World()
     sender = Sender((), CIMultiDict(), None)
     asked = take_apart(CHAT)
-    short, many = question(), question("," * 10_001)
+    short, many = question(), question("," * 70_000)
     for body in (short, many, short, many):
         known = await world.recognition.recognise_beside(sender, asked, Watching(), body)
         assert known.identities == world.know(body).identities
