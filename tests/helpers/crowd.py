@@ -72,14 +72,16 @@ class Phase:
     took_s: list[float] = field(default_factory=list)
 
     def percentile(self, percent: int) -> float:
-        """Seconds."""
+        """Seconds; of a phase that was over at once, those of what there is."""
+        if len(self.took_s) < 2:
+            return sum(self.took_s)
         return statistics.quantiles(self.took_s, n=100, method="inclusive")[percent - 1]
 
     def __str__(self) -> str:
         p50, p99 = (self.percentile(p) * 1000 for p in (50, 99))
         return (
             f"{self.name:<28} {self.hits:5} hits {self.misses:5} misses   "
-            f"p50 {p50:6.1f}  p99 {p99:6.1f}  slowest {max(self.took_s) * 1000:6.1f} ms"
+            f"p50 {p50:6.1f}  p99 {p99:6.1f}  slowest {max(self.took_s, default=0.0) * 1000:6.1f} ms"
         )
 
 

@@ -141,6 +141,8 @@ async def lasts(*crowds: Crowd) -> None:
 
 def waited(case: Case, tested: tuple[Phase, Phase], control: list[Phase]) -> str:
     # The noise of the whole run counts: a disturbance need not hit all clients at once.
+    # (Where hits resume at once, the last phase is over before it has shown any.)
+    control = [phase for phase in control if len(phase.took_s) >= CONTROL_CLIENTS]
     usual_s = max(phase.percentile(50) for phase in control)
     noise_s = max(max(phase.took_s) for phase in control) - usual_s
     added_s = max(phase.percentile(99) for phase in tested) - usual_s
