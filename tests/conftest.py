@@ -29,8 +29,8 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server.close()
 
 
-@pytest.fixture
-def restored_logging() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
     """The root logger and structlog as they were: both are global."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -262,7 +262,7 @@ async def test_every_error_has_one_shape(method: str, path: str, status: int) ->
 
 
 async def test_a_purge_is_told_in_one_line_with_who_and_how_many(
-    capfd: pytest.CaptureFixture[str], restored_logging: None
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     setup_logging("error", "json")
     async with world() as there:

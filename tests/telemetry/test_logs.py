@@ -18,11 +18,6 @@ from gateway.core.model import Reason, Result, Usage
 from gateway.telemetry.logs import request_line, setup_logging
 
 
-@pytest.fixture(autouse=True)
-def _restored(restored_logging: None) -> None:
-    """All of these set logging up anew."""
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
