@@ -1,7 +1,7 @@
-"""The response cache as the proxy uses it: look an entry up, keep an answer.
+"""The response cache as the proxy uses it: look an entry up, judge what an upstream answered.
 
-What may be served and stored is decided in `core.policy`; here it is carried out, and nothing
-that goes wrong here fails a request.
+What is kept of that is in `keeping`. What may be served is decided in `core.policy`; here it is carried out, and nothing that goes wrong
+here fails a request.
 """
 
 from __future__ import annotations
@@ -134,14 +134,10 @@ class ResponseCache:
     async def _find(self, turn: Turn, seed: bytes) -> AfterLookup:
         ask = turn.known.ask
         assert ask is not None
-        slots = [
-            [
-                key
-                for each in turn.known.identities
-                for key in _keys(samples.slot_key(each, slot), ask.form)
-            ]
-            for slot in range(turn.samples)
-        ]
+        slots = [turn.known.keys]
+        for slot in range(1, turn.samples):
+            each_slot = [samples.slot_key(each, slot) for each in turn.known.identities]
+            slots.append(identity.entry_keys(each_slot, ask.form))
         if ask.keeps_id:
             # The record may be gone at the provider: its lifetime is not stretched.
             turn.policy = replace(turn.policy, stale_while_revalidate_s=0.0, stale_if_error_s=0.0)
@@ -213,11 +209,6 @@ def _in_words(found: AfterLookup) -> tuple[Result, Reason]:
     if isinstance(found, Hit):
         return Result.HIT, Reason.EXACT
     return Result.STALE if isinstance(found, Stale) else Result.MISS, found.reason
-
-
-def _keys(key: bytes, form: Form) -> tuple[bytes, bytes]:
-    """Where an entry for this form may lie: with the other, or alone."""
-    return key, identity.form_key(key, form)
 
 
 # A long stream takes 13 microseconds for each event: beside the loop, so that nobody waits for it.

@@ -10,8 +10,6 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from gateway.core import identity, purges, samples
 from gateway.core.model import Entry, Reason
 from gateway.core.policy import Keep, Skip, after_response
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.choice import Endpoint
-
-_log = structlog.get_logger("warmgate.keeping")
 
 # How often storing the parts of a large batch may wait for the store, and how long.
 _PUTS_A_PAUSE = 256
@@ -121,12 +117,8 @@ class Keeping:
         turn: Turn,
         answer: Answer,
         pace: Callable[[], tuple[int, ...]],
-        on_stored: Callable[[], None] | None = None,
+        on_stored: Callable[[], None] | None,
     ) -> bool:
-        """Store the answer, if it may be: the writing goes on behind the response, and when it is
-        over `on_stored` is called; False where there is none. `pace` gives the gaps of a recorded
-        stream, and is only asked for what is kept.
-        """
         exchange = turn.exchange
         assert turn.known.ask is not None
         assert turn.lookup is not None

@@ -162,8 +162,7 @@ class Recognition:
             units = tuple(identify(unit.canonical) for unit in batch.units)
             parts = Parts(batch, units, identify(batch.frame))
         identities = identify(question.canonical)
-        form = question.ask.form
-        keys = tuple(key for each in identities for key in (each, identity.form_key(each, form)))
+        keys = identity.entry_keys(identities, question.ask.form)
         return Known(endpoint, identities, question.ask, None, who, parts, keys)
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:

@@ -138,6 +138,11 @@ _is_transport = lru_cache(1000)(_judged_transport)
 _SHORT_BYTES = 8 * 1024
 
 
+def entry_keys(keys: Iterable[bytes], form: Form) -> tuple[bytes, ...]:
+    """Where an entry for this form may lie: under each key, with the other form or alone."""
+    return tuple(each for key in keys for each in (key, form_key(key, form)))
+
+
 def digest(parts: Iterable[bytes]) -> bytes:
     """32 bytes that stand for this list of parts and for no other."""
     short: list[bytes] = []
