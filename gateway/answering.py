@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from gateway.core.model import Form, Reason, Result
+from gateway.core.model import Reason, Result
 from gateway.core.policy import Hit, Miss, Stale, Unsatisfiable
 from gateway.errors import GatewayError, NotInCache, UpstreamFailed
 from gateway.server import forwarding, relay, stream
@@ -112,16 +112,15 @@ class Answering:
     async def alone(self, turn: Turn) -> web.StreamResponse:
         """Ask the upstream; tee its answer into the cache if it has a say."""
         async with self._asking.ask(turn) as underway:
-            taken = underway.taken
             turn.refuse_failure(underway.upstream.status)
             sieve = None
-            if underway.asked_usage and taken and taken.form is Form.STREAM and taken.plain:
+            if underway.asked_usage and underway.live:
                 sieve = stream.Sieve(turn.api.without_unasked_usage)
             return await passed_on(
                 turn.request,
                 underway.upstream,
                 turn.exchange,
-                taken=taken,
+                taken=underway.taken,
                 sieve=sieve,
                 on_first=underway.call.first_chunk,
             )

@@ -53,6 +53,11 @@ class Underway:
     stored: bool = False
     """It is being written to the store."""
 
+    @property
+    def live(self) -> bool:
+        """The answer is a stream whose events can be told apart while they pass."""
+        return self.taken is not None and self.taken.form is Form.STREAM and self.taken.plain
+
 
 class Asking:
     """Makes calls of models."""

@@ -51,6 +51,9 @@ _ANYBODYS = frozenset(
 _UNSURE = frozenset({Finish.INCOMPLETE, Finish.ERROR, Finish.UNKNOWN, Finish.EMPTY})
 
 
+_COLLAPSED = {"Cache-Status": cache_status(Result.COLLAPSED, Reason.ABSENT)}
+
+
 class Coalescing:
     """Lets requests share calls."""
 
@@ -209,7 +212,7 @@ class Coalescing:
     async def _pass_on(underway: Underway, flight: Flight) -> None:
         upstream, taken = underway.upstream, underway.taken
         flight.form = taken.form if taken is not None else None
-        flight.live = taken is not None and taken.form is Form.STREAM and taken.plain
+        flight.live = underway.live
         flight.asked_usage = underway.asked_usage and flight.live
         flight.span = underway.call.span
         flight.begin(Head(upstream.status, upstream.reason, upstream.headers))
@@ -289,7 +292,7 @@ class Coalescing:
             return None
         self._decided(turn, flight)
         exchange.status = 200
-        headers = self._collapsed(turn)
+        headers = {**_COLLAPSED, **self._serving.headers(turn)}
         live = Live(turn.api, ask, self._serving.mint(), sift_usage=flight.has_usage)
         exchange.begun = True
         out = replies.stream_head(headers)
@@ -324,18 +327,15 @@ class Coalescing:
             return None
         if flight.span is not None:
             turn.exchange.span.collapsed(flight.span)
-        status = {"Cache-Status": cache_status(Result.COLLAPSED, Reason.ABSENT)}
-        return await self._serving.entry(turn, entry, Result.COLLAPSED, Reason.ABSENT, status)
+        return await self._serving.entry(
+            turn, entry, Result.COLLAPSED, Reason.ABSENT, dict(_COLLAPSED)
+        )
 
     @staticmethod
     def _decided(turn: Turn, flight: Flight) -> None:
         turn.exchange.decided(Result.COLLAPSED, Reason.ABSENT)
         if flight.span is not None:
             turn.exchange.span.collapsed(flight.span)
-
-    def _collapsed(self, turn: Turn) -> dict[str, str]:
-        status = cache_status(Result.COLLAPSED, Reason.ABSENT)
-        return {"Cache-Status": status, **self._serving.headers(turn)}
 
 
 class _After:
