@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
@@ -69,7 +70,7 @@ class Spread:
             self.high = value
 
 
-class Family(Generic[_S]):
+class Family(ABC, Generic[_S]):
     """All series of one name."""
 
     def __init__(self, name: str, unit: str, what: str, lock: threading.Lock) -> None:
@@ -100,8 +101,9 @@ class Family(Generic[_S]):
                 series.append(self._overflow)
             return series
 
+    @abstractmethod
     def _new(self, labels: Labels) -> _S:
-        raise NotImplementedError
+        """A series with nothing in it yet."""
 
 
 class Counter(Family[Count]):
