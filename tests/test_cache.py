@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.store.tiered import TieredStore
+from tests.helpers.chat_answers import HELLO as ANSWER
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import fetch
 from tests.helpers.scripted_upstream import ScriptedUpstream, response
@@ -19,21 +20,6 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 QUESTION = orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]})
-ANSWER = orjson.dumps(
-    {
-        "id": "chatcmpl-123456789",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": "gpt-4o",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "Hello."},
-                "finish_reason": "stop",
-            }
-        ],
-    }
-)
 
 
 @pytest.mark.parametrize("samples", ["1", "3"])

@@ -19,6 +19,7 @@ from gateway.store.generations import Generations
 from gateway.store.open import open_store
 from gateway.store.registers import open_register
 from gateway.store.walk import walk
+from tests.helpers.chat_answers import HELLO as ANSWER
 from tests.helpers.entries import entry
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import fetch
@@ -32,21 +33,6 @@ if TYPE_CHECKING:
 CHAT = "/v1/chat/completions"
 SECRET = "a-scope-secret-of-enough-characters"
 PAYLOAD = b'{"choices": ["confidential"]}'
-ANSWER = orjson.dumps(
-    {
-        "id": "chatcmpl-123456789",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": "gpt-4o",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "Hello."},
-                "finish_reason": "stop",
-            }
-        ],
-    }
-)
 
 
 def key_of(number: int) -> bytes:

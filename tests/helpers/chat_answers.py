@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     import aiohttp
 
 
+HELLO = orjson.dumps(
+    {
+        "id": "chatcmpl-123456789",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4o",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello."},
+                "finish_reason": "stop",
+            }
+        ],
+    }
+)
+"""The document of a plain answer, as an upstream sends it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call of a function."""

@@ -17,6 +17,7 @@ import yaml
 
 from gateway.core.model import Reason
 from gateway.store import codec
+from tests.helpers.chat_answers import HELLO as ANSWER
 from tests.helpers.entries import entry
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import fetch
@@ -40,23 +41,6 @@ LIVE = 40
 def question(number: int) -> bytes:
     messages = [{"role": "user", "content": f"question {number}"}]
     return orjson.dumps({"model": "gpt-4o", "messages": messages})
-
-
-ANSWER = orjson.dumps(
-    {
-        "id": "chatcmpl-123456789",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": "gpt-4o",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "Hello."},
-                "finish_reason": "stop",
-            }
-        ],
-    }
-)
 
 
 def key_of(number: int) -> bytes:

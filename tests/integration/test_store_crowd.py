@@ -13,6 +13,7 @@ import os
 import random
 import statistics
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -119,6 +120,21 @@ class Crowd:
         assert slowest <= DEADLINE_S + 2 * noise + 0.005
 
 
+@asynccontextmanager
+async def crowding(store: RedisStore) -> AsyncIterator[Crowd]:
+    """A crowd that has had its first hits, until the context is left."""
+    crowd = Crowd(store)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crowd.ticker())
+        for number in range(CLIENTS):
+            tasks.create_task(crowd.client(number))
+        try:
+            await crowd.until_more_hits()
+            yield crowd
+        finally:
+            crowd.stop()
+
+
 @pytest.fixture
 async def proxy(redis_server: RedisServer) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(redis_server.port) as proxy:
@@ -135,16 +151,8 @@ async def store(proxy: FaultProxy) -> AsyncIterator[RedisStore]:
 
 @pytest.fixture
 async def crowd(store: RedisStore) -> AsyncIterator[Crowd]:
-    crowd = Crowd(store)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(crowd.ticker())
-        for number in range(CLIENTS):
-            tasks.create_task(crowd.client(number))
-        try:
-            await crowd.until_more_hits()
-            yield crowd
-        finally:
-            crowd.stop()
+    async with crowding(store) as crowd:
+        yield crowd
 
 
 async def test_replies_later_than_the_deadline_are_never_matched_to_another_command(
@@ -214,16 +222,8 @@ async def near_store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
 
 @pytest.fixture
 async def near_crowd(near_store: RedisStore) -> AsyncIterator[Crowd]:
-    crowd = Crowd(near_store)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(crowd.ticker())
-        for number in range(CLIENTS):
-            tasks.create_task(crowd.client(number))
-        try:
-            await crowd.until_more_hits()
-            yield crowd
-        finally:
-            crowd.stop()
+    async with crowding(near_store) as crowd:
+        yield crowd
 
 
 async def test_a_killed_server_delays_nobody_beyond_the_deadline_and_hits_resume(

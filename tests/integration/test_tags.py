@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.core.purges import ALL
+from tests.helpers.chat_answers import HELLO as ANSWER
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import RawClient, fetch
 from tests.helpers.scripted_upstream import ScriptedUpstream, response
@@ -20,21 +21,6 @@ if TYPE_CHECKING:
 CHAT = "/v1/chat/completions"
 TAGS = "x-gateway-cache-tags"
 QUESTION = orjson.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]})
-ANSWER = orjson.dumps(
-    {
-        "id": "chatcmpl-123456789",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": "gpt-4o",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "Hello."},
-                "finish_reason": "stop",
-            }
-        ],
-    }
-)
 
 
 async def ask(gateway: RunningGateway, *tags: str, told: tuple[str, str] | None = None) -> Response:
