@@ -1,0 +1,140 @@
+"""OpenAI's prompt cache: breakpoints from GPT-5.6 on, before that automatic with a routing key.
+
+Read 2026-11. Azure serves the same models under names that their owners chose.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from gateway.providers.base import Rule
+from gateway.providers.prompt_cache import CacheRules, Lifetime, MarkerForm
+
+_GUIDE = "developers.openai.com/api/docs/guides/prompt-caching (2026-09-23)"
+_PRICING = "openai.com/api/pricing (2026-11)"
+_SDK = "openai-python e43b422 types/chat/completion_create_params.py (2026-08-21)"
+_AZURE = "learn.microsoft.com/azure/foundry/openai/how-to/prompt-caching (2026-08-12)"
+_SOL_6_1 = "docs.apiyi.com/en/news/gpt-6-1-sol-launch (2026-09-29), not the author's own"
+_ROUTED = "openrouter.ai/docs/guides/best-practices/prompt-caching (2026-11)"
+
+# The generations that the guide's "GPT-5.6 and later" covered when it was read. Kinds that are
+# priced or prompted otherwise are not taken for their generation.
+_BREAKPOINT = re.compile(r"gpt-(?:5\.6|6|6\.1)(?P<words>(?:-[a-z]+)*)")
+_OTHER_KINDS = frozenset({"audio", "image", "live", "pro", "realtime", "transcribe", "tts"})
+
+_IN_MEMORY = Lifetime(300, "in_memory", 1.0)
+_DAY = Lifetime(86_400, "24h", 1.0)
+
+# Older models: the families of one pattern read at one price. No marker, no write price.
+_OLDER: tuple[tuple[re.Pattern[str], float, tuple[Lifetime, ...]], ...] = (
+    # Without a price for cached input, so that nothing is saved but time.
+    (re.compile(r"(?:gpt-5(?:\.[1-5])?|o1|o3)-pro"), 1.0, (_DAY,)),
+    (re.compile(r"gpt-5\.5(?:-codex|-mini|-nano)?"), 0.1, (_DAY,)),
+    (
+        re.compile(r"gpt-5(?:\.[1-4])?(?:-codex(?:-max|-mini)?|-chat|-mini|-nano)?"),
+        0.1,
+        (_IN_MEMORY, _DAY),
+    ),
+    (re.compile(r"gpt-4\.1(?:-mini|-nano)?"), 0.25, (_IN_MEMORY, _DAY)),
+    (re.compile(r"o3|o4-mini"), 0.25, (_IN_MEMORY,)),
+    (re.compile(r"gpt-4o(?:-mini)?|o1|o1-mini|o3-mini"), 0.5, (_IN_MEMORY,)),
+)
+
+_APIS = frozenset({"openai_chat", "openai_responses"})
+
+
+def rules(provider: str, api: str, model: str, deployment: str = "") -> CacheRules | None:
+    """The rules for a family of OpenAI's (`gpt-5.6-sol`) at a provider; None: not known.
+
+    `deployment`, of Azure: `standard` or `provisioned` where the operator says so and that its name
+    is its model's; empty: neither is known.
+    """
+    if api not in _APIS:
+        return None
+    found = _BREAKPOINT.fullmatch(model)
+    here = _with_breakpoints(api, model, found["words"]) if found else _automatic(model)
+    if here is None:
+        return None
+    if provider == "azure":
+        return _at_azure(here, deployment)
+    if provider == "openrouter":
+        return _at_openrouter(here)
+    return replace(here, provider=provider)
+
+
+def _with_breakpoints(api: str, model: str, words: str) -> CacheRules | None:
+    if not _OTHER_KINDS.isdisjoint(words.split("-")):
+        return None
+    is_cheap = model == "gpt-6.1-sol"
+    return CacheRules(
+        provider="openai",
+        form=MarkerForm.BREAKPOINT,
+        # Of visible tokens; counts are exact, no longer rounded to 128.
+        minimum_tokens=1024,
+        read=0.05 if is_cheap else 0.1,
+        # A minimum: it may be held longer.
+        lifetimes=(Lifetime(1800, "30m", 1.25),),
+        source=Rule(
+            "breakpoints, from GPT-5.6 on", f"{_GUIDE}; {_SOL_6_1}" if is_cheap else _GUIDE
+        ),
+        # Implicit mode's own counts as one. Beyond them the API drops marks and doesn't refuse.
+        max_marks=4,
+        # Not counted in positions: of the explicit marks of a request the first 2 and the latest 50
+        # are looked up by the guide (the latest 80 by the API reference). Unmarked ends are not.
+        look_back=0,
+        marks_tools=False,
+        marks_assistant=False,
+        implicit=True,
+        implicit_look_back=20,
+        # No `hint`: since 2026-09 the guide needs no key for routing, and another key is a miss.
+        prewarm="prewarm" if api == "openai_responses" else "",
+    )
+
+
+def _automatic(model: str) -> CacheRules | None:
+    for pattern, read, lifetimes in _OLDER:
+        if pattern.fullmatch(model):
+            return CacheRules(
+                provider="openai",
+                form=MarkerForm.NONE,
+                minimum_tokens=1024,
+                read=read,
+                lifetimes=lifetimes,
+                source=Rule("caches by itself; a key keeps it together", f"{_GUIDE}; {_PRICING}"),
+                hint="prompt_cache_key",
+                # Of all prefixes that use one key; what is beyond goes to other machines.
+                hint_rpm=15,
+            )
+    return None
+
+
+def _at_azure(here: CacheRules, deployment: str) -> CacheRules:
+    """A name proves nothing, an older API version refuses the key, a provisioned deployment takes
+    no breakpoints: nothing is sent unless the operator says what it is.
+    """
+    sourced = replace(here, provider="azure", source=Rule(here.source.reason, f"{_AZURE}; {_SDK}"))
+    if deployment == "standard":
+        return sourced
+    quiet = replace(sourced, form=MarkerForm.NONE, max_marks=0, prewarm="")
+    if deployment == "provisioned":
+        # It caches, and charges no writes.
+        free = tuple(replace(lifetime, write=1.0) for lifetime in here.lifetimes)
+        return replace(quiet, lifetimes=free, hint="prompt_cache_key", hint_rpm=15)
+    return replace(quiet, hint="", hint_rpm=0)
+
+
+def _at_openrouter(here: CacheRules) -> CacheRules:
+    """It turns `cache_control` into breakpoints, but documents neither how many nor its lifetime:
+    implicit caching is left to work, and a session keeps it at one host.
+    """
+    return replace(
+        here,
+        provider="openrouter",
+        form=MarkerForm.NONE,
+        max_marks=0,
+        source=Rule("caches by itself; a session keeps it at one host", _ROUTED),
+        hint="session_id",
+        hint_rpm=0,
+        prewarm="",
+    )
