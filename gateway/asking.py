@@ -7,7 +7,7 @@ judged and stored if the cache has a say.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,10 @@ from gateway.upstream.choice import url
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from multidict import CIMultiDict
 
     from gateway.acceptance import Acceptance
     from gateway.budget import Budget
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.keeping import Keeping
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
-    from gateway.upstream.client import UpstreamClient
+    from gateway.upstream.client import Call, UpstreamClient
     from gateway.upstream.response import Response
 
 _log = structlog.get_logger("warmgate.asking")
@@ -73,75 +76,30 @@ class Asking:
         telemetry: Telemetry,
         clock: Clock,
     ) -> None:
-        self._limit = config.cache.max_entry_bytes
+        self.limit = config.cache.max_entry_bytes
         self._tenant_header = config.cache.tenant_header.lower()
-        self._client = client
-        self._keeping = keeping
-        self._acceptance = acceptance
-        self._budget = budget
-        self._telemetry = telemetry
-        self._clock = clock
+        self.client = client
+        self.keeping = keeping
+        self.acceptance = acceptance
+        self.budget = budget
+        self.telemetry = telemetry
+        self.timer = clock.monotonic
 
-    @asynccontextmanager
-    async def call(
-        self,
-        turn: Turn,
-        sent: bytes,
-        *,
-        decodable: bool,
-        plain: bool,
-        settle: Callable[[Underway], Awaitable[None]] | None = None,
-    ) -> AsyncIterator[Underway]:
-        """Send `sent` in the place of the turn's body. `decodable`: ask for codings only that we
-        can read; `plain`: for none at all. `settle` is called when the body has been passed on, in
-        whatever way that ended. Raises the upstream client's errors.
+    def call(self, turn: Turn, sent: bytes, *, decodable: bool, plain: bool) -> Asked:
+        """A context that sends `sent` in the place of the turn's body. `decodable`: ask for codings
+        only that we can read; `plain`: for none at all. Raises the upstream client's errors.
         """
-        request, known, exchange = turn.request, turn.known, turn.exchange
+        request, known = turn.request, turn.known
         headers = forwarding.request_headers(request.headers, known.endpoint, self._tenant_header)
         if decodable:
             forwarding.ask_only_for_decodable(headers, plain=plain)
-        where = url(known.endpoint, turn.asked)
-        timer = self._clock.monotonic
-        call = ModelCall(exchange, turn.api.operation, known, self._telemetry, timer)
-        underway: Underway | None = None
-        failed: str | None = None
-        try:
-            async with self._client.call(
-                request.method,
-                where,
-                headers,
-                sent,
-                known.endpoint,
-                lambda attempt: call.span.attempt(request.method, where, attempt),
-            ) as upstream:
-                self._acceptance.learn(known.who, upstream.status)
-                call.span.http(upstream.status)
-                underway = Underway(upstream, call)
-                if upstream.status >= 400:
-                    failed = str(upstream.status)
-                if upstream.status == 200:
-                    share = self._budget.share(optional=True)
-                    underway.taken = stream.recording(upstream, self._limit, timer, share)
-                yield underway
-        except GatewayError as problem:
-            call.span.error(problem.code)
-            failed = failed or problem.code
-            raise
-        finally:
-            call.over()
-            try:
-                if underway is not None and settle is not None:
-                    await settle(underway)
-            finally:
-                if underway is not None and underway.taken is not None:
-                    underway.taken.forget()
-                call.end(underway.answer if underway is not None else None, failed)
+        return Asked(self, turn, headers, sent)
 
-    @asynccontextmanager
-    async def ask(
+    def ask(
         self, turn: Turn, *, plain: bool = False, on_stored: Callable[[], None] | None = None
-    ) -> AsyncIterator[Underway]:
-        """Send the request, with what we need to keep its answer, and keep it afterwards.
+    ) -> Asked:
+        """A context that sends the request, with what we need to keep its answer, and keeps it
+        afterwards.
 
         `plain`: the events of a stream must be readable as they pass. `on_stored` is called when
         the writing is over, if there was any (`Underway.stored`).
@@ -156,52 +114,163 @@ class Asking:
             if changed is not None:
                 sent, asked_usage = changed, True
         plain = (plain and ask is not None and ask.form is Form.STREAM) or asked_usage
+        asked = self.call(turn, sent, decodable=keeps, plain=plain)
+        asked.asked_usage = asked_usage
+        asked.keeps = True
+        asked.on_stored = on_stored
+        return asked
 
-        async def settle(underway: Underway) -> None:
-            await self._settle(turn, underway, on_stored)
-
-        async with self.call(turn, sent, decodable=keeps, plain=plain, settle=settle) as underway:
-            underway.asked_usage = asked_usage
-            yield underway
-
-    async def _settle(
+    def settle(
         self, turn: Turn, underway: Underway, on_stored: Callable[[], None] | None
-    ) -> None:
-        exchange, taken = turn.exchange, underway.taken
-        if taken is not None:
-            await self._keep(turn, taken, underway, on_stored)
-            exchange.answered = underway.answer is not None
-        elif turn.lookup is not None and underway.upstream.status != 200:
-            self._keeping.skip(exchange, Reason.STATUS)
-        elif turn.lookup is not None:
-            self._keeping.skip(exchange, Reason.CONTENT_TYPE)
-
-    async def _keep(
-        self,
-        turn: Turn,
-        taken: stream.Recording,
-        underway: Underway,
-        on_stored: Callable[[], None] | None,
-    ) -> None:
-        """Read what was recorded, and store it if the cache has a say."""
-        gone: asyncio.CancelledError | None = None
-        try:
-            if taken.size > LONG_BYTES:
-                answer, gone = await _read_beside(turn, taken)
-            else:
-                answer = judged(turn.api, turn.rules, taken)
-            if isinstance(answer, Reason):
-                if turn.lookup is not None:
-                    self._keeping.skip(turn.exchange, answer)
-                return
+    ) -> Awaitable[None] | None:
+        """Judge what came and store it, if the cache has a say. What takes long is still to be
+        awaited.
+        """
+        taken = underway.taken
+        if taken is None:
             if turn.lookup is not None:
-                underway.stored = self._keeping.keep(turn, answer, taken.gaps_ms, on_stored)
-            underway.answer = answer
+                failed = underway.upstream.status != 200
+                self.keeping.skip(turn.exchange, Reason.STATUS if failed else Reason.CONTENT_TYPE)
+            return None
+        if taken.size > LONG_BYTES:
+            return self._settle_beside(turn, underway, taken, on_stored)
+        try:
+            self._keep(turn, underway, taken, judged(turn.api, turn.rules, taken), on_stored)
         except Exception:  # noqa: BLE001 - the client has its answer; keeping it is extra
             _log.exception("an answer can't be kept", api=turn.api.name)
+        turn.exchange.answered = underway.answer is not None
+        return None
+
+    async def _settle_beside(
+        self,
+        turn: Turn,
+        underway: Underway,
+        taken: stream.Recording,
+        on_stored: Callable[[], None] | None,
+    ) -> None:
+        gone: asyncio.CancelledError | None = None
+        try:
+            answer, gone = await _read_beside(turn, taken)
+            self._keep(turn, underway, taken, answer, on_stored)
+        except Exception:  # noqa: BLE001 - as in `settle`
+            _log.exception("an answer can't be kept", api=turn.api.name)
+        if gone is not None:
+            raise gone
+        turn.exchange.answered = underway.answer is not None
+
+    def _keep(
+        self,
+        turn: Turn,
+        underway: Underway,
+        taken: stream.Recording,
+        answer: Answer | Reason,
+        on_stored: Callable[[], None] | None,
+    ) -> None:
+        if isinstance(answer, Reason):
+            if turn.lookup is not None:
+                self.keeping.skip(turn.exchange, answer)
+            return
+        if turn.lookup is not None:
+            underway.stored = self.keeping.keep(turn, answer, taken.gaps_ms, on_stored)
+        underway.answer = answer
+
+
+class Asked(AbstractAsyncContextManager["Underway"]):
+    """One call as a context. A class, because a generator's context costs more."""
+
+    __slots__ = (
+        "_asking",
+        "_call",
+        "_failed",
+        "_headers",
+        "_sending",
+        "_sent",
+        "_turn",
+        "_underway",
+        "asked_usage",
+        "keeps",
+        "on_stored",
+    )
+
+    def __init__(self, asking: Asking, turn: Turn, headers: CIMultiDict[str], sent: bytes) -> None:
+        self._asking = asking
+        self._turn = turn
+        self._headers = headers
+        self._sent = sent
+        self._underway: Underway | None = None
+        self._failed: str | None = None
+        self._call: ModelCall
+        self._sending: Call
+        self.asked_usage = False
+        self.keeps = False
+        """What came is settled in the end."""
+        self.on_stored: Callable[[], None] | None = None
+
+    async def __aenter__(self) -> Underway:
+        """Send it; returns when the head of the response is there."""
+        asking, turn = self._asking, self._turn
+        known, timer = turn.known, asking.timer
+        method, where = turn.request.method, url(known.endpoint, turn.asked)
+        call = self._call = ModelCall(
+            turn.exchange, turn.api.operation, known, asking.telemetry, timer
+        )
+        try:
+            self._sending = asking.client.call(
+                method,
+                where,
+                self._headers,
+                self._sent,
+                known.endpoint,
+                lambda attempt: call.span.attempt(method, where, attempt),
+            )
+            upstream = await self._sending.__aenter__()
+        except BaseException as problem:
+            self._note(problem)
+            call.over()
+            call.end(None, self._failed)
+            raise
+        asking.acceptance.learn(known.who, upstream.status)
+        call.span.http(upstream.status)
+        underway = self._underway = Underway(upstream, call, asked_usage=self.asked_usage)
+        if upstream.status >= 400:
+            self._failed = str(upstream.status)
+        if upstream.status == 200:
+            share = asking.budget.share(optional=True)
+            underway.taken = stream.recording(upstream, asking.limit, timer, share)
+        return underway
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        underway, call = self._underway, self._call
+        assert underway is not None
+        try:
+            self._sending.end(problem)
+        except BaseException as mapped:
+            self._note(mapped)
+            raise
+        else:
+            if problem is not None:
+                self._note(problem)
         finally:
-            if gone is not None:
-                raise gone
+            call.over()
+            try:
+                if self.keeps:
+                    long = self._asking.settle(self._turn, underway, self.on_stored)
+                    if long is not None:
+                        await long
+            finally:
+                if underway.taken is not None:
+                    underway.taken.forget()
+                call.end(underway.answer, self._failed)
+
+    def _note(self, problem: BaseException) -> None:
+        if isinstance(problem, GatewayError):
+            self._call.span.error(problem.code)
+            self._failed = self._failed or problem.code
 
 
 async def _read_beside(

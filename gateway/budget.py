@@ -51,7 +51,9 @@ class Budget:
 
     def take(self, size_bytes: int, *, optional: bool = False) -> bool:
         """Count so many bytes as held. False, and nothing is counted, where they don't fit."""
-        if not self.has_room(size_bytes, optional=optional):
+        # (`has_room`, in place: each request takes four times.)
+        limit = self.limit_bytes * _OPTIONAL_PART if optional else self.limit_bytes
+        if self._used + size_bytes > limit:
             self.refusals += 1
             return False
         self._used += size_bytes
@@ -119,8 +121,9 @@ class Share:
     def release(self) -> None:
         """Give everything back. Again: nothing happens."""
         self._released = True
-        self.budget.give(self.held_bytes)
-        self.held_bytes = 0
+        if self.held_bytes:
+            self.budget.give(self.held_bytes)
+            self.held_bytes = 0
 
 
 def default_limit(container_bytes: int | None) -> int:

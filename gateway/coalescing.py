@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict
@@ -107,7 +108,8 @@ class Coalescing:
         assert turn.known.ask is not None
         # What is on its way may not be what this client can be given: there is a second call for
         # those who asked for the other form, and after that each is alone.
-        for each in (key, identity.form_key(key, turn.known.ask.form)):
+        for other in (False, True):
+            each = identity.form_key(key, turn.known.ask.form) if other else key
             flight = self._flights.find(each)
             if flight is None:
                 return await self._lead(turn, each)
@@ -131,12 +133,9 @@ class Coalescing:
         aside = replace(turn, exchange=turn.exchange.aside())
         size = len(turn.body)
 
-        async def fly(flight: Flight) -> bool:
-            return await self._fly(aside, key, flight)
-
         if not turn.share.budget.has_room(size, optional=True):
             return
-        flight = self._flights.start(key, turn.known.who, ask, fly)
+        flight = self._flights.start(key, turn.known.who, ask, partial(self._fly, aside, key))
         if flight is not None:
             # Whose request it was holds it no longer.
             flight.carry(size)
@@ -150,19 +149,18 @@ class Coalescing:
 
     def _slot(self, turn: Turn) -> int:
         """Of the answers that are missing, one that nobody is asking for; else the one drawn."""
-        free = (slot for slot in turn.empty_slots if not self._flights.find(self._key(turn, slot)))
-        turn.slot = next(free, turn.slot)
+        if turn.samples != 1:
+            slots = turn.empty_slots
+            free = (slot for slot in slots if not self._flights.find(self._key(turn, slot)))
+            turn.slot = next(free, turn.slot)
         return turn.slot
 
     # --- the first one --------------------------------------------------------------------------
 
     async def _lead(self, turn: Turn, key: bytes) -> web.StreamResponse | None:
-        async def fly(flight: Flight) -> bool:
-            return await self._fly(turn, key, flight)
-
         ask, exchange = turn.known.ask, turn.exchange
         assert ask is not None
-        flight = self._flights.start(key, turn.known.who, ask, fly)
+        flight = self._flights.start(key, turn.known.who, ask, partial(self._fly, turn, key))
         if flight is None:
             return None
         flight.unknown = exchange.reason is Reason.ABSENT
@@ -195,10 +193,7 @@ class Coalescing:
 
     async def _fly(self, turn: Turn, key: bytes, flight: Flight) -> bool:
         """The call itself, whoever is aboard. True while its answer is on its way to the store."""
-
-        def stored() -> None:
-            self._flights.remove(key, flight)
-
+        stored = partial(self._flights.remove, key, flight)
         underway: Underway | None = None
         try:
             async with self._asking.ask(turn, plain=True, on_stored=stored) as underway:
@@ -364,6 +359,8 @@ def _readable(turn: Turn, head: Head) -> bool:
 
 async def _landing(flight: Flight) -> None:
     """Wait, not for ever, until all is known of the call."""
+    if flight.landed:
+        return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LANDING_S):
             while not flight.landed:

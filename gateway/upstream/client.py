@@ -64,17 +64,17 @@ class UpstreamClient:
         body: bytes | AsyncIterator[bytes] | None,
         endpoint: Endpoint,
         attempt_span: Callable[[int], AttemptSpan],
-    ) -> AbstractAsyncContextManager[Response]:
+    ) -> Call:
         """The response as a context: its body is still to come; leaving ends an unfinished call.
 
         Raises `UpstreamUnreachable`, `UpstreamTimeout`, `UpstreamBroken`; errors while the body
         is read come mapped as well when they leave the context.
         """
         assert self.pool is not None, "start() first"
-        return _Call(self.pool, method, url, headers, body, endpoint, attempt_span)
+        return Call(self.pool, method, url, headers, body, endpoint, attempt_span)
 
 
-class _Call(AbstractAsyncContextManager["Response"]):
+class Call(AbstractAsyncContextManager["Response"]):
     """One request and its response. A class, because a generator's context costs more."""
 
     __slots__ = (
@@ -114,6 +114,7 @@ class _Call(AbstractAsyncContextManager["Response"]):
         self._response: Response
 
     async def __aenter__(self) -> Response:
+        """Send the request; returns when the head of its response is there."""
         endpoint = self._endpoint
         for attempt in range(_ATTEMPTS):
             span = self._span = self._spans(attempt)
@@ -144,6 +145,12 @@ class _Call(AbstractAsyncContextManager["Response"]):
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.end(problem)
+
+    def end(self, problem: BaseException | None) -> None:
+        """Be done with it: in order, or because of `problem`, which is raised in our own words where
+        it was the upstream's. Leaving the context does so.
+        """
         span = self._span
         try:
             if problem is None:
