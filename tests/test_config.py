@@ -169,7 +169,9 @@ def test_the_variables_of_a_kubernetes_service_named_gateway_are_ignored() -> No
 
 
 def company(path: str, variable: str) -> dict[str, str]:
-    """Variables without which this one makes no sense: what is for Redis needs one."""
+    """Variables without which this one makes no sense: what is for Redis needs one, say."""
+    if path == "warm":
+        return {"GATEWAY_UPSTREAMS": '{"vllm": {"base_url": "http://gpu/v1", "provider": "vllm"}}'}
     if not path.startswith("store.") or path == "store.url":
         return {}
     needed = {
@@ -186,6 +188,8 @@ def test_every_variable_can_name_a_file_instead(setting: Any, write: Any) -> Non
         "upstreams.<name>.base_url": "http://gpu:8000/v1",
         "upstreams.<name>.provider": "unknown",
         "upstreams.<name>.api_key": SECRET,
+        "upstreams.<name>.deployment": "standard",
+        "warm": '[{"upstream": "vllm", "body": {"model": "m"}}]',
         "routes": '[{"path": "/v1/*"}]',
         "cache.secret": SECRET,
         "admin.token": SECRET,

@@ -9,6 +9,7 @@ from gateway.config.caching import Cache, Route, RouteCache, StoreClasses
 from gateway.config.environment import CONFIG_FILE
 from gateway.config.kinds import ProviderName, When
 from gateway.config.load import Loaded, load, load_with_origins
+from gateway.config.prompt_caching import PromptCache, PromptRefresh, RoutePromptCache, WarmUp
 from gateway.config.section import HOURS, KIB, MIB, MINUTES, SECONDS, Section
 from gateway.config.storage import Store, StoreTls
 from gateway.config.tree import DEFAULT_UPSTREAMS, Config, Log, Server, Telemetry, Upstream
@@ -25,9 +26,12 @@ __all__ = [
     "Config",
     "Loaded",
     "Log",
+    "PromptCache",
+    "PromptRefresh",
     "ProviderName",
     "Route",
     "RouteCache",
+    "RoutePromptCache",
     "Section",
     "Server",
     "Store",
@@ -35,6 +39,7 @@ __all__ = [
     "StoreTls",
     "Telemetry",
     "Upstream",
+    "WarmUp",
     "When",
     "load",
     "load_with_origins",

@@ -18,6 +18,7 @@ from gateway.config.kinds import (
     ScopeKeys,
     When,
 )
+from gateway.config.prompt_caching import RoutePromptCache
 from gateway.config.section import HOURS, MIB, MINUTES, SECONDS, Section
 
 
@@ -57,6 +58,9 @@ class Route(Section):
         None, description="Name of an upstream; unset: chosen by the request's shape."
     )
     cache: RouteCache = Field(RouteCache(), description="Cache settings of this route.")
+    prompt_cache: RoutePromptCache = Field(
+        RoutePromptCache(), description="Prompt-cache settings of this route."
+    )
 
 
 class Cache(Section):

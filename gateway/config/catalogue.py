@@ -149,6 +149,8 @@ def _words(schema: dict[str, Any]) -> str:
         case "integer" | "number":
             whole = "whole " if schema["type"] == "integer" else ""
             return f"a {whole}number{_range(schema)}"
+        case "object":
+            return "a mapping"
         case "array":
             return f"a list of {_plural(_words(schema['items']))}"
         case _:

@@ -200,5 +200,7 @@ def _unknown(name: str, upstreams: Collection[str]) -> Fault:
     from_file = FROM_FILE if name.endswith(FROM_FILE) else ""
     asked = name.removesuffix(FROM_FILE).upper().replace("_", "")
     close = difflib.get_close_matches(asked, bare, n=1, cutoff=0.75)
+    # What names nothing beyond the prefix comes close to whatever is short.
+    close = close if asked != PREFIX.replace("_", "") else []
     mend = f"did you mean {bare[close[0]]}{from_file}?" if close else "unset it"
     return Fault(name, "names no setting", f"{mend} (all are in docs/reference/settings.md)")

@@ -61,6 +61,12 @@ def _upstream_name(name: str) -> str:
     return name
 
 
+def _warm_name(name: str) -> str:
+    if not _UPSTREAM_NAME.fullmatch(name):
+        raise broken("is not a name for a warm-up", "use 1 to 64 of a-z, 0-9, - and _")
+    return name
+
+
 def _header_name(name: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise broken(
@@ -157,6 +163,8 @@ ProviderName = Literal[
 ]
 When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_switch)]
 Coalesce = Annotated[Literal["deterministic", "all", "off"], BeforeValidator(_switch)]
+Markers = Annotated[Literal["off", "respect", "auto", "strip"], BeforeValidator(_switch)]
+Refresh = Annotated[Literal["off", "local", "all"], BeforeValidator(_switch)]
 Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
@@ -167,6 +175,7 @@ Samples = Annotated[int, Field(ge=1, le=20), BeforeValidator(_number)]
 Host = Annotated[str, Field(min_length=1)]
 Network = Annotated[str, AfterValidator(_network)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+WarmName = Annotated[str, AfterValidator(_warm_name)]
 UpstreamName = Annotated[str, AfterValidator(_upstream_name)]
 PathGlob = Annotated[str, AfterValidator(_glob_over_path)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

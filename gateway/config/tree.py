@@ -24,6 +24,7 @@ from gateway.config.kinds import (
     UpstreamName,
     broken,
 )
+from gateway.config.prompt_caching import PromptCache, WarmUp, warm_contradictions
 from gateway.config.redaction import redact
 from gateway.config.redis_store import redis_contradictions
 from gateway.config.section import MIB, MINUTES, SECONDS, Section
@@ -73,6 +74,11 @@ class Upstream(Section):
         None,
         description="Configured credential that replaces the client's; unset: the client's own "
         "passes through untouched.",
+    )
+    deployment: Literal["standard", "provisioned"] | None = Field(
+        None,
+        description="Azure: what kind its deployments are, and that each is named after its model. "
+        "Unset: neither is known, so no markers or keys are sent there.",
     )
     connect_timeout_s: Positive = Field(
         10 * SECONDS, description="Deadline for connecting (TLS included)."
@@ -124,6 +130,12 @@ class Config(Section):
     )
     routes: tuple[Route, ...] = Field((), description="Rules in order; the first match decides.")
     cache: Cache = Field(Cache(), description="The response cache.")
+    prompt_cache: PromptCache = Field(
+        PromptCache(), description="What is done for the provider's prompt cache."
+    )
+    warm: tuple[WarmUp, ...] = Field(
+        (), description="Requests whose prompts are kept in their providers' caches."
+    )
     store: Store = Field(Store(), description="Where entries live.")
     admin: Admin = Field(Admin(), description="The admin port.")
     telemetry: Telemetry = Field(Telemetry(), description="Traces and metrics.")
@@ -180,6 +192,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, .
     yield from _routes_to_nowhere(tree.get("routes"), tree.get("upstreams"))
     yield from redis_contradictions(tree.get("store"))
     yield from admin_contradictions(tree.get("admin"))
+    yield from warm_contradictions(tree.get("warm"), tree.get("upstreams"), DEFAULT_UPSTREAMS)
 
 
 _Found = Iterator[tuple[tuple[str | int, ...], str, str]]

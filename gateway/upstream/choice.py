@@ -15,14 +15,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gateway.core.plan import Markers
 from gateway.core.policy import CachePolicy
+from gateway.core.prompt_policy import PromptPolicy
 from gateway.errors import BadRequest, NotFound
 from gateway.providers import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.config import Config, Upstream
+    from gateway.config import Cache, Config, RouteCache, Upstream
     from gateway.providers.base import Provider
 
 
@@ -41,6 +43,8 @@ class Endpoint:
     port: int | None
     identity: bytes
     """Provider and base URL: who answers, as a part of every identity."""
+    deployment: str = ""
+    """Azure: `standard`, `provisioned`, or not known."""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name}: {self.provider.name} at {self.base_url}>"
@@ -121,7 +125,9 @@ class Choice:
             name: _endpoint(name, upstream) for name, upstream in config.upstreams.items()
         }
         self._routes = config.routes
-        self._cache = config.cache
+        self._policies = [_of_route(route.cache, config.cache) for route in config.routes]
+        self._usual_policy = _general(config.cache)
+        self._prompt_cache = config.prompt_cache
 
     def needs_model(self, asked: Asked) -> bool:
         """Can't be decided from the path alone: some route for it names a model."""
@@ -142,36 +148,50 @@ class Choice:
 
     def policy(self, asked: Asked, model: str) -> CachePolicy:
         """The cache settings for the request: the first matching route that says anything."""
-        cache = self._cache
+        for route, policy in zip(self._routes, self._policies, strict=True):
+            if _matches(route.path, route.model, asked, model):
+                return policy
+        return self._usual_policy
+
+    def prompt_policy(self, asked: Asked, model: str) -> PromptPolicy:
+        """What may be done for the provider's prompt cache: as `policy`."""
+        general = self._prompt_cache.markers
         for route in self._routes:
             if _matches(route.path, route.model, asked, model):
-                own = route.cache
-                # What the route leaves unsaid comes from `cache`, member by member.
-                said = own.store.model_dump(exclude_unset=True) if own.store else {}
-                return CachePolicy(
-                    when=own.when or cache.when,
-                    ttl_s=own.ttl_s or cache.ttl_s,
-                    truncated=said.get("truncated", cache.store.truncated),
-                    refused=said.get("refused", cache.store.refused),
-                    samples=own.samples or cache.samples,
-                    fold_text=cache.fold_text if own.fold_text is None else own.fold_text,
-                    coalesce=own.coalesce or cache.coalesce,
-                    stale_while_revalidate_s=_either(
-                        own.stale_while_revalidate_s, cache.stale_while_revalidate_s
-                    ),
-                    stale_if_error_s=_either(own.stale_if_error_s, cache.stale_if_error_s),
-                )
-        return CachePolicy(
-            when=cache.when,
-            ttl_s=cache.ttl_s,
-            truncated=cache.store.truncated,
-            refused=cache.store.refused,
-            samples=cache.samples,
-            fold_text=cache.fold_text,
-            coalesce=cache.coalesce,
-            stale_while_revalidate_s=cache.stale_while_revalidate_s,
-            stale_if_error_s=cache.stale_if_error_s,
-        )
+                return PromptPolicy(Markers(route.prompt_cache.markers or general))
+        return PromptPolicy(Markers(general))
+
+
+def _general(cache: Cache) -> CachePolicy:
+    return CachePolicy(
+        when=cache.when,
+        ttl_s=cache.ttl_s,
+        truncated=cache.store.truncated,
+        refused=cache.store.refused,
+        samples=cache.samples,
+        fold_text=cache.fold_text,
+        coalesce=cache.coalesce,
+        stale_while_revalidate_s=cache.stale_while_revalidate_s,
+        stale_if_error_s=cache.stale_if_error_s,
+    )
+
+
+def _of_route(own: RouteCache, cache: Cache) -> CachePolicy:
+    """What the route leaves unsaid comes from `cache`, member by member."""
+    said = own.store.model_dump(exclude_unset=True) if own.store else {}
+    return CachePolicy(
+        when=own.when or cache.when,
+        ttl_s=own.ttl_s or cache.ttl_s,
+        truncated=said.get("truncated", cache.store.truncated),
+        refused=said.get("refused", cache.store.refused),
+        samples=own.samples or cache.samples,
+        fold_text=cache.fold_text if own.fold_text is None else own.fold_text,
+        coalesce=own.coalesce or cache.coalesce,
+        stale_while_revalidate_s=_either(
+            own.stale_while_revalidate_s, cache.stale_while_revalidate_s
+        ),
+        stale_if_error_s=_either(own.stale_if_error_s, cache.stale_if_error_s),
+    )
 
 
 def _either(own: float | None, general: float) -> float:
@@ -216,4 +236,5 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
         host=parts.hostname or "",
         port=parts.port or (443 if parts.scheme == "https" else 80),
         identity=f"{provider.name} {base_url}".encode(),
+        deployment=upstream.deployment or "",
     )
