@@ -1,0 +1,170 @@
+"""What is known of one cache: of one model, at one provider, under one credential.
+
+Counts and times only. Who asks is `core.planner`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.core.blocks import BYTES_PER_TOKEN, Section
+from gateway.core.prefix import Kind
+from gateway.core.prefix_tree import PrefixTree
+from gateway.core.recurrence import Awaited, Odds, Recurrence, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.core.model import Usage
+    from gateway.core.prefix import CachePrompt
+    from gateway.core.prefix_tree import Detail
+
+PRIORS = {
+    # Odds of being continued within a minute, five minutes, half an hour, an hour. Those of kinds
+    # that are likely one-shot lie below what a marker needs (0.22 at 1.25x and 0.1x), so that the
+    # first of them costs nothing; those of agents far above.
+    "bare": Odds(0.04, 0.08, 0.1, 0.1),
+    "asked": Odds(0.2, 0.3, 0.35, 0.35),
+    "armed": Odds(0.5, 0.6, 0.65, 0.65),
+    "turn": Odds(0.45, 0.65, 0.75, 0.78),
+    "tool": Odds(0.85, 0.92, 0.94, 0.95),
+    "head": Odds(0.08, 0.16, 0.2, 0.2),
+}
+"""By kind of boundary: the end of a first request without system prompt and tools (`bare`), with
+a system prompt (`asked`), with tools (`armed`); of a later one that a person wrote (`turn`) or a
+tool answered (`tool`); and the end of what several conversations could share (`head`)."""
+
+_OWN_WEIGHT = 4.0
+_PRIOR_WEIGHT = 3.0
+_MOST_AWAITED = 4096
+_RISK_FLOOR = 4000.0
+_RISK_SHARE = 0.003
+_LEARNING = 0.2
+_RECOVERY = 0.004
+_TRUSTED = 0.35
+
+
+class CacheDomain:
+    """Everything that was learned about one cache."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.tree = PrefixTree(budget_bytes)
+        self._waiting = Waiting(_MOST_AWAITED)
+        self._kinds: dict[str, Recurrence] = {}
+        self._tokens_per_byte = 1.0 / BYTES_PER_TOKEN
+        self._calibrated = 0.0
+        self.least_tokens = 0
+        """The length that turned out to be too short for an entry, where the documents say less."""
+        self._reliability = 1.0
+        self._risked = 0.0
+        self._asked_tokens = 0.0
+
+    # --- tokens ------------------------------------------------------------------------------
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """What a byte of this model's prompts takes, as far as answers have told."""
+        return self._tokens_per_byte
+
+    def calibrate(self, tokens: int, size: int) -> None:
+        """A prompt of `size` bytes took so many tokens."""
+        if tokens <= 0 or size <= 0:
+            return
+        weight = min(20_000.0, float(tokens))
+        old = min(self._calibrated, 200_000.0)
+        measured = tokens / size
+        self._tokens_per_byte = (old * self._tokens_per_byte + weight * measured) / (old + weight)
+        self._calibrated = old + weight
+
+    # --- odds --------------------------------------------------------------------------------
+
+    def kind(self, name: str) -> Recurrence:
+        """How things of a kind go on, over the whole domain."""
+        found = self._kinds.get(name)
+        if found is None:
+            found = self._kinds[name] = Recurrence()
+        return found
+
+    def odds(self, name: str, family: Detail | None = None) -> Odds:
+        """Of a kind in general, or among those that share a beginning."""
+        general = self.kind(name).odds(PRIORS[name.partition(" ")[0]], _PRIOR_WEIGHT)
+        if family is None or family.classes is None or name not in family.classes:
+            return general
+        return family.classes[name].odds(general, _OWN_WEIGHT)
+
+    def tellers(self, name: str, family: Detail | None) -> tuple[Recurrence, ...]:
+        """Who is to hear how one of a kind goes on."""
+        if family is None:
+            return (self.kind(name),)
+        if family.classes is None:
+            family.classes = {}
+        own = family.classes.setdefault(name, Recurrence())
+        return (self.kind(name), own)
+
+    def expect(self, awaited: Awaited) -> None:
+        """Wait for one more."""
+        self._waiting.add(awaited)
+
+    def pass_time(self, now: float) -> None:
+        """Count what did not come."""
+        self._waiting.pass_time(now)
+
+    # --- trust -------------------------------------------------------------------------------
+
+    def may_risk(self, premium: float) -> bool:
+        """May so much be spent on a kind of request that has proved nothing yet? What is out
+        unproven never exceeds a small sum and a third of a percent of all that was asked.
+        """
+        return self._risked + premium <= _RISK_FLOOR + _RISK_SHARE * self._asked_tokens
+
+    def risk(self, premium: float) -> None:
+        """So much (or, negative, so much less) is out unproven."""
+        self._risked = max(0.0, self._risked + premium)
+
+    def asked(self, tokens: int) -> None:
+        """One more request of so many tokens."""
+        self._asked_tokens += tokens
+        self._reliability = min(1.0, self._reliability + _RECOVERY)
+
+    @property
+    def reliability(self) -> float:
+        """The share of expected reads that came true lately; 0 while too few do."""
+        return self._reliability if self._reliability > _TRUSTED else 0.0
+
+    def judge(self, expected: int, usage: Usage) -> None:
+        """An answer tells whether what was to be read was."""
+        share = min(1.0, usage.cache_read / expected)
+        self._reliability += _LEARNING * (share - self._reliability)
+
+
+def kind_of(prompt: CachePrompt) -> str:
+    """What kind of request it is, as far as that tells whether it will be continued: one of
+    PRIORS, and how far the conversation has come.
+    """
+    turns = 0
+    before = ""
+    for block in prompt.blocks:
+        if block.section is Section.MESSAGES:
+            if block.role == "assistant" and before != "assistant":
+                turns += 1
+                if turns == 3:
+                    break
+            before = block.role
+    first = prompt.blocks[0].section
+    if turns:
+        last = prompt.blocks[-1]
+        is_tool = last.kind is Kind.TOOL_RESULT or last.role == "tool"
+        return f"{'tool' if is_tool else 'turn'} {turns}"
+    if first is Section.TOOLS:
+        return "armed"
+    return "asked" if first is Section.SYSTEM else "bare"
+
+
+def cumulative(sizes: Sequence[int], tokens_per_byte: float) -> list[int]:
+    """Tokens up to the end of each block."""
+    total = 0
+    found: list[int] = []
+    for size in sizes:
+        total += size
+        found.append(int(total * tokens_per_byte + 0.5))
+    return found
