@@ -33,6 +33,7 @@ PURE_MAY_USE = {
     "orjson",
     "re",
     "string",
+    "struct",
     "types",
     "typing",
     "xxhash",

@@ -93,6 +93,11 @@ class CachePrompt(NamedTuple):
 _PAIR = Struct("<QQ").pack
 
 
+def joined(fingerprint: int, digest: int) -> int:
+    """The fingerprint of what has the first one, and what has the other digest behind it."""
+    return xxhash.xxh3_64_intdigest(_PAIR(fingerprint, digest))
+
+
 def chain(prompt: CachePrompt) -> list[int]:
     """The fingerprint of the prefix that ends with each block: xxh3-64, chained."""
     fingerprint = prompt.seed

@@ -12,7 +12,7 @@ from gateway.core import placing
 from gateway.core.blocks import Section
 from gateway.core.breakpoints import Head
 from gateway.core.cache_domain import cumulative, kind_of
-from gateway.core.prefix import chain, positions
+from gateway.core.prefix import chain, joined, positions
 from gateway.core.prefix_tree import Held
 from gateway.core.recurrence import Awaited, Odds, Recurrence
 from gateway.providers.prompt_cache import MarkerForm
@@ -114,7 +114,11 @@ class Scene:
 
     def form(self, block: int) -> int:
         """How texts up to a block are split, as one number."""
-        return hash(tuple(self.chain[at] for at in self.splits if at <= block))
+        form = 0
+        for at in self.splits:
+            if at <= block:
+                form = joined(form, self.chain[at])
+        return form
 
     def _entries(self, block: int) -> list[Held]:
         """What can be read just here."""
