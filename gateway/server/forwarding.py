@@ -13,8 +13,6 @@ from multidict import CIMultiDict
 from gateway.core.identity import CREDENTIALS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from aiohttp import web
     from multidict import CIMultiDictProxy
 
@@ -34,12 +32,12 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
-# What we ask and answer ourselves: framing, the host, and `Expect`, which our server has met.
-_OWN_REQUEST = frozenset(("host", "content-length", "expect"))
 _OURS = "x-gateway-"
 # The trace is our users' own: it leaves only where `propagate_trace` says so, baggage never.
 _TRACE = frozenset(("traceparent", "tracestate"))
-_BAGGAGE = "baggage"
+# Beside those: what we ask and answer ourselves, which is framing, the host, and `Expect`, which our
+# server has met.
+_NEVER_ASKED = _HOP_BY_HOP | {"host", "content-length", "expect", "baggage"}
 
 # The codings that `decode` of the collector can undo. A stored entry is identity-encoded.
 DECODABLE = frozenset(("gzip", "deflate", "identity"))
@@ -50,13 +48,15 @@ def pairs(headers: CIMultiDictProxy[str]) -> Pairs:
     return tuple([(name.lower(), value) for name, value in headers.items()])
 
 
-def _named_by_connection(headers: Iterable[tuple[str, str]]) -> set[str]:
-    return {
-        name.strip().lower()
-        for key, value in headers
-        if key.lower() == "connection"
-        for name in value.split(",")
-    }
+def _named_by_connection(headers: CIMultiDictProxy[str]) -> frozenset[str]:
+    if "Connection" not in headers:
+        return _NONE
+    return frozenset(
+        name.strip().lower() for value in headers.getall("Connection") for name in value.split(",")
+    )
+
+
+_NONE: frozenset[str] = frozenset()
 
 
 def request_headers(
@@ -65,14 +65,14 @@ def request_headers(
     """The client's headers as the upstream gets them: its own credential untouched, or the
     configured one in its place; our own headers stay here.
     """
-    dropped = _named_by_connection(headers.items())
+    dropped = _named_by_connection(headers)
     out: CIMultiDict[str] = CIMultiDict()
     spelled: dict[str, str] = {}
     for name, value in headers.items():
         lower = name.lower()
-        if lower in _HOP_BY_HOP or lower in _OWN_REQUEST or lower in dropped:
+        if lower in _NEVER_ASKED or lower in dropped:
             continue
-        if lower.startswith(_OURS) or lower in {tenant_header, _BAGGAGE}:
+        if lower.startswith(_OURS) or lower == tenant_header:
             continue
         if lower in _TRACE and not endpoint.propagate_trace:
             continue
@@ -110,11 +110,13 @@ def ask_only_for_decodable(headers: CIMultiDict[str], *, plain: bool) -> None:
 
 def response_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """The upstream's headers as the client gets them."""
-    dropped = _named_by_connection(headers.items())
+    dropped = _named_by_connection(headers)
     return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if name.lower() not in _HOP_BY_HOP and name.lower() not in dropped
+        [
+            (name, value)
+            for name, value in headers.items()
+            if (lower := name.lower()) not in _HOP_BY_HOP and lower not in dropped
+        ]
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.helpers import must_be_empty_body, rfc822_formatted_time
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http_writer import StreamWriter
     from multidict import CIMultiDict
@@ -23,8 +26,32 @@ class Relay(web.StreamResponse):
     """A StreamResponse without aiohttp's own `Server` line and guessed `Content-Type`."""
 
     def __init__(self, status: int, reason: str | None, headers: CIMultiDict[str]) -> None:
-        super().__init__(status=status, reason=reason)
-        self.headers.extend(headers)
+        super().__init__(status=status, reason=reason, _real_headers=headers)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write the head. Raises what a connection that is gone raises."""
+        length = self._headers.get(hdrs.CONTENT_LENGTH)
+        if (
+            length is None
+            or not length.isdecimal()
+            or self.prepared
+            or request.version != HttpVersion11
+            or must_be_empty_body(request.method, self._status)
+        ):
+            return await super().prepare(request)
+        # Most responses: of all that aiohttp would consider, this is what is left to do.
+        self._req = request
+        writer = self._payload_writer = cast("StreamWriter", request._payload_writer)  # noqa: SLF001
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        writer.length = int(length)
+        if hdrs.DATE not in self._headers:
+            self._headers[hdrs.DATE] = rfc822_formatted_time()
+        if not self._keep_alive:
+            self._headers[hdrs.CONNECTION] = "close"
+        at_once(writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", self._headers))
+        writer.send_headers()
+        return writer
 
     async def _prepare_headers(self) -> None:
         # aiohttp's low-level server has no hook at this place; the byte tests hold it.
@@ -39,12 +66,16 @@ class Relay(web.StreamResponse):
 
     def put(self, piece: bytes) -> None:
         """Write, and don't wait for the client to take it. Raises ConnectionError once it is gone."""
-        writing = cast("StreamWriter", self._payload_writer).write(piece, drain=False)
-        try:
-            writing.send(None)
-        except StopIteration:
-            return
-        raise AssertionError("a write that does not drain has waited")
+        at_once(cast("StreamWriter", self._payload_writer).write(piece, drain=False))
+
+
+def at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("what was to be done at once has waited")
 
 
 class Cut(web.StreamResponse):
