@@ -111,8 +111,10 @@ class ResponseCache:
         span.end(result, reason, exchange.key_hex8)
         return found
 
-    def _at_hand(self, turn: Turn) -> Hit | None:
-        """The hit, if all that it takes is in memory, decoded: what most hits are."""
+    def _at_hand(self, turn: Turn) -> AfterLookup | None:
+        """What can be said at once: the hit, if all that it takes is in memory, decoded (what most
+        hits are); that there is nothing, where there is no store but memory.
+        """
         ask = turn.known.ask
         if self._memory is None or turn.samples != 1 or ask is None or ask.keeps_id:
             return None
@@ -127,7 +129,8 @@ class ResponseCache:
                 return None
             entries.append(entry)
         if not entries:
-            return None
+            nowhere = self._store is self._memory
+            return missed(Reason.ABSENT, turn.directives) if nowhere else None
         found = self.judge(turn, entries)
         return found if isinstance(found, Hit) else None
 

@@ -80,6 +80,8 @@ class Coalescing:
 
     def landed_since(self, landings: int, turn: Turn) -> bool:
         """Whether a call for just this has ended since there were so many."""
+        if landings == self._flights.landings:
+            return False
         return self._flights.landed_since(landings, self._key(turn, turn.slot))
 
     def may(self, turn: Turn) -> bool:

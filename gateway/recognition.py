@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 import structlog
@@ -47,12 +46,14 @@ _MANY_MEMBERS = 10_000
 # anybody's to ask for. (A full batch of embeddings, 2,048 inputs of 900 tokens, is below it.)
 _MOST_MEMBERS = 2_000_000
 _READERS = 2
+# How many clients' headers are remembered at a time, and how long they may be.
+_MOST_SEEN = 512
+_USUAL_HEADERS_BYTES = 4096
 # Says nothing of a header that stays here.
 _PERSISTENCE = frozenset(("keep-alive", "close", "upgrade"))
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """Who sends a request, as far as it can be believed."""
 
     headers: Pairs
@@ -60,6 +61,16 @@ class Sender:
     """The same headers by case-insensitive name."""
     peer: str | None
     """The address at the other end of the connection."""
+
+
+class _Seen(NamedTuple):
+    """What the headers of a request come to at one endpoint. Digests, and nothing of a credential."""
+
+    who: bytes
+    scopes: tuple[bytes, ...]
+    """Under each secret, for what is not bound to the provider's records."""
+    keyed: bytes
+    """The headers that may change the answer."""
 
 
 class Recognition:
@@ -71,6 +82,8 @@ class Recognition:
         self._door = door
         self._scope = config.cache.scope
         self._tenant_header = config.cache.tenant_header.lower()
+        # A client's requests have the same headers again and again.
+        self._seen: dict[tuple[bytes, bytes, int], _Seen] = {}
         self._readers = ThreadPoolExecutor(_READERS, "warmgate-read")
         self._trusted = tuple(ipaddress.ip_network(n) for n in config.server.trusted_proxies)
 
@@ -121,7 +134,8 @@ class Recognition:
     ) -> Known:
         model = _peek_model(body) if self._choice.needs_model(asked) else ""
         endpoint = self._choice.endpoint(asked, sender.lookup, model)
-        who = self.who(sender, endpoint)
+        seen = self._seen_of(sender, endpoint, tenant)
+        who = seen.who
         untouchable = _untouchable(sender)
         if untouchable is not None:
             return Known(endpoint, (), None, untouchable, who)
@@ -143,11 +157,9 @@ class Recognition:
             return Known(endpoint, (), None, Reason.NOT_UNDERSTOOD, who)
         if question.pass_reason is not None:
             return Known(endpoint, (), question.ask, question.pass_reason, who)
-        headers = identity.keyed_headers(sender.headers, endpoint.provider)
-        scopes = [
-            self._scope_id(secret, sender, endpoint, tenant, bound=question.ask.bound)
-            for secret in self._secrets.current
-        ]
+        headers, scopes = seen.keyed, seen.scopes
+        if question.ask.bound:
+            scopes = self._scopes(sender, endpoint, tenant, bound=True)
 
         def identify(canonical: bytes) -> tuple[bytes, ...]:
             return tuple(
@@ -164,6 +176,34 @@ class Recognition:
         identities = identify(question.canonical)
         keys = identity.entry_keys(identities, question.ask.form)
         return Known(endpoint, identities, question.ask, None, who, parts, keys)
+
+    def _seen_of(self, sender: Sender, endpoint: Endpoint, tenant: str | None) -> _Seen:
+        lines = [f"{n}:{v}" for n, v in _telling(sender.headers)]
+        # No header holds a line end: the tenant's is its own whatever the others are.
+        text = "\n".join(("" if tenant is None else f"={tenant}", *lines))
+        told = text.encode("utf-8", "surrogateescape")
+        digest = identity.scope(self._secrets.current[0], "headers", told)
+        key = (digest, endpoint.identity, self._secrets.generation)
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = _Seen(
+                self.who(sender, endpoint),
+                self._scopes(sender, endpoint, tenant, bound=False),
+                identity.keyed_headers(sender.headers, endpoint.provider),
+            )
+            if len(told) <= _USUAL_HEADERS_BYTES:
+                if len(self._seen) >= _MOST_SEEN:
+                    self._seen.clear()
+                self._seen[key] = seen
+        return seen
+
+    def _scopes(
+        self, sender: Sender, endpoint: Endpoint, tenant: str | None, *, bound: bool
+    ) -> tuple[bytes, ...]:
+        return tuple(
+            self._scope_id(secret, sender, endpoint, tenant, bound=bound)
+            for secret in self._secrets.current
+        )
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
         """The credential at this endpoint, hashed: what acceptance is remembered by."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import orjson
 import pytest
 
+from gateway.store.memory import MemoryStore
 from gateway.store.tiered import TieredStore
 from tests.helpers.chat_answers import HELLO as ANSWER
 from tests.helpers.gateway_here import gateway_here
@@ -100,10 +101,11 @@ async def test_a_lookup_that_fails_in_a_way_nobody_thought_of_is_a_miss(
     async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
         upstream.otherwise(response(b"{}"))
 
-        async def broken(keys: Sequence[bytes]) -> list[bytes | None]:
+        def broken(keys: Sequence[bytes]) -> NoReturn:
             raise RecursionError(len(keys))
 
-        gateway._store.get = broken  # type: ignore[method-assign]
+        assert isinstance(gateway._store, MemoryStore)
+        gateway._store.get = gateway._store.peek = broken  # type: ignore[assignment,method-assign]
         got = await fetch(gateway.api_url, "POST", path, body)
         assert (got.status, got.head.get("x-gateway-cache")) == (200, "miss")
         assert "detail=unreadable" in got.head.get("cache-status")
