@@ -17,8 +17,10 @@ from gateway.wire.base import Unmergeable
 from gateway.wire.plain_answers import is_plain_message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.core.mint import Mint
-    from gateway.core.model import Ask, Entry
+    from gateway.core.model import Ask, Entry, Usage
     from gateway.wire.envelope import Object
 
 _FINISHES = {
@@ -41,7 +43,8 @@ def read_body(document: bytes) -> Answer:
     if not isinstance(message, dict):
         return Answer(Form.BODY, document, Finish.UNKNOWN)
     convertible = is_plain_message(message) or splits_cleanly(message)
-    return _judged(message, Form.BODY, document, convertible=convertible)
+    spent = usage.from_anthropic(canonical.plain(message.get("usage")))
+    return _judged(message, Form.BODY, document, spent, convertible=convertible)
 
 
 def read_stream(text: bytes) -> Answer:
@@ -55,15 +58,25 @@ def read_stream(text: bytes) -> Answer:
         return Answer(Form.STREAM, text, Finish.ERROR)
     if not any(event.get("type") == "message_stop" for event in events):
         return Answer(Form.STREAM, text, Finish.INCOMPLETE)
+    spent = usage.from_anthropic(*_statements(events))
     try:
         message = merge(events)
     except Unmergeable:
-        return _judged(_skeleton(events), Form.STREAM, text, convertible=False)
-    return _judged(message, Form.STREAM, text, convertible=True)
+        return _judged(_skeleton(events), Form.STREAM, text, spent, convertible=False)
+    return _judged(message, Form.STREAM, text, spent, convertible=True)
 
 
-def _judged(message: Object, recorded: Form, payload: bytes, *, convertible: bool) -> Answer:
-    spent = usage.from_anthropic(canonical.plain(message.get("usage")))
+def _statements(events: list[Object]) -> Iterator[object]:
+    """Every usage that a stream states, in order."""
+    for event in events:
+        for stated in (lenient.members(event.get("message")).get("usage"), event.get("usage")):
+            if stated is not None:
+                yield canonical.plain(stated)
+
+
+def _judged(
+    message: Object, recorded: Form, payload: bytes, spent: Usage | None, *, convertible: bool
+) -> Answer:
     # Both forms state their usage: the SDKs' accumulators count on it.
     both = convertible and spent is not None
     reason = lenient.text(message.get("stop_reason"))
@@ -113,19 +126,16 @@ def _events(text: bytes) -> list[tuple[str, Object]]:
 def _skeleton(events: list[Object]) -> Object:
     """What can be said of an unmergeable stream: enough to judge it, not to serve it otherwise."""
     seen: Object = {}
-    spent: Object = {}
     content: list[Object] = []
     for event in events:
         start = lenient.members(event.get("message"))
         delta = lenient.members(event.get("delta"))
         seen.update({k: v for k, v in (start | delta).items() if v is not None})
-        for stated in (start.get("usage"), event.get("usage")):
-            spent.update({k: v for k, v in lenient.members(stated).items() if v is not None})
         if isinstance(block := event.get("content_block"), dict):
             content.append(block)
         elif delta.get("text"):
             content.append({"type": "text", "text": delta["text"]})
-    return {**seen, "usage": spent, "content": list(content)}
+    return {**seen, "content": list(content)}
 
 
 # --- serving ----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.core.canonical import Json
     from gateway.core.mint import Mint
-    from gateway.core.model import Ask, Entry
+    from gateway.core.model import Ask, Entry, Usage
     from gateway.providers.base import ApiRules
     from gateway.wire.envelope import Object
 
@@ -85,12 +85,12 @@ def _unreadable(form: Form, payload: bytes) -> Answer:
 def _judged(
     answer: Object, recorded: Form, payload: bytes, shape: Shape, *, convertible: bool
 ) -> Answer:
-    spent = usage.from_openai(canonical.plain(answer.get("usage")))
+    stated = usage.from_openai(canonical.plain(answer.get("usage")))
     other = Form.BODY if recorded is Form.STREAM else Form.STREAM
     choices = lenient.objects(answer.get("choices"))
     # A document always states its usage; without it a stream can't become one. Without choices
     # there is nothing to put into chunks.
-    both = convertible and choices != [] and (recorded is Form.BODY or spent is not None)
+    both = convertible and choices != [] and (recorded is Form.BODY or stated is not None)
     reasons = tuple(str(c.get("finish_reason") or "") for c in choices)
     return Answer(
         recorded,
@@ -98,11 +98,18 @@ def _judged(
         finish=_finish(answer, choices, shape),
         forms=frozenset({recorded, other} if both else {recorded}),
         finish_reasons=reasons,
-        usage=spent,
+        usage=_spent(answer, choices),
         model=lenient.text(answer.get("model")),
         response_id=lenient.text(answer.get("id")),
-        has_stream_usage=spent is not None,
+        has_stream_usage=stated is not None,
     )
+
+
+def _spent(answer: Object, choices: list[Object]) -> Usage | None:
+    """What was spent, wherever a server says so. Only `usage` is what a client can have asked for."""
+    places = (answer, lenient.members(answer.get("x_groq")), *choices)
+    told = next((each["usage"] for each in places if each.get("usage") is not None), None)
+    return usage.from_openai(canonical.plain(told), canonical.plain(answer.get("timings")))
 
 
 def _finish(answer: Object, choices: list[Object], shape: Shape) -> Finish:
@@ -123,13 +130,21 @@ def _sketched(chunks: list[Object], shape: Shape) -> Object:
         for name in ("id", "model"):
             top[name] = top.get(name) or chunk.get(name)
         # Where every chunk states it, it counts up: the last one is the total.
-        top["usage"] = chunk.get("usage") or top.get("usage")
+        for name in ("usage", "timings", "x_groq"):
+            top[name] = chunk.get(name) or top.get(name)
         for piece in lenient.objects(chunk.get("choices")):
             pieces.setdefault(repr(piece.get("index")), []).append(piece)
     choices: list[Json] = []
     for each in pieces.values():
         reasons = [reason for piece in each if (reason := piece.get("finish_reason"))]
-        choices.append({"finish_reason": reasons[-1] if reasons else None, **shape.sketch(each)})
+        spent = [told for piece in each if (told := piece.get("usage")) is not None]
+        choices.append(
+            {
+                "finish_reason": reasons[-1] if reasons else None,
+                "usage": spent[-1] if spent else None,
+                **shape.sketch(each),
+            }
+        )
     top["choices"] = choices
     return top
 
