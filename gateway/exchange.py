@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.telemetry.spans import ServerSpan
     from gateway.upstream.choice import Endpoint
 
+_OURS_ALONE = ("x-gateway-cache-inputs", "x-gateway-markers", "x-gateway-rewrites")
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -54,6 +56,11 @@ class Exchange:
     inputs: tuple[int, int] | None = None
     """Of a batch: how many of its inputs were known, and how many were asked for."""
 
+    markers: str | None = None
+    """What was done for the provider's prompt cache, in the words of the header."""
+    rewrites: str | None = None
+    """Of the prompt; None without any."""
+
     def mark(self, headers: MutableMapping[str, str]) -> None:
         """Say in a response's headers what the cache did."""
         assert self.result is not None
@@ -61,6 +68,10 @@ class Exchange:
         headers["x-gateway-request-id"] = self.request_id
         if self.inputs is not None:
             headers["x-gateway-cache-inputs"] = f"hit={self.inputs[0]}, miss={self.inputs[1]}"
+        if self.markers is not None:
+            headers["x-gateway-markers"] = self.markers
+        if self.rewrites is not None:
+            headers["x-gateway-rewrites"] = self.rewrites
 
     def aside(self) -> Exchange:
         """For a call that this request brings about, and that is none of its own."""
@@ -74,6 +85,8 @@ class Exchange:
             error=None,
             begun=False,
             answered=False,
+            markers=None,
+            rewrites=None,
         )
 
     def forwarded(self, headers: CIMultiDict[str], status: int) -> None:
@@ -81,8 +94,9 @@ class Exchange:
         assert self.result is not None
         assert self.reason is not None
         self.status = status
-        # Of a gateway behind us: in a header of this name it would pass for our own count.
-        headers.popall("x-gateway-cache-inputs", None)
+        # Of a gateway behind us: in headers of these names it would pass for our own word.
+        for name in _OURS_ALONE:
+            headers.popall(name, None)
         headers.add("Cache-Status", cache_status(self.result, self.reason, status=status))
         self.mark(headers)
 
@@ -151,6 +165,8 @@ class Exchange:
             trace_id=self.span.trace_id,
             aborted=self.aborted,
             error=self.error,
+            plan=self.markers,
+            rewrites=self.rewrites,
         )
         self.span.set_status(self.status)
         self.span.end()

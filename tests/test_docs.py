@@ -11,6 +11,7 @@ from gateway import errors
 from gateway.cli import main
 from gateway.core.findings import MENDS
 from gateway.core.model import Reason, Result
+from gateway.core.plan import PlanReason
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -29,6 +30,11 @@ def first_cells(text: str, heading: str) -> list[str]:
 
 def test_every_reason_is_documented_once_and_no_other() -> None:
     assert sorted(r.value for r in Reason) == sorted(first_cells(page("reasons.md"), "Reasons"))
+
+
+def test_every_reason_of_a_plan_is_documented_once_and_no_other() -> None:
+    documented = first_cells(page("reasons.md"), "Prompt-cache plans")
+    assert sorted(r.value for r in PlanReason) == sorted(documented)
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
@@ -62,11 +68,11 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     verbs = re.findall(r"^    ([a-z]+) ", shown, re.MULTILINE)
     documented = re.findall(r"^## `gateway ([a-z]+)", page("commands.md"), re.MULTILINE)
-    assert ["serve", "check", "demo", "key", "lint", "cache"] == verbs
+    assert ["serve", "check", "demo", "key", "lint", "cache", "simulate"] == verbs
     assert verbs == documented
 
 
-@pytest.mark.parametrize("verb", ["serve", "check", "demo", "key", "lint"])
+@pytest.mark.parametrize("verb", ["serve", "check", "demo", "key", "lint", "simulate"])
 def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])

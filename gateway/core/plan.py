@@ -41,6 +41,8 @@ class PlanReason(StrEnum):
     NOT_UNDERSTOOD = "not-understood"
     WITHDRAWN = "withdrawn"
     """What we marked before was not read: no more until something else is learned."""
+    REFUSED = "refused"
+    """The provider refused what we added: nothing is added for a while."""
     FAILED = "failed"
     """Planning failed; the request went as it came."""
 

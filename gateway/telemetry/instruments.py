@@ -18,6 +18,7 @@ from prometheus_client import generate_latest
 
 from gateway.telemetry import semconv as s
 from gateway.telemetry.metrics import ROUTES, Metrics, ModelNames
+from gateway.telemetry.prompt_cache import PromptCacheTallies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +76,8 @@ class Instruments(Metrics):
     __slots__ = (
         *("_aborted", "_called", "_chunk", "_ended", "_entry_size", "_http", "_inference"),
         *("_inflight", "_lock", "_looked", "_lookup", "_lookups", "_models", "_outcomes"),
-        *("_overhead", "_registry", "_rendering", "_requests", "_routes", "_saved", "_store"),
+        *("_overhead", "_prompt_cache", "_registry", "_rendering", "_requests", "_routes"),
+        *("_saved", "_store"),
         *("_stores", "_tokens", "_unavailable", "_usage"),
     )
 
@@ -138,6 +140,7 @@ class Instruments(Metrics):
             tokens(s.M_USAGE_CACHE_READ, "Prompt tokens read from the provider's cache."),
             tokens(s.M_USAGE_CACHE_WRITE, "Prompt tokens written to the provider's cache."),
         )
+        self._prompt_cache = PromptCacheTallies(tallies, self._models)
         self._ended: dict[tuple[str | int | None, ...], _Ended] = {}
         self._called: dict[tuple[str | None, ...], _Called] = {}
         self._looked: dict[tuple[Result, Reason], Spread] = {}
@@ -152,6 +155,10 @@ class Instruments(Metrics):
         meter.create_observable_gauge(
             s.M_BUILD_INFO, [lambda _: (Observation(1, build),)], "", "What is running; always 1."
         )
+
+    @property
+    def prompt_cache(self) -> PromptCacheTallies:
+        return self._prompt_cache
 
     def request(
         self,

@@ -102,11 +102,13 @@ def request_line(
     trace_id: str | None = None,
     aborted: str | None = None,
     error: str | None = None,
+    plan: str | None = None,
+    rewrites: str | None = None,
 ) -> None:
     """One line for one request: a warning from status 500 on, else info.
 
     `path` is told without its query. `usage` is what the answer says it cost; on a hit nobody
-    paid it. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
+    paid it. `plan` is what was done for the provider's prompt cache. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
     is None is left out. Costs next to nothing when its level is not asked for.
     """
     level = logging.WARNING if status >= 500 else logging.INFO
@@ -126,6 +128,8 @@ def request_line(
         "key": key_hex8[:8] if key_hex8 is not None else None,
         "duration_ms": round(duration_s * 1000, 3),
         "overhead_ms": round(overhead_s * 1000, 3) if overhead_s is not None else None,
+        "plan": plan,
+        "rewrites": rewrites,
         "aborted": aborted,
         "error": error,
         "trace_id": trace_id,

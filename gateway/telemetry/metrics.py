@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.telemetry.prompt_cache import NULL_PROMPT_CACHE
 from gateway.telemetry.semconv import OTHER
 from gateway.telemetry.text import SHORT, plain
 
 if TYPE_CHECKING:
     from gateway.core.model import Reason, Result, Usage
+    from gateway.telemetry.prompt_cache import PromptCacheMetrics
 
 ROUTES = frozenset(
     (
@@ -74,6 +76,11 @@ class Metrics:
     __slots__ = ()
 
     enabled = False
+
+    @property
+    def prompt_cache(self) -> PromptCacheMetrics:
+        """What is counted of providers' prompt caches."""
+        return NULL_PROMPT_CACHE
 
     def request(
         self,

@@ -195,6 +195,16 @@ class RecordedServer(_Recorded, spans.ServerSpan):
         self._told[semconv.CACHE_STORED] = reason is Reason.STORED
         self._told[semconv.CACHE_STORE_REASON] = reason.value
 
+    def planned(
+        self, reason: str, markers: int, expected_tokens: int, rewrites: Sequence[str]
+    ) -> None:
+        self._told[semconv.PROMPT_CACHE_REASON] = reason
+        self._told[semconv.PROMPT_CACHE_MARKERS] = markers
+        if expected_tokens:
+            self._told[semconv.PROMPT_CACHE_EXPECTED] = expected_tokens
+        if rewrites:
+            self._told[semconv.PROMPT_CACHE_REWRITES] = list(rewrites)
+
     def saved(self, usage: Usage) -> None:
         self._told[semconv.CACHE_SAVED_TOKENS] = usage.input + usage.output
 

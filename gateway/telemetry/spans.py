@@ -125,6 +125,13 @@ class ServerSpan:
     def stored(self, reason: Reason) -> None:
         """Whether the answer is to be stored (`Reason.STORED`), or why not."""
 
+    def planned(
+        self, reason: str, markers: int, expected_tokens: int, rewrites: Sequence[str]
+    ) -> None:
+        """What was done for the provider's prompt cache, and why; `expected_tokens`: estimated to be
+        read from it.
+        """
+
     def saved(self, usage: Usage) -> None:
         """A hit: the tokens that nobody paid. They are not usage: no model was called."""
 

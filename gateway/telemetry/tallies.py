@@ -40,7 +40,7 @@ class Count:
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.born_ns = time.time_ns()
-        self.value = 0
+        self.value: float = 0
 
 
 class Spread:

@@ -36,7 +36,7 @@ class Collection:
         self._tallies = tallies
         self._delta = delta
         self._lock = threading.Lock()
-        self._told_counts: dict[Count, int] = {}
+        self._told_counts: dict[Count, float] = {}
         self._told_spreads: dict[Spread, tuple[list[int], float]] = {}
         self._last_ns: int | None = None
 

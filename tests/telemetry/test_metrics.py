@@ -18,7 +18,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import config
+from gateway.core.causes import Cause, Share
 from gateway.core.model import Reason, Result, Usage
+from gateway.core.plan import PlanReason
 from gateway.telemetry import otlp, semconv
 from gateway.telemetry.instruments import Instruments
 from gateway.telemetry.metrics import ModelNames
@@ -79,6 +81,13 @@ def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
     m.aborted("client")
     m.store_unavailable("get")
     m.inference(provider="openai", model=model, operation="chat", duration_s=1.0, error="502")
+    m.prompt_cache.planned(PlanReason.PLACED, "openai", model, 0.0004, ["sort-tools"])
+    m.prompt_cache.refused("openai", model)
+    m.prompt_cache.answered({Cause.OURS: Share(read=20, write_5m=3)}, "openai", model)
+    m.prompt_cache.paid(
+        0.5, {Cause.OURS: 0.25}, {Cause.OURS: 0.125}, provider="openai", model=model
+    )
+    m.prompt_cache.warmed("start", "ok")
     m.inflight(-1)
 
 
