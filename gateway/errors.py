@@ -123,3 +123,15 @@ class ConfigError(Exception):
         """Keep all the faults."""
         super().__init__("; ".join(f"{f.path}: {f.problem} ({f.mend})" for f in faults))
         self.faults = faults
+
+
+def let_go(problem: BaseException) -> None:
+    """Forget which way an error and its causes came, once it is dealt with.
+
+    The frames on that way hold the request, and some of them the error: the whole would stay until the
+    collector comes by.
+    """
+    each: BaseException | None = problem
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__

@@ -169,6 +169,8 @@ class Flight:
         if not self._ended and self.error is None:
             self.error = UpstreamBroken("the call that this request waited for was given up")
         self.landed = True
+        # A task that was cancelled holds the way to where it was, and so the flight.
+        self._pilot = None
         self._tell_all()
         self._give_back()
 

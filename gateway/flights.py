@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 from cachetools import LRUCache
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, let_go
 from gateway.flight import Flight
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Flights:
         try:
             stays = await fly(flight)
         except GatewayError as error:
+            let_go(error)
             flight.fail(error)
         except Exception:  # noqa: BLE001 - all who wait get an answer whatever it was
             _log.exception("a shared call failed")

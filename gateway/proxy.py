@@ -21,7 +21,7 @@ from gateway.core import directives as cache_control
 from gateway.core import samples
 from gateway.core.model import Reason, Result
 from gateway.core.policy import Pass, before_lookup
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, let_go
 from gateway.exchange import Exchange
 from gateway.providers import registry
 from gateway.recognition import Sender
@@ -112,6 +112,7 @@ class Proxy:
         try:
             return await self._answer(request, target, exchange)
         except GatewayError as problem:
+            let_go(problem)
             exchange.failed(problem.code)
             if exchange.begun:
                 # The head is out: all that is left is to show that the answer is cut short.
@@ -121,7 +122,8 @@ class Proxy:
             return replies.error(
                 problem, error_api(exchange.path, request.headers), exchange.request_id
             )
-        except (stream.ClientGone, ConnectionError):
+        except (stream.ClientGone, ConnectionError) as gone:
+            let_go(gone)
             exchange.gave_up("client")
             return relay.Cut()
         except asyncio.CancelledError:

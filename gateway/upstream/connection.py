@@ -93,8 +93,7 @@ class Connection(BaseProtocol):
         self._interim = 0
         self._raw: RawTaker | None = None
         self._tail = b""
-        self._idle_s = 0.0
-        self._active_at = 0.0
+        self._idle_s = self._active_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -138,9 +137,7 @@ class Connection(BaseProtocol):
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
         )
-        self._answered = None
-        self._payload = EMPTY_PAYLOAD
-        self._interim = 0
+        self._answered, self._interim = None, 0
         self._watch(idle_s)
         if body is None:
             transport.write(head)
@@ -331,9 +328,12 @@ class Connection(BaseProtocol):
             clean = parser.feed_eof() is None
         except Exception:  # noqa: BLE001 - as good as bytes too many
             clean = False
-        self._parser = None
-        self._payload = EMPTY_PAYLOAD
+        self.forget()
         return clean
+
+    def forget(self) -> None:
+        """Nobody reads on: the parser and the body would hold each other, and this."""
+        self._parser, self._payload = None, EMPTY_PAYLOAD
 
     def abort(self) -> None:
         """End the connection at once: what was not sent is not sent any more."""

@@ -156,6 +156,7 @@ class Pool:
             connection.close()
         else:
             connection.abort()
+            connection.forget()
 
     async def close(self) -> None:
         """End all of them."""
