@@ -1,0 +1,71 @@
+"""Where a note is said: behind all that the request says, in the last message that isn't the
+model's.
+
+Rule 1: the text before the note stays as it will be in the next turn, which is sent without it: so
+the prefix up to there is read again. Where the provider takes markers the note is a part of its
+own, so that a marker can stand before it; elsewhere it follows in the same text.
+Rule 2: never behind an answer that the client has begun for the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.core.volatile_text import Replacement
+from gateway.wire import prompts
+from gateway.wire.lenient import members
+from gateway.wire.splicing import Edit, respelled
+from gateway.wire.system_text import turns
+
+if TYPE_CHECKING:
+    from gateway.core.canonical import Json
+    from gateway.core.prefix import Path
+    from gateway.wire.splicing import Located
+
+_LISTENERS = frozenset({"user", "tool", "function"})
+_RESULT = "function_call_output"
+_GAP = "\n\n"
+
+
+def note_path(api: str, document: prompts.Object) -> Path | None:
+    """The content (a string, or a list of parts) that the note goes to the end of; None where
+    nobody but the model speaks.
+    """
+    name = "input" if api == prompts.RESPONSES else "messages"
+    if isinstance(document.get(name), str):
+        return (name,)
+    said = turns(api, document)
+    for index in range(len(said) - 1, -1, -1):
+        item = members(said[index])
+        member = "output" if item.get("type") == _RESULT else "content"
+        if (member == "output" or item.get("role") in _LISTENERS) and _is_open(item.get(member)):
+            return (name, index, member)
+    return None
+
+
+def _is_open(content: Json) -> bool:
+    return isinstance(content, list) or (isinstance(content, str) and bool(content.strip()))
+
+
+def note_edit(located: Located, path: Path, note: str, *, in_parts: bool) -> Edit:
+    """The change that says it there. `in_parts`: a text of a message becomes a list of two."""
+    span = located.closed(path)
+    spelled = span.of(located.text)
+    kind = "input_text" if path[0] == "input" else "text"
+    if spelled[0] == "[":
+        end = located.opened(path).items[-1].end if located.opened(path).items else span.end - 1
+        comma = "," if located.opened(path).items else ""
+        return Edit(end, end, f"{comma}{_part(kind, note)}")
+    if in_parts and path[-1] == "content":
+        first = f'{{"type":"{kind}","text":{spelled}}}'
+        return Edit(span.start, span.end, f"[{first},{_part(kind, note)}]")
+    length = len(orjson.loads(spelled))
+    return Edit(
+        span.start, span.end, respelled(spelled, [Replacement(length, length, _GAP + note)])
+    )
+
+
+def _part(kind: str, text: str) -> str:
+    return orjson.dumps({"type": kind, "text": text}).decode()

@@ -1,0 +1,230 @@
+"""Tools and schemas in one order, whatever order they came in. On the text: parts change places,
+none is spelled anew.
+
+Rule 1: the client's markers divide the tools; none crosses one, so each marker still stands behind
+the same tools. It goes with the place and not with the tool: to the last one that may carry it.
+Rule 2: tools that are loaded when asked for stand last, as providers have them outside the prefix.
+Rule 3: the order of properties is never touched, answers are written in it; nor are lists and
+values. Keywords get the order that people write them in, so that most schemas stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.core.canonical import MAX_DEPTH
+from gateway.wire import prompts
+from gateway.wire.block_parts import CACHE_CONTROL, MARKERS
+from gateway.wire.lenient import items, members, text
+from gateway.wire.spans import opened
+from gateway.wire.splicing import Edit, arranged, edited, entries, removals
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from gateway.core.canonical import Json
+    from gateway.core.prefix import Path
+    from gateway.wire.spans import Span
+    from gateway.wire.splicing import Entry
+
+# Members of a JSON Schema whose members are schemas under names: their order stays.
+_NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+# Members that are schemas, or lists of them. Any other member is a value.
+_NESTED = frozenset(
+    {
+        *("items", "prefixItems", "contains", "additionalItems", "unevaluatedItems"),
+        *("additionalProperties", "unevaluatedProperties", "propertyNames"),
+        *("allOf", "anyOf", "oneOf", "not", "if", "then", "else"),
+    }
+)
+_USUAL = (
+    *("$schema", "$id", "$ref", "type", "title", "description", "enum", "const", "format"),
+    *("default", "anyOf", "oneOf", "allOf", "items", "properties", "required"),
+    *("additionalProperties", "$defs", "definitions", "examples"),
+)
+_RANK = {name: rank for rank, name in enumerate(_USUAL)}
+
+_SCHEMA_OF_TOOL: dict[str, Path] = {
+    prompts.MESSAGES: ("input_schema",),
+    prompts.CHAT: ("function", "parameters"),
+    prompts.RESPONSES: ("parameters",),
+}
+_SCHEMAS_ELSEWHERE: dict[str, tuple[Path, ...]] = {
+    prompts.MESSAGES: (("output_config", "format", "schema"), ("output_format", "schema")),
+    prompts.CHAT: (("response_format", "json_schema", "schema"),),
+    prompts.RESPONSES: (("text", "format", "schema"),),
+}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return _RANK.get(name, len(_USUAL)), name
+
+
+# --- schemas ------------------------------------------------------------------------------------
+
+
+def unsorted_schemas(api: str, document: prompts.Object) -> tuple[list[int], list[Path]]:
+    """The tools (by index), and the paths of other schemas, whose keywords are out of order."""
+    path = _SCHEMA_OF_TOOL[api]
+    tools = [
+        index
+        for index, tool in enumerate(items(document.get("tools")))
+        if not _is_sorted(_at(tool, path))
+    ]
+    others = [path for path in _SCHEMAS_ELSEWHERE[api] if not _is_sorted(_at(document, path))]
+    return tools, others
+
+
+def _at(value: Json, path: Path) -> Json:
+    for name in path:
+        value = members(value).get(name) if isinstance(name, str) else None
+    return value
+
+
+def _is_sorted(schema: Json) -> bool:
+    if isinstance(schema, list):
+        return all(map(_is_sorted, schema))
+    if not isinstance(schema, dict):
+        return True
+    names = list(schema)
+    if len(names) > 1 and sorted(names, key=_rank) != names:
+        return False
+    for name, inner in schema.items():
+        if name in _NAMED and isinstance(inner, dict):
+            if not all(map(_is_sorted, inner.values())):
+                return False
+        elif name in _NESTED and not _is_sorted(inner):
+            return False
+    return True
+
+
+def schema_edit(text_: str, owner: Span, path: Path) -> Edit:
+    """The change that sorts the schema at this path of an opened object. Raises LookupError."""
+    for name in path:
+        owner = opened(text_, owner.members[str(name)], MAX_DEPTH)
+    return Edit(owner.start, owner.end, _sorted_schema(text_, owner))
+
+
+def _sorted_schema(text_: str, span: Span) -> str:
+    if span.items:
+        parts = [_sorted_schema(text_, item) for item in span.items]
+        return arranged(text_, span, [(item.start, item.end) for item in span.items], parts)
+    if not span.members:
+        return span.of(text_)
+    spelled: dict[str, str] = {}
+    standing = list(entries(text_, span))
+    for entry in standing:
+        inner = entry.value
+        if entry.name in _NAMED and inner.members:
+            parts = [_sorted_schema(text_, each) for each in inner.members.values()]
+            places = [(each.start, each.end) for each in inner.members.values()]
+            new = arranged(text_, inner, places, parts)
+        else:
+            new = _sorted_schema(text_, inner) if entry.name in _NESTED else inner.of(text_)
+        spelled[entry.name] = text_[entry.start : inner.start] + new
+    names = sorted(spelled, key=_rank)
+    places = [(entry.start, entry.value.end) for entry in standing]
+    return arranged(text_, span, places, [spelled[name] for name in names])
+
+
+# --- tools --------------------------------------------------------------------------------------
+
+
+class Order(NamedTuple):
+    """How tools should stand."""
+
+    tools: list[int]
+    """Their indexes, in the new order."""
+    marks: dict[int, int]
+    """New place -> the tool (by index) whose marker belongs there."""
+
+
+def tool_order(document: prompts.Object) -> Order | None:
+    """The order that the tools should have; None where they have it already, or where it can't be
+    said what the client's markers mean.
+    """
+    tools = items(document.get("tools"))
+    if len(tools) < 2 or not all(isinstance(tool, dict) for tool in tools):
+        return None
+    if any(not MARKERS.isdisjoint(members(members(tool).get("function"))) for tool in tools):
+        return None
+    marked = [index for index, tool in enumerate(tools) if _is_marked(tool)]
+    if any(_is_deferred(tools[index]) for index in marked):
+        return None
+    order: list[int] = []
+    marks: dict[int, int] = {}
+    start = 0
+    for end in (*(index + 1 for index in marked), len(tools)):
+        here = [index for index in range(start, end) if not _is_deferred(tools[index])]
+        order += _by_name(tools, here)
+        if end - 1 in marked and start < end:
+            marks[len(order) - 1] = end - 1
+        start = end
+    order += _by_name(tools, [index for index, tool in enumerate(tools) if _is_deferred(tool)])
+    return None if order == list(range(len(tools))) else Order(order, marks)
+
+
+def _by_name(tools: list[Json], indexes: list[int]) -> list[int]:
+    return sorted(indexes, key=lambda index: (not _name(tools[index]), _name(tools[index])))
+
+
+def _name(tool: Json) -> str:
+    here = members(tool)
+    inner = members(here.get("function")) or members(here.get("custom"))
+    return text(here.get("name")) or text(inner.get("name"))
+
+
+def _is_marked(tool: Json) -> bool:
+    return members(tool).get(CACHE_CONTROL) is not None
+
+
+def _is_deferred(tool: Json) -> bool:
+    here = members(tool)
+    return (
+        here.get("defer_loading") is True
+        or members(here.get("function")).get("defer_loading") is True
+    )
+
+
+def tools_edit(
+    text_: str, span: Span, api: str, order: Order | None, unsorted: Collection[int]
+) -> Edit:
+    """The change of the whole list of tools: in this order, the schemas of some of them sorted.
+    `span` is the list, opened to its items.
+    """
+    tools = [opened(text_, item, 1) for item in span.items]
+    markers = [_marker(text_, tool) for tool in tools]
+    spelled: list[str] = []
+    for place, index in enumerate(range(len(tools)) if order is None else order.tools):
+        tool = tools[index]
+        edits: list[Edit] = []
+        if index in unsorted:
+            edits.append(schema_edit(text_, tool, _SCHEMA_OF_TOOL[api]))
+        if order is not None and order.marks.get(place) != index:
+            due = markers[order.marks[place]] if place in order.marks else None
+            edits += _marker_edits(text_, tool, markers[index], due)
+        spelled.append(edited(text_, edits, tool.start, tool.end))
+    places = [(item.start, item.end) for item in span.items]
+    return Edit(span.start, span.end, arranged(text_, span, places, spelled))
+
+
+def _marker(text_: str, tool: Span) -> Entry | None:
+    found = (entry for entry in entries(text_, tool) if entry.name == CACHE_CONTROL)
+    return next((entry for entry in found if entry.value.value is not None), None)
+
+
+def _marker_edits(text_: str, tool: Span, own: Entry | None, due: Entry | None) -> list[Edit]:
+    standing = list(entries(text_, tool))
+    if own is not None and due is not None:
+        return [Edit(own.start, own.value.end, due.of(text_))]
+    if own is not None:
+        parts = [(entry.start, entry.value.end) for entry in standing]
+        return removals(parts, [standing.index(own)])
+    if due is None:
+        return []
+    old = next((entry for entry in standing if entry.name == CACHE_CONTROL), None)
+    if old is not None:
+        return [Edit(old.start, old.value.end, due.of(text_))]
+    end = standing[-1].value.end if standing else tool.start + 1
+    comma = "," if standing else ""
+    return [Edit(end, end, f"{comma}{due.of(text_)}")]
