@@ -116,6 +116,27 @@ def _parser() -> argparse.ArgumentParser:
 
     cache = verbs.add_parser("cache", help="look into the cache, purge, move and fill it")
     add_to(cache, _add_config)
+
+    simulate = verbs.add_parser(
+        "simulate", help="a provider's prompt cache, with its rules and errors, on a local port"
+    )
+    simulate.add_argument("provider", choices=("anthropic", "openai"))
+    simulate.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
+    simulate.add_argument("--port", type=int, default=0, metavar="N", help="0 takes a free one")
+    simulate.add_argument(
+        "--ttft",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="until an answer begins, which is when what it wrote can be read",
+    )
+    simulate.add_argument(
+        "--clock",
+        choices=("real", "header"),
+        default="real",
+        help="header: the time of a request is what its x-simulated-now says, and nobody waits",
+    )
+    simulate.set_defaults(verb=_simulate)
     return parser
 
 
@@ -198,6 +219,20 @@ def _lint(arguments: argparse.Namespace) -> int:
     from gateway.lint import run  # noqa: PLC0415 - only this verb pays for it
 
     return run(arguments.files, arguments.route, arguments.json, sys.stdout, sys.stderr)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from gateway.simulatecmd import run  # noqa: PLC0415 - `serve` never imports the lab
+
+    return run(
+        arguments.provider,
+        arguments.host,
+        arguments.port,
+        ttft_s=arguments.ttft,
+        clock=arguments.clock,
+        out=sys.stdout,
+        err=sys.stderr,
+    )
 
 
 def _print_json(value: object) -> None:

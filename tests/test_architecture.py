@@ -87,6 +87,7 @@ for conductor in CONDUCTORS:
 MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
+MAY_IMPORT["simulatecmd"] = {"lab"}
 MAY_IMPORT["assembly"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["app"] = {"assembly"} | BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"lab"}

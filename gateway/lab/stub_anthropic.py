@@ -93,12 +93,22 @@ def messages(body: dict[str, Any], request_id: str) -> Reply:
             return error(400, f"{name}: Field required", request_id)
     query = read(body)
     streaming = body.get("stream") is True
+    refused = steered(query, request_id, streaming=streaming)
+    return refused or reply(document(body, query), query, request_id, streaming=streaming)
+
+
+def steered(query: Query, request_id: str, *, streaming: bool) -> Reply | None:
+    """The error that the question asks for, if it does."""
     status = query.error_status
     if status is None and "error in stream" in query.directives and not streaming:
         status = 529
-    if status is not None:
-        return error(status, f"The stub was asked for status {status}.", request_id)
-    document = _document(body, query)
+    if status is None:
+        return None
+    return error(status, f"The stub was asked for status {status}.", request_id)
+
+
+def reply(document: dict[str, Any], query: Query, request_id: str, *, streaming: bool) -> Reply:
+    """The message in the form that was asked for, with the faults that the question asks for."""
     cut = "cut" in query.directives
     if not streaming:
         return Reply(body=orjson.dumps(document), cut=cut)
@@ -154,7 +164,8 @@ def _prompt_tokens(body: dict[str, Any]) -> int:
     return 5 + sum(count(body[p]) for p in parts if body.get(p) is not None)
 
 
-def _document(body: dict[str, Any], query: Query) -> dict[str, Any]:
+def document(body: dict[str, Any], query: Query) -> dict[str, Any]:
+    """The whole message, its id fresh; nothing was read from a cache or written to one."""
     outcome = compose(query)
     thought = _thought(body, query)
     refused = outcome.ending in {Ending.REFUSED, Ending.FILTERED}

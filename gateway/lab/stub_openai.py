@@ -108,9 +108,12 @@ def chat(body: dict[str, Any]) -> Reply:
     query = read(body)
     streaming = body.get("stream") is True
     refused = steered(query, streaming=streaming)
-    if refused is not None:
-        return refused
-    whole = reply(_document(body, query), body)
+    return refused or answer(document(body, query), body, query)
+
+
+def answer(document: dict[str, Any], body: dict[str, Any], query: Query) -> Reply:
+    """The completion in the form that was asked for, with the faults that the question asks for."""
+    whole = reply(document, body)
     if "error in stream" in query.directives:
         message = "The server had an error while processing your request. Sorry about that!"
         broken = {"message": message, "type": "server_error", "param": None, "code": None}
@@ -181,7 +184,8 @@ def usage(prompt: int, completion: int) -> dict[str, Any]:
     }
 
 
-def _document(body: dict[str, Any], query: Query) -> dict[str, Any]:
+def document(body: dict[str, Any], query: Query) -> dict[str, Any]:
+    """The whole completion, its ids fresh; nothing was read from a cache or written to one."""
     outcomes = [compose(query, i) for i in range(max(1, body.get("n") or 1))]
     choices = [_choice(i, outcome, body) for i, outcome in enumerate(outcomes)]
     spent = usage(query.prompt_tokens, sum(map(_cost, outcomes)))

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 _BODY_LIMIT = 64 * 1024 * 1024
 _REQUEST_ID = web.RequestKey("request_id", str)
+_OPENAI: dict[str, Callable[[dict[str, Any]], Reply]] = {
+    "/v1/chat/completions": stub_openai.chat,
+    "/v1/completions": stub_openai_other.completions,
+    "/v1/embeddings": stub_openai_other.embeddings,
+    "/v1/responses": stub_responses.responses,
+}
+_ANTHROPIC: dict[str, Callable[[dict[str, Any], str], Reply]] = {
+    "/v1/messages": stub_anthropic.messages,
+    "/v1/messages/count_tokens": lambda body, _: stub_anthropic.count_tokens(body),
+}
 _CLAUDES = {
     "claude-opus-5-5": "Claude Opus 5.5",
     "claude-sonnet-5-5": "Claude Sonnet 5.5",
@@ -102,15 +112,17 @@ class StubProvider:
         app.router.add_get("/stub/calls", self._tell_calls)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{name:.+}", self._model)
-        app.router.add_post("/v1/chat/completions", _openai(self, stub_openai.chat))
-        app.router.add_post("/v1/completions", _openai(self, stub_openai_other.completions))
-        app.router.add_post("/v1/embeddings", _openai(self, stub_openai_other.embeddings))
-        app.router.add_post("/v1/responses", _openai(self, stub_responses.responses))
+        for path in (*_OPENAI, *_ANTHROPIC):
+            app.router.add_post(path, self._asked)
         app.router.add_get("/v1/responses/{id}", self._response)
         app.router.add_delete("/v1/responses/{id}", self._delete_response)
-        app.router.add_post("/v1/messages", self._messages)
-        app.router.add_post("/v1/messages/count_tokens", self._count_tokens)
         return app
+
+    def reply_to(self, request: web.Request, body: dict[str, Any], request_id: str) -> Reply:
+        """The answer to one call of a model. A simulation of more than the wire replaces this."""
+        if request.path in _OPENAI:
+            return _OPENAI[request.path](body)
+        return _ANTHROPIC[request.path](body, request_id)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen (port 0: a free one); returns `url`."""
@@ -206,18 +218,12 @@ class StubProvider:
         told = {"calls": dict(self.calls), "total": self.total_calls, "hung_up": self.hung_up}
         return web.Response(body=orjson.dumps(told), content_type="application/json")
 
-    async def _messages(self, request: web.Request) -> web.StreamResponse:
+    async def _asked(self, request: web.Request) -> web.StreamResponse:
         body = await _json_object(request)
         if body is None:
-            return await self.deliver(request, _problem(request, 400, "Invalid JSON"))
-        reply = stub_anthropic.messages(body, request[_REQUEST_ID])
-        return await self.deliver(request, reply)
-
-    async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
-        body = await _json_object(request)
-        if body is None:
-            return await self.deliver(request, _problem(request, 400, "Invalid JSON"))
-        return await self.deliver(request, stub_anthropic.count_tokens(body))
+            said = "Invalid JSON" if _is_anthropic(request) else "We could not parse JSON"
+            return await self.deliver(request, _problem(request, 400, said))
+        return await self.deliver(request, self.reply_to(request, body, request[_REQUEST_ID]))
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         if not _is_anthropic(request):
@@ -240,18 +246,6 @@ class StubProvider:
 
     async def _delete_response(self, request: web.Request) -> web.StreamResponse:
         return await self.deliver(request, stub_responses.deleted(request.match_info["id"]))
-
-
-def _openai(
-    stub: StubProvider, answer: Callable[[dict[str, Any]], Reply]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        body = await _json_object(request)
-        if body is None:
-            return await stub.deliver(request, _problem(request, 400, "We could not parse JSON"))
-        return await stub.deliver(request, answer(body))
-
-    return handle
 
 
 async def _json_object(request: web.Request) -> dict[str, Any] | None:

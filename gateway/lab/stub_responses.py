@@ -52,9 +52,12 @@ def responses(body: _Json) -> Reply:
     query = read(body)
     streaming = body.get("stream") is True
     refused = steered(query, streaming=streaming)
-    if refused is not None:
-        return refused
-    document = _document(body, query)
+    return refused or reply(document(body, query), body, query)
+
+
+def reply(document: _Json, body: _Json, query: Query) -> Reply:
+    """The response in the form that was asked for, with the faults that the question asks for."""
+    streaming = body.get("stream") is True
     cut = "cut" in query.directives
     if not streaming:
         return Reply(body=orjson.dumps(document, option=orjson.OPT_INDENT_2), cut=cut)
@@ -116,7 +119,8 @@ def read(body: _Json) -> Query:
     )
 
 
-def _document(body: _Json, query: Query) -> _Json:
+def document(body: _Json, query: Query) -> _Json:
+    """The whole response, its ids fresh; nothing was read from a cache or written to one."""
     outcome = compose(query)
     why = _CUT_SHORT.get(outcome.ending)
     status = "incomplete" if why else "completed"

@@ -1,0 +1,135 @@
+"""A provider's prompt cache behind its real HTTP API: `ProviderSim`, and `gateway simulate`.
+
+What is answered is the stub's; what is refused, read, written and billed is the documented
+provider's. Tokens are bytes / 4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from gateway.lab import sim_anthropic, sim_openai, stub_anthropic, stub_openai
+from gateway.lab.sim_cache import Caches
+from gateway.lab.stub_provider import StubProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from aiohttp import web
+
+    from gateway.core.model import Usage
+    from gateway.lab.sim_prompt import Rendered
+    from gateway.lab.stub_answers import Reply
+
+PROVIDERS = ("anthropic", "openai")
+NOW_HEADER = "x-simulated-now"
+"""The time of a request, in seconds of any origin, where the clock is not the real one."""
+# The same in every run, so that a conversation goes on after a restart. It guards nothing.
+_SECRET = b"the signatures of a simulation"
+_APIS = {
+    "/v1/messages": "anthropic_messages",
+    "/v1/chat/completions": "openai_chat",
+    "/v1/responses": "openai_responses",
+}
+
+
+class ProviderSim(StubProvider):
+    """The server. Which provider's rules hold follows from the path that is asked."""
+
+    def __init__(
+        self,
+        *,
+        provider: str = "",
+        ttft_s: float = 0.0,
+        clock: Callable[[], float] | None = None,
+        keys: Collection[str] = (),
+        remember: int = 64,
+    ) -> None:
+        """`provider`: serve only this one's API. `ttft_s`: from a request to its answer's first
+        byte, which is when what it wrote can be read. `clock`: seconds, instead of the real ones;
+        then nobody waits `ttft_s`, it only counts, and a request may bring its time itself
+        (`NOW_HEADER`). `keys` and `remember`: as of the stub.
+        """
+        super().__init__(
+            latency_s=0.0 if clock is not None else ttft_s, keys=keys, remember=remember
+        )
+        self.provider = provider
+        self.ttft_s = ttft_s
+        self.caches = Caches()
+        self.usages: deque[Usage] = deque(maxlen=remember)
+        """What the latest requests that were not refused read and wrote, in order."""
+        self.refused: deque[str] = deque(maxlen=remember)
+        """The bodies of the latest 400s."""
+        self._clock = clock or time.monotonic
+        self.is_told = clock is not None
+        """The clock is not the real one."""
+        self._now = float("-inf")
+
+    def reply_to(self, request: web.Request, body: dict[str, Any], request_id: str) -> Reply:
+        """The provider's answer, in the words that it documents."""
+        path = request.path
+        owner = "anthropic" if path.startswith("/v1/messages") else "openai"
+        if self.provider not in {"", owner}:
+            return self._not_found(path, request_id)
+        if path == "/v1/messages/count_tokens":
+            return self._kept(
+                sim_anthropic.count_tokens(body, _betas(request), _SECRET, request_id)
+            )
+        if path not in _APIS:
+            return super().reply_to(request, body, request_id)
+        now = self._time(request)
+
+        def bill(prompt: Rendered, failed: bool) -> Usage:
+            usage = self.caches.bill(
+                owner,
+                _APIS[path],
+                body["model"],
+                prompt,
+                scope=_credential(request),
+                key=str(body.get("prompt_cache_key") or ""),
+                now=now,
+                first_byte_at=None if failed else now + self.ttft_s,
+            )
+            if not failed:
+                self.usages.append(usage)
+            return usage
+
+        if owner == "anthropic":
+            answer = sim_anthropic.messages(body, _betas(request), _SECRET, request_id, bill)
+        elif path == "/v1/responses":
+            answer = sim_openai.responses(body, bill)
+        else:
+            answer = sim_openai.chat(body, bill)
+        return self._kept(answer)
+
+    def _kept(self, reply: Reply) -> Reply:
+        if reply.status == 400:
+            self.refused.append(reply.body.decode())
+        return reply
+
+    def _time(self, request: web.Request) -> float:
+        """The request's time; never earlier than that of the one before."""
+        now = self._clock()
+        if self.is_told and NOW_HEADER in request.headers:
+            with contextlib.suppress(ValueError):
+                now = float(request.headers[NOW_HEADER])
+        self._now = max(self._now, now)
+        return self._now
+
+    def _not_found(self, path: str, request_id: str) -> Reply:
+        if self.provider == "anthropic":
+            return stub_anthropic.error(404, "Not Found", request_id)
+        return stub_openai.error(404, f"Invalid URL (POST {path})")
+
+
+def _betas(request: web.Request) -> frozenset[str]:
+    told = ",".join(request.headers.getall("anthropic-beta", []))
+    return frozenset(beta.strip() for beta in told.split(","))
+
+
+def _credential(request: web.Request) -> str:
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return request.headers.get("x-api-key", "") or bearer

@@ -1,0 +1,86 @@
+"""The simulated providers' caches: one for each model, apart for each credential."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from gateway.core.model import Usage
+from gateway.lab.cache_sim import CacheSim
+from gateway.providers.prompt_cache_rules import cache_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from gateway.lab.sim_prompt import Rendered
+    from gateway.providers.prompt_cache import CacheRules
+
+_MINUTE_S = 60.0
+_ROUTED_BY = 256 * 4
+"""Bytes of a prompt that choose its machine."""
+_MOST_KEYS = 10_000
+
+
+class Caches:
+    """What is cached of everybody's prompts. The clock is an argument and never goes back."""
+
+    def __init__(self) -> None:
+        self._sims: dict[tuple[str, str], CacheSim] = {}
+        self._machines: dict[Hashable, deque[float]] = {}
+
+    def __repr__(self) -> str:
+        held = {model: len(sim) for (_, model), sim in self._sims.items()}
+        return f"<Caches {held or 'empty'}>"
+
+    def bill(
+        self,
+        provider: str,
+        api: str,
+        model: str,
+        prompt: Rendered,
+        *,
+        scope: str,
+        key: str,
+        now: float,
+        first_byte_at: float | None,
+    ) -> Usage:
+        """What a request reads and writes. `scope` is whose cache it is, `key` the
+        `prompt_cache_key`; `first_byte_at` None: it failed. A model without known rules caches
+        nothing.
+        """
+        rules = cache_rules(provider, api, model)
+        if rules is None:
+            return Usage(uncached_input=prompt.total_tokens)
+        sim = self._sims.setdefault((api, model), CacheSim(rules))
+        return sim.request(
+            now,
+            (scope, key, self._machine(rules, scope, key, prompt, now)),
+            prompt.chain,
+            prompt.tokens,
+            blocks=prompt.blocks,
+            marks=prompt.marks,
+            automatic_ttl=prompt.automatic_ttl,
+            mode=prompt.mode,
+            first_byte_at=first_byte_at,
+        )
+
+    def _machine(
+        self, rules: CacheRules, scope: str, key: str, prompt: Rendered, now: float
+    ) -> Hashable:
+        """Which machine is asked: a prefix (and key) has one until it gets too many requests."""
+        if not rules.hint_rpm:
+            return 0
+        size, head = 0, 0
+        for block, fingerprint in zip(prompt.blocks, prompt.chain, strict=True):
+            size, head = size + block.size, fingerprint
+            if size >= _ROUTED_BY:
+                break
+        if len(self._machines) > _MOST_KEYS:
+            self._machines.clear()
+        # "About 15 requests a minute in total across all prefixes using a key": without one each
+        # prefix is counted by itself.
+        lately = self._machines.setdefault((scope, key or head), deque())
+        while lately and lately[0] <= now - _MINUTE_S:
+            lately.popleft()
+        lately.append(now)
+        return head, (len(lately) - 1) // rules.hint_rpm
