@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from gateway.asking import Asking
     from gateway.cache import ResponseCache
     from gateway.coalescing import Coalescing
     from gateway.core.policy import AfterLookup, Lookup
     from gateway.exchange import Exchange
+    from gateway.sending import Sending
     from gateway.serving import Serving
     from gateway.turn import Turn
     from gateway.upstream.response import Response
@@ -34,13 +34,13 @@ class Answering:
         *,
         cache: ResponseCache,
         serving: Serving,
-        asking: Asking,
+        sending: Sending,
         coalescing: Coalescing,
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._cache = cache
         self._serving = serving
-        self._asking = asking
+        self._sending = sending
         self._coalescing = coalescing
         self._random = random_bytes
 
@@ -111,7 +111,7 @@ class Answering:
 
     async def alone(self, turn: Turn) -> web.StreamResponse:
         """Ask the upstream; tee its answer into the cache if it has a say."""
-        async with self._asking.ask(turn) as underway:
+        async with self._sending.ask(turn) as underway:
             turn.refuse_failure(underway.upstream.status)
             sieve = None
             if underway.asked_usage and underway.live:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.model import Answer
     from gateway.keeping import Keeping
+    from gateway.planning import Planned
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.client import Call, UpstreamClient
@@ -96,25 +97,37 @@ class Asking:
         return Asked(self, turn, headers, sent)
 
     def ask(
-        self, turn: Turn, *, plain: bool = False, on_stored: Callable[[], None] | None = None
+        self,
+        turn: Turn,
+        *,
+        plain: bool = False,
+        on_stored: Callable[[], None] | None = None,
+        planned: Planned | None = None,
+        as_it_came: bool = False,
     ) -> Asked:
         """A context that sends the request, with what we need to keep its answer, and keeps it
         afterwards.
 
         `plain`: the events of a stream must be readable as they pass. `on_stored` is called when
-        the writing is over, if there was any (`Underway.stored`).
+        the writing is over, if there was any (`Underway.stored`). `planned` is what is sent in the
+        place of the turn's body; `as_it_came`: nothing at all is added to it.
         """
-        sent, asked_usage = turn.body, False
+        sent, asked_usage = turn.body if planned is None else planned.body, False
+        # What was planned is learned from by what the answer says it took.
+        learns = planned is not None and planned.changes
         if turn.api is OPENAI_EMBEDDINGS and turn.lookup and turn.exchange.inputs is None:
             turn.exchange.inputs = (0, 1)
         ask, lookup = turn.known.ask, turn.lookup
         keeps = lookup is not None and lookup.write and ask is not None
-        if keeps and ask is not None and not turn.directives.no_transform:
-            changed = turn.api.with_stream_usage(turn.body, ask, turn.rules)
+        may_change = not (as_it_came or turn.directives.no_transform)
+        if (keeps or learns) and may_change and ask is not None:
+            changed = turn.api.with_stream_usage(sent, ask, turn.rules)
             if changed is not None:
                 sent, asked_usage = changed, True
         plain = (plain and ask is not None and ask.form is Form.STREAM) or asked_usage
-        asked = self.call(turn, sent, decodable=keeps, plain=plain)
+        asked = self.call(turn, sent, decodable=keeps or learns, plain=plain)
+        if planned is not None:
+            asked.headers.update(planned.headers)
         asked.asked_usage = asked_usage
         asked.keeps = True
         asked.on_stored = on_stored
@@ -182,12 +195,12 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         "_asking",
         "_call",
         "_failed",
-        "_headers",
         "_sending",
         "_sent",
         "_turn",
         "_underway",
         "asked_usage",
+        "headers",
         "keeps",
         "on_stored",
     )
@@ -195,7 +208,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
     def __init__(self, asking: Asking, turn: Turn, headers: CIMultiDict[str], sent: bytes) -> None:
         self._asking = asking
         self._turn = turn
-        self._headers = headers
+        self.headers = headers
         self._sent = sent
         self._underway: Underway | None = None
         self._failed: str | None = None
@@ -218,7 +231,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
             self._sending = asking.client.call(
                 method,
                 where,
-                self._headers,
+                self.headers,
                 self._sent,
                 known.endpoint,
                 lambda attempt: call.span.attempt(method, where, attempt),

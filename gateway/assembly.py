@@ -15,9 +15,11 @@ from gateway.coalescing import Coalescing
 from gateway.door import Door
 from gateway.flights import Flights
 from gateway.keeping import Keeping
+from gateway.planning import Planning
 from gateway.proxy import Proxy
 from gateway.randomness import Randomness
 from gateway.recognition import Recognition
+from gateway.sending import Sending
 from gateway.serving import Serving
 from gateway.store.tiered import TieredStore
 from gateway.upstream.choice import Choice
@@ -93,10 +95,19 @@ def assemble(config: Config, parts: Parts) -> Proxy:
         telemetry=telemetry,
         clock=clock,
     )
+    recognition = Recognition(config, choice, parts.secrets, door)
+    planning = Planning(
+        config=config,
+        choice=choice,
+        telemetry=telemetry,
+        clock=clock,
+        tenant=lambda turn: recognition.tenant(turn.request),
+    )
+    sending = Sending(asking, planning)
     serving = Serving(telemetry, clock, random_bytes, warm)
     coalescing = Coalescing(
         flights=Flights(parts.calls, config.cache.max_entry_bytes, budget),
-        asking=asking,
+        sending=sending,
         keeping=keeping,
         serving=serving,
         clock=clock,
@@ -105,13 +116,13 @@ def assemble(config: Config, parts: Parts) -> Proxy:
         config=config,
         choice=choice,
         client=parts.client,
-        recognition=Recognition(config, choice, parts.secrets, door),
+        recognition=recognition,
         cache=cache,
         keeping=keeping,
         answering=Answering(
             cache=cache,
             serving=serving,
-            asking=asking,
+            sending=sending,
             coalescing=coalescing,
             random_bytes=random_bytes,
         ),

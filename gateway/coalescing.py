@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from gateway.asking import Asking, Underway
+    from gateway.asking import Underway
     from gateway.cache import Clock
     from gateway.flight import Flight
     from gateway.flights import Flights
     from gateway.keeping import Keeping
     from gateway.seat import Seat
+    from gateway.sending import Sending
     from gateway.serving import Serving
     from gateway.turn import Turn
 
@@ -62,13 +63,13 @@ class Coalescing:
         self,
         *,
         flights: Flights,
-        asking: Asking,
+        sending: Sending,
         keeping: Keeping,
         serving: Serving,
         clock: Clock,
     ) -> None:
         self._flights = flights
-        self._asking = asking
+        self._sending = sending
         self._keeping = keeping
         self._serving = serving
         self._clock = clock
@@ -198,7 +199,7 @@ class Coalescing:
         stored = partial(self._flights.remove, key, flight)
         underway: Underway | None = None
         try:
-            async with self._asking.ask(turn, plain=True, on_stored=stored) as underway:
+            async with self._sending.ask(turn, plain=True, on_stored=stored) as underway:
                 await self._pass_on(underway, flight)
         finally:
             if underway is not None:

@@ -25,6 +25,8 @@ from gateway.wire.table import OPENAI_EMBEDDINGS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiohttp import web
+
     from gateway.config import Config
     from gateway.core.model import Pairs
     from gateway.door import Door
@@ -204,6 +206,13 @@ class Recognition:
             self._scope_id(secret, sender, endpoint, tenant, bound=bound)
             for secret in self._secrets.current
         )
+
+    def tenant(self, request: web.BaseRequest) -> str | None:
+        """The tenant that a trusted proxy names for this request; None in any other scope."""
+        if self._scope != "tenant":
+            return None
+        pairs = tuple((name.lower(), value) for name, value in request.headers.items())
+        return self._tenant(_as_forwarded(Sender(pairs, request.headers, request.remote)))
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
         """The credential at this endpoint, hashed: what acceptance is remembered by."""

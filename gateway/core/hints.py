@@ -9,8 +9,27 @@ many as its rate takes when it is not; a conversation stays with its key as long
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
 
 import xxhash
+
+from gateway.core.blocks import BYTES_PER_TOKEN, Section
+from gateway.core.prefix import chain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.canonical import Json
+    from gateway.core.prefix import CachePrompt
+    from gateway.core.ticket import Ticket
+    from gateway.providers.prompt_cache import CacheRules
+
+KEY = "prompt_cache_key"
+SALT = "cache_salt"
+SESSION = "session_id"
+
+_SEPARATED_BY_KEY = frozenset({"openai", "azure"})
+_WITH_KEY = frozenset({"openai_chat", "openai_responses"})
 
 WINDOW_S = 60.0
 MOST_SHARDS = 256
@@ -111,3 +130,57 @@ def _left(times: deque[float], now: float) -> int:
     while times and now - times[0] >= WINDOW_S:
         times.popleft()
     return len(times)
+
+
+class Hinting:
+    """Which hint goes with a request, and its value."""
+
+    def __init__(self, keys: CacheKeys, *, hints: bool, isolates: bool) -> None:
+        """`hints`: send what keeps one prefix on one machine; `isolates`: and what keeps those who
+        share a credential apart in its cache.
+        """
+        self._keys = keys
+        self._hints = hints
+        self._isolates = isolates
+
+    def hint(self, rules: CacheRules, api: str) -> str:
+        """The member or header to add, empty for none."""
+        if self._isolates and rules.provider in _SEPARATED_BY_KEY and api in _WITH_KEY:
+            # From GPT-5.6 on no key is needed for routing, but another key is another cache.
+            return KEY
+        if rules.hint == SALT:
+            return SALT if self._isolates else ""
+        return rules.hint if self._hints else ""
+
+    @staticmethod
+    def is_given(hint: str, document: Mapping[str, Json], headers: Mapping[str, str]) -> bool:
+        """Has the client said it itself?"""
+        if hint in document or hint in headers:
+            return True
+        return hint == SESSION and (KEY in document or "x-session-id" in headers)
+
+    def value(self, hint: str, domain: bytes, ticket: Ticket, now: float) -> str:
+        """The hint's value; empty where the prompt is too short to be cached."""
+        prompt, rules = ticket.prompt, ticket.rules
+        if hint == SALT:
+            return f"wg-{xxhash.xxh3_128_hexdigest(domain)}"
+        if not prompt.blocks or rules is None:
+            return ""
+        tokens = ticket.tokens[-1] if ticket.tokens else _tokens(prompt)
+        if tokens < rules.minimum_tokens:
+            return ""
+        fingers = ticket.chain or chain(prompt)
+        first = next(
+            (at for at, each in enumerate(prompt.blocks) if each.section is Section.MESSAGES),
+            len(fingers) - 1,
+        )
+        conversation = fingers[first]
+        if hint != KEY:
+            name = domain + conversation.to_bytes(8, "big")
+            return f"wg-{xxhash.xxh3_128_hexdigest(name)}"
+        shared = fingers[first - 1] if first else conversation
+        return self._keys.key(domain, shared, conversation, rules.hint_rpm, now)
+
+
+def _tokens(prompt: CachePrompt) -> int:
+    return int(sum(block.size for block in prompt.blocks) / BYTES_PER_TOKEN)

@@ -1,0 +1,345 @@
+"""What is done for the provider's prompt cache, request by request: planned, told, learned from.
+
+Rule 1: nothing here fails a request: whatever goes wrong, it goes out as it came.
+Rule 2: a request is planned by who makes the call, just before it: those who share its answer, and
+the response cache's identity, never see a marker.
+Rule 3: what is remembered are fingerprints, counts and times (`core.planner`), bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import orjson
+import structlog
+
+from gateway.core import identity
+from gateway.core.causes import Cause, Share, facts, shares
+from gateway.core.hints import CacheKeys, Hinting
+from gateway.core.money import bill, usd
+from gateway.core.plan import PlanReason
+from gateway.core.planner import CachePlanner
+from gateway.core.prompt_policy import markers_for, untouchable
+from gateway.providers.prices import price
+from gateway.providers.prompt_cache_rules import cache_rules
+from gateway.wire.base import NotUnderstood
+from gateway.wire.marking import marked
+from gateway.wire.members import with_member
+from gateway.wire.prompt_blocks import cache_prompt
+from gateway.wire.refusals import names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.cache import Clock
+    from gateway.config import Config
+    from gateway.core.canonical import Json
+    from gateway.core.model import Answer, Usage
+    from gateway.core.plan import Plan
+    from gateway.core.prefix import CachePrompt
+    from gateway.core.ticket import Ticket
+    from gateway.providers.prompt_cache import CacheRules
+    from gateway.telemetry.setup import Telemetry
+    from gateway.turn import Turn
+    from gateway.upstream.choice import Choice
+
+_log = structlog.get_logger("warmgate.planning")
+
+_MARKERS = "x-gateway-markers"
+
+# What takes longer to read than others should have to wait for is read in a thread.
+_LONG_BYTES = 1024 * 1024
+_STAND_DOWN_S = 3600.0
+_MOST_REFUSED = 1000
+_LOG_EVERY_S = 60.0
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Planned:
+    """One request as it goes out."""
+
+    body: bytes
+    """The client's own object where nothing is changed."""
+    reason: PlanReason
+    provider: str
+    model: str
+    rules: CacheRules | None = None
+    ticket: Ticket | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """To be sent beside the client's."""
+    hint: str = ""
+    """The member or header that was added to keep the prefix on one machine."""
+    rewrites: tuple[str, ...] = ()
+    names: tuple[bytes, ...] = ()
+    """What a provider that refuses our changes would name."""
+    key: tuple[bytes, str, str] = (b"", "", "")
+    """Whose cache it is: domain, API, model."""
+
+    @property
+    def changes(self) -> bool:
+        """Does the body differ from the client's?"""
+        return bool(self.names)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the planner decided, if it was asked."""
+        return None if self.ticket is None else self.ticket.plan
+
+    def told(self) -> str:
+        """In the words of the response header."""
+        plan, rules = self.plan, self.rules
+        if plan is None or not plan.marks or rules is None or not self.names:
+            parts = ["none", f"reason={self.reason.value}"]
+        else:
+            spelled = dict.fromkeys(rules.lifetime(mark.ttl_s).wire for mark in plan.marks)
+            parts = ["placed", f"n={len(plan.marks)}", f"ttl={','.join(spelled)}"]
+        if plan is not None and self.names:
+            parts += [f"mode={plan.mode}"] if plan.mode else []
+            parts += ["stripped"] if plan.strips else []
+        parts += [f"hint={self.hint}"] if self.hint else []
+        return "; ".join(parts)
+
+
+class Planning:
+    """Owns what is known of prompts. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        choice: Choice,
+        telemetry: Telemetry,
+        clock: Clock,
+        tenant: Callable[[Turn], str | None],
+        planner: CachePlanner | None = None,
+    ) -> None:
+        """`tenant` names whom a trusted proxy speaks for, if anybody."""
+        self.planner = planner or CachePlanner(config.prompt_cache.tree_bytes)
+        self._choice = choice
+        self._telemetry = telemetry
+        self._timer = clock.monotonic
+        self._tenant = tenant
+        self._isolates = config.prompt_cache.isolate
+        self._hinting = Hinting(
+            CacheKeys(), hints=config.prompt_cache.hints, isolates=self._isolates
+        )
+        self._refused: OrderedDict[tuple[bytes, str, str], float] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, "warmgate-plan")
+        self._failures = 0
+        self._logged_at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<Planning, {len(self._refused)} refused, {self._failures} failures>"
+
+    def close(self) -> None:
+        """Let the thread go. What is being planned in it is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def plan(self, turn: Turn) -> Planned:
+        """The request as it is to be sent. Never raises."""
+        began = self._timer()
+        ask = turn.known.ask
+        provider, model = turn.known.endpoint.provider.name, ask.model if ask else ""
+        try:
+            planned = await self._plan(turn, provider, model)
+        except NotUnderstood:
+            planned = Planned(turn.body, PlanReason.NOT_UNDERSTOOD, provider, model)
+        except Exception:  # noqa: BLE001 - the request goes as it came
+            self._failed(turn)
+            planned = Planned(turn.body, PlanReason.FAILED, provider, model)
+        self._tell(turn, planned, self._timer() - began)
+        return planned
+
+    def begun(self, planned: Planned) -> None:
+        """The first byte of a successful answer came."""
+        if planned.ticket is not None:
+            self._guarded(lambda t: self.planner.begun(t, self._timer()), planned.ticket)
+
+    def learn(self, planned: Planned, answer: Answer | None) -> None:
+        """The call is over; None: it failed, or its answer could not be read."""
+        usage = answer.usage if answer is not None else None
+        if planned.ticket is not None:
+            self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), planned.ticket)
+        if usage is not None and answer is not None:
+            self._guarded(lambda p: self._count(p, usage, answer.model), planned)
+
+    def as_it_came(self, turn: Turn, planned: Planned) -> Planned:
+        """The request without what we added: the provider may have refused it for that."""
+        self.learn(planned, None)
+        asis = Planned(
+            turn.body, PlanReason.REFUSED, planned.provider, planned.model, planned.rules
+        )
+        asis.key = planned.key
+        turn.exchange.markers, turn.exchange.rewrites = asis.told(), None
+        turn.exchange.span.planned(asis.reason.value, 0, 0, ())
+        return asis
+
+    def refused(self, planned: Planned) -> None:
+        """The provider took the request as it came, and had refused what was `planned`: nothing is
+        added for this model for a while.
+        """
+        self._refused[planned.key] = self._timer() + _STAND_DOWN_S
+        self._refused.move_to_end(planned.key)
+        if len(self._refused) > _MOST_REFUSED:
+            self._refused.popitem(last=False)
+        self._telemetry.metrics.prompt_cache.refused(planned.provider, planned.model)
+        _log.warning(
+            "a provider refused what was added; sent again as it came",
+            provider=planned.provider,
+            model=planned.model,
+            added=planned.told(),
+        )
+
+    # --- deciding -------------------------------------------------------------------------------
+
+    async def _plan(self, turn: Turn, provider: str, model: str) -> Planned:
+        known = turn.known
+        policy = self._choice.prompt_policy(turn.asked, model)
+        markers = markers_for(policy, turn.request.headers.get(_MARKERS))
+        planned = Planned(turn.body, PlanReason.NO_MARKERS, provider, model)
+        why = untouchable(markers, turn.directives, known.pass_reason, known.ask)
+        deployment = known.endpoint.deployment
+        rules = planned.rules = cache_rules(provider, turn.api.name, model, deployment=deployment)
+        if why is not None or rules is None:
+            planned.reason = why or PlanReason.UNKNOWN_MODEL
+            return planned
+        who = self._domain(turn)
+        planned.key = (who, turn.api.name, model)
+        if self._refused.get(planned.key, 0.0) > self._timer():
+            planned.reason = PlanReason.REFUSED
+            return planned
+        hint = self._hinting.hint(rules, turn.api.name)
+        if not (rules.takes_markers or hint):
+            return planned
+        body = turn.body
+        document, prompt = await self._beside(body, lambda: _read(turn.api.name, body, rules))
+        ticket = planned.ticket = self.planner.plan(who, prompt, rules, markers, self._timer())
+        planned.reason, plan = ticket.plan.reason, ticket.plan
+        try:
+            if plan.changes:
+                planned.body = await self._beside(body, lambda: marked(body, prompt, plan, rules))
+                planned.names = names_of(plan, prompt, rules)
+            self._add_hint(turn, planned, hint, document)
+        except BaseException:
+            # Nothing of what was planned will be written.
+            self.planner.learn(ticket, None, self._timer())
+            raise
+        return planned
+
+    def _add_hint(self, turn: Turn, planned: Planned, hint: str, document: Json) -> None:
+        ticket = planned.ticket
+        if not hint or ticket is None or not isinstance(document, dict):
+            return
+        if self._hinting.is_given(hint, document, turn.request.headers):
+            return
+        value = self._hinting.value(hint, planned.key[0], ticket, self._timer())
+        if not value:
+            return
+        planned.hint = hint
+        if hint.startswith("x-"):
+            planned.headers = {hint: value}
+            return
+        planned.body = with_member(planned.body, hint, value)
+        planned.names = (*planned.names, hint.encode())
+
+    def _domain(self, turn: Turn) -> bytes:
+        """Whose cache it is: that of the credential that the provider sees."""
+        known = turn.known
+        configured = known.endpoint.api_key is not None
+        parts = [b"prompt cache", known.endpoint.identity, b"" if configured else known.who]
+        if self._isolates:
+            tenant = self._tenant(turn)
+            parts += [b"credential", known.who] if tenant is None else [b"tenant", tenant.encode()]
+        return identity.digest(tuple(parts))[:16]
+
+    async def _beside(self, body: bytes, work: Callable[[], _T]) -> _T:
+        """The work done, for a long body in a thread: nobody else waits for it."""
+        if len(body) <= _LONG_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def _tell(self, turn: Turn, planned: Planned, seconds: float) -> None:
+        exchange, plan = turn.exchange, planned.plan
+        exchange.markers = planned.told()
+        exchange.rewrites = ", ".join(planned.rewrites) or None
+        exchange.span.planned(
+            planned.reason.value,
+            len(plan.marks) if plan is not None and planned.names else 0,
+            plan.read_tokens if plan is not None else 0,
+            planned.rewrites,
+        )
+        self._telemetry.metrics.prompt_cache.planned(
+            planned.reason, planned.provider, planned.model, seconds, planned.rewrites
+        )
+
+    def _count(self, planned: Planned, usage: Usage, model: str) -> None:
+        metrics = self._telemetry.metrics.prompt_cache
+        if not self._telemetry.metrics.enabled:
+            return
+        by_cause = _shares(planned, usage)
+        metrics.answered(by_cause, planned.provider, planned.model)
+        api = planned.key[1]
+        listed = price(planned.provider, api, model or planned.model) if api else None
+        if listed is None:
+            return
+        rates = listed.at(usage.input)
+        metrics.paid(
+            usd(bill(usage, listed).total),
+            {
+                cause: usd(each.read * (rates.input - rates.read))
+                for cause, each in by_cause.items()
+            },
+            {
+                cause: usd(
+                    each.write_5m * (rates.write_5m - rates.input)
+                    + each.write_1h * (rates.write_1h - rates.input)
+                )
+                for cause, each in by_cause.items()
+            },
+            provider=planned.provider,
+            model=planned.model,
+        )
+
+    def _guarded(self, work: Callable[[_T], None], what: _T) -> None:
+        try:
+            work(what)
+        except Exception:  # noqa: BLE001 - the client has its answer; learning from it is extra
+            self._failed(None)
+
+    def _failed(self, turn: Turn | None) -> None:
+        self._failures += 1
+        now = self._timer()
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
+            api = turn.api.name if turn is not None else None
+            _log.exception("planning failed", failures=self._failures, api=api)
+
+
+def _read(api: str, body: bytes, rules: CacheRules) -> tuple[Json, CachePrompt]:
+    document: Json = orjson.loads(body)
+    return document, cache_prompt(api, document, rules)
+
+
+def _shares(planned: Planned, usage: Usage) -> dict[Cause, Share]:
+    """Who caused what was read and written."""
+    ticket, rules = planned.ticket, planned.rules
+    if ticket is not None and ticket.tokens:
+        plan = ticket.plan
+        if not planned.names:
+            # What was planned was not sent.
+            plan = replace(plan, marks=(), strips=False, mode="")
+        return shares(usage, facts(ticket.prompt, plan, ticket.tokens, rules))
+    # Nothing of ours: markers can only be the client's, where the provider waits for any.
+    by_marks = rules is not None and rules.takes_markers and not rules.implicit
+    all_of_it = Share(usage.cache_read, usage.cache_write_5m, usage.cache_write_1h)
+    found = dict.fromkeys(Cause, Share())
+    found[Cause.CLIENT if by_marks else Cause.AUTOMATIC] = all_of_it
+    return found
