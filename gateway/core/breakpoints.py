@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.core.recurrence import Odds
     from gateway.providers.prompt_cache import CacheRules
 
-_ANCHORED_TURNS = 3.0
+_ANCHORED_TURNS = 2.0
 """For how many turns an hour-long entry counts: the next one will be written about so much later."""
 
 _MOST_INNER = 12

@@ -34,14 +34,20 @@ PRIORS = {
 a system prompt (`asked`), with tools (`armed`); of a later one that a person wrote (`turn`) or a
 tool answered (`tool`); and the end of what several conversations could share (`head`)."""
 
-_OWN_WEIGHT = 4.0
+_OWN_WEIGHT = 16.0
 _PRIOR_WEIGHT = 3.0
 _MOST_AWAITED = 4096
 _RISK_FLOOR = 4000.0
 _RISK_SHARE = 0.003
+_PROVEN = 4.0
+"""Observations of a kind after which its odds are believed."""
+
 _LEARNING = 0.2
 _RECOVERY = 0.004
 _TRUSTED = 0.35
+
+_DEEP = 3
+"""Turns from which on conversations are told apart no more by how far they have come."""
 
 
 class CacheDomain:
@@ -111,10 +117,13 @@ class CacheDomain:
 
     # --- trust -------------------------------------------------------------------------------
 
-    def may_risk(self, premium: float) -> bool:
-        """May so much be spent on a kind of request that has proved nothing yet? What is out
-        unproven never exceeds a small sum and a third of a percent of all that was asked.
+    def may_risk(self, name: str, premium: float) -> bool:
+        """May so much be spent on a kind of request that has proved nothing yet? One at a time;
+        what is out unproven beyond that never exceeds a small sum and a third of a percent of all
+        that was asked.
         """
+        if not self._risked or self.kind(name).weight >= _PROVEN:
+            return True
         return self._risked + premium <= _RISK_FLOOR + _RISK_SHARE * self._asked_tokens
 
     def risk(self, premium: float) -> None:
@@ -137,24 +146,29 @@ class CacheDomain:
         self._reliability += _LEARNING * (share - self._reliability)
 
 
-def kind_of(prompt: CachePrompt) -> str:
+def kind_of(prompt: CachePrompt, *, continues: bool) -> str:
     """What kind of request it is, as far as that tells whether it will be continued: one of
-    PRIORS, and how far the conversation has come.
+    PRIORS, and how far the conversation has come. `continues`: it goes on from an earlier one.
     """
     turns = 0
     before = ""
+    messages = 0
     for block in prompt.blocks:
         if block.section is Section.MESSAGES:
+            messages += 1
             if block.role == "assistant" and before != "assistant":
                 turns += 1
-                if turns == 3:
+                if turns == _DEEP:
                     break
             before = block.role
-    first = prompt.blocks[0].section
-    if turns:
-        last = prompt.blocks[-1]
-        is_tool = last.kind is Kind.TOOL_RESULT or last.role == "tool"
+    if not turns and continues:
+        # A prompt that is only known by hashes doesn't say who spoke.
+        turns = min(max(1, messages - 1), _DEEP)
+    last = prompt.blocks[-1]
+    is_tool = last.kind is Kind.TOOL_RESULT or last.role == "tool"
+    if turns or is_tool:
         return f"{'tool' if is_tool else 'turn'} {turns}"
+    first = prompt.blocks[0].section
     if first is Section.TOOLS:
         return "armed"
     return "asked" if first is Section.SYSTEM else "bare"

@@ -149,7 +149,7 @@ class Deciding:
         )
         choice = choose(sight, self._rules)
         takes_tail = max(choice.short, choice.long) == sight.end >= 0
-        if scene.is_first and takes_tail and not self._known.may_risk(choice.premium):
+        if scene.is_first and takes_tail and not self._known.may_risk(scene.kind, choice.premium):
             # Shared parts only: they have been seen to recur, the tail has not.
             return choose(sight._replace(end=-1, odds=NEVER), self._rules)
         return choice

@@ -39,7 +39,7 @@ class Held:
 class Detail:
     """What is known about a boundary that matters: one that requests end at, or part from."""
 
-    __slots__ = ("awaited", "classes", "held", "split", "started_at", "starts", "tokens")
+    __slots__ = ("awaited", "classes", "held", "split", "started", "starts", "tokens")
 
     def __init__(self) -> None:
         self.held: list[Held] = []
@@ -47,7 +47,8 @@ class Detail:
         """The last request that ended here, until another comes through."""
         self.starts: Recurrence | None = None
         """Gaps between requests that could have used an entry here, having none further down."""
-        self.started_at: float | None = None
+        self.started: Awaited | None = None
+        """The last of these."""
         self.classes: dict[str, Recurrence] | None = None
         """At the end of what conversations share: how their requests go on, by kind."""
         self.split: tuple[int, ...] | None = None

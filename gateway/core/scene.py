@@ -50,7 +50,6 @@ class Scene:
         self.blocks = prompt.blocks
         self.chain = chain(prompt)
         self.tokens = cumulative([b.size for b in prompt.blocks], known.tokens_per_byte)
-        self.kind = kind_of(prompt)
         self.minimum = max(rules.minimum_tokens, known.least_tokens)
         self.positions = positions(prompt.blocks, runs_count_once=rules.runs_count_once)
         self.shared = end_of(self.blocks, Section.SYSTEM, Section.TOOLS)
@@ -60,10 +59,11 @@ class Scene:
         """The deepest block whose prefix was met before; -1 for none."""
         self.opening = known.tree.details(self._nodes[self._first_message_end()])
         """Of the conversation's first message: what holds for all of it is kept there."""
-        self.splits = self.opening.split or ()
-        self.may_split = self.opening.split is None and self.is_first
         self.continues = self._settle()
         """It goes on from where an earlier request ended."""
+        self.kind = kind_of(prompt, continues=self.continues)
+        self.splits = self.opening.split or ()
+        self.may_split = self.opening.split is None and self.is_first
 
     @property
     def is_first(self) -> bool:
@@ -105,9 +105,8 @@ class Scene:
             if not detail.awaited.settled:
                 detail.awaited.came(self.now)
                 self.known.risk(-detail.awaited.premium)
-            if index > self.shared:
-                continues = continues or index < last
-                detail.awaited = None
+            detail.awaited = None
+            continues = continues or self.shared < index < last
         return continues
 
     # --- what is held ------------------------------------------------------------------------
@@ -248,14 +247,15 @@ class Scene:
         detail = known.tree.details(self._nodes[index])
         general = known.odds("head")
         if not self.continues:
-            if detail.started_at is not None:
-                if detail.starts is None:
-                    detail.starts = Recurrence()
-                detail.starts.came(now - detail.started_at)
-            elif index == self.shared:
-                detail.awaited = Awaited(now, known.tellers("head", None))
-                known.expect(detail.awaited)
-            detail.started_at = now
+            if detail.started is not None:
+                detail.started.came(now)
+            # Only the first time says how heads in general go on; later ones have counts.
+            first = detail.starts is None and index == self.shared
+            if detail.starts is None:
+                detail.starts = Recurrence()
+            tellers = (detail.starts, *(known.tellers("head", None) if first else ()))
+            detail.started = Awaited(now, tellers)
+            known.expect(detail.started)
         odds = general if detail.starts is None else detail.starts.odds(general, _HEAD_WEIGHT)
         return Head(index, odds, self.is_live(index))
 
