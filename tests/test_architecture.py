@@ -74,10 +74,12 @@ CONDUCTORS = {
     "flight",
     "flights",
     "keeping",
+    "planning",
     "proxy",
     "randomness",
     "recognition",
     "seat",
+    "sending",
     "serving",
     "turn",
     "warm",
@@ -88,6 +90,8 @@ MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
 MAY_IMPORT["simulatecmd"] = {"lab"}
+MAY_IMPORT["replaycmd"] = {"core", "lab", "providers", "wire"}
+MAY_IMPORT["replay_arguments"] = set()
 MAY_IMPORT["assembly"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["app"] = {"assembly"} | BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"lab"}
