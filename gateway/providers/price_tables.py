@@ -1,8 +1,8 @@
 """The price lists: dollars for a million tokens, with source and date. Read 2026-11-22.
 
 Rows are spelled as the providers spell them: input, write for 5 minutes, write for 1 hour, read,
-output; `-` where there is no such price and such a token costs what any input does. A test holds
-them to genai-prices, which is maintained.
+output; `-` where there is no such price: see `prices.Rates`. A test holds them to genai-prices,
+which is maintained.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ PER_USD = 1_000_000_000_000
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Picodollars for one token of each kind. Where a list has no price for reading or writing,
-    such a token costs what any input does.
+    such a token costs what any input does; without one for an hour, what five minutes cost.
     """
 
     input: int
@@ -110,11 +110,12 @@ def _price(listed: Listed) -> Price:
     )
     assert spent is not None
     assert output is not None
+    write_5m = spent if write_5m is None else write_5m
     rates = Rates(
         spent,
         spent if read is None else read,
-        spent if write_5m is None else write_5m,
-        spent if write_1h is None else write_1h,
+        write_5m,
+        write_5m if write_1h is None else write_1h,
         output,
     )
     if not listed.above:

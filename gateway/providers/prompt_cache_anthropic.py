@@ -183,7 +183,7 @@ def _at_openrouter(api: str, here: CacheRules) -> CacheRules | None:
     routed = replace(
         here,
         source=Rule(f"{here.source.reason}; routed to any host of the model", _ROUTED),
-        hint="session_id",
+        hint="x-session-id",
         prewarm="",
     )
     if api == "anthropic_messages":

@@ -5,7 +5,6 @@ Read 2026-11. Azure serves the same models under names that their owners chose.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from gateway.providers.base import Rule
@@ -15,31 +14,39 @@ _GUIDE = "developers.openai.com/api/docs/guides/prompt-caching (2026-09-23)"
 _PRICING = "openai.com/api/pricing (2026-11)"
 _SDK = "openai-python e43b422 types/chat/completion_create_params.py (2026-08-21)"
 _AZURE = "learn.microsoft.com/azure/foundry/openai/how-to/prompt-caching (2026-08-12)"
-_SOL_6_1 = "docs.apiyi.com/en/news/gpt-6-1-sol-launch (2026-09-29), not the author's own"
+_CHEAP = f"{_GUIDE}; docs.apiyi.com (2026-09-29) and genai-prices 0.2.3, not the author's own"
 _ROUTED = "openrouter.ai/docs/guides/best-practices/prompt-caching (2026-11)"
 
-# The generations that the guide's "GPT-5.6 and later" covered when it was read. Kinds that are
-# priced or prompted otherwise are not taken for their generation.
-_BREAKPOINT = re.compile(r"gpt-(?:5\.6|6|6\.1)(?P<words>(?:-[a-z]+)*)")
-_OTHER_KINDS = frozenset({"audio", "image", "live", "pro", "realtime", "transcribe", "tts"})
+# Families that take breakpoints, and what reading costs: a tenth by the guide, whose "GPT-5.6 and
+# later" covers all; `-pro`, audio, image and realtime models are left out, their prices differ.
+BREAKPOINTS: dict[str, float] = {
+    **dict.fromkeys(("gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"), 0.1),
+    **dict.fromkeys(("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-luna"), 0.1),
+    **dict.fromkeys(("gpt-6.1-sol", "gpt-6.1-terra"), 0.05),
+}
 
 _IN_MEMORY = Lifetime(300, "in_memory", 1.0)
 _DAY = Lifetime(86_400, "24h", 1.0)
 
-# Older models: the families of one pattern read at one price. No marker, no write price.
-_OLDER: tuple[tuple[re.Pattern[str], float, tuple[Lifetime, ...]], ...] = (
+# Older families, without markers and write prices: what reading costs, and how long they may keep.
+AUTOMATIC: dict[str, tuple[float, tuple[Lifetime, ...]]] = {
     # Without a price for cached input, so that nothing is saved but time.
-    (re.compile(r"(?:gpt-5(?:\.[1-5])?|o1|o3)-pro"), 1.0, (_DAY,)),
-    (re.compile(r"gpt-5\.5(?:-codex|-mini|-nano)?"), 0.1, (_DAY,)),
-    (
-        re.compile(r"gpt-5(?:\.[1-4])?(?:-codex(?:-max|-mini)?|-chat|-mini|-nano)?"),
-        0.1,
-        (_IN_MEMORY, _DAY),
+    **dict.fromkeys(("gpt-5-pro", "gpt-5.2-pro", "gpt-5.4-pro", "gpt-5.5-pro"), (1.0, (_DAY,))),
+    **dict.fromkeys(("o1-pro", "o3-pro"), (1.0, (_IN_MEMORY,))),
+    "gpt-5.5": (0.1, (_DAY,)),
+    **dict.fromkeys(
+        (
+            *("gpt-5", "gpt-5-codex", "gpt-5-chat", "gpt-5-mini", "gpt-5-nano"),
+            *("gpt-5.1", "gpt-5.1-codex", "gpt-5.1-codex-max", "gpt-5.1-codex-mini"),
+            *("gpt-5.1-chat", "gpt-5.2", "gpt-5.2-codex", "gpt-5.2-chat"),
+            *("gpt-5.3", "gpt-5.3-codex", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano"),
+        ),
+        (0.1, (_IN_MEMORY, _DAY)),
     ),
-    (re.compile(r"gpt-4\.1(?:-mini|-nano)?"), 0.25, (_IN_MEMORY, _DAY)),
-    (re.compile(r"o3|o4-mini"), 0.25, (_IN_MEMORY,)),
-    (re.compile(r"gpt-4o(?:-mini)?|o1|o1-mini|o3-mini"), 0.5, (_IN_MEMORY,)),
-)
+    **dict.fromkeys(("gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano"), (0.25, (_IN_MEMORY, _DAY))),
+    **dict.fromkeys(("o3", "o4-mini"), (0.25, (_IN_MEMORY,))),
+    **dict.fromkeys(("gpt-4o", "gpt-4o-mini", "o1", "o1-mini", "o3-mini"), (0.5, (_IN_MEMORY,))),
+}
 
 _APIS = frozenset({"openai_chat", "openai_responses"})
 
@@ -52,9 +59,11 @@ def rules(provider: str, api: str, model: str, deployment: str = "") -> CacheRul
     """
     if api not in _APIS:
         return None
-    found = _BREAKPOINT.fullmatch(model)
-    here = _with_breakpoints(api, model, found["words"]) if found else _automatic(model)
-    if here is None:
+    if model in BREAKPOINTS:
+        here = _with_breakpoints(api, BREAKPOINTS[model])
+    elif model in AUTOMATIC:
+        here = _automatic(*AUTOMATIC[model])
+    else:
         return None
     if provider == "azure":
         return _at_azure(here, deployment)
@@ -63,21 +72,16 @@ def rules(provider: str, api: str, model: str, deployment: str = "") -> CacheRul
     return replace(here, provider=provider)
 
 
-def _with_breakpoints(api: str, model: str, words: str) -> CacheRules | None:
-    if not _OTHER_KINDS.isdisjoint(words.split("-")):
-        return None
-    is_cheap = model == "gpt-6.1-sol"
+def _with_breakpoints(api: str, read: float) -> CacheRules:
     return CacheRules(
         provider="openai",
         form=MarkerForm.BREAKPOINT,
         # Of visible tokens; counts are exact, no longer rounded to 128.
         minimum_tokens=1024,
-        read=0.05 if is_cheap else 0.1,
+        read=read,
         # A minimum: it may be held longer.
         lifetimes=(Lifetime(1800, "30m", 1.25),),
-        source=Rule(
-            "breakpoints, from GPT-5.6 on", f"{_GUIDE}; {_SOL_6_1}" if is_cheap else _GUIDE
-        ),
+        source=Rule("breakpoints, from GPT-5.6 on", _GUIDE if read == 0.1 else _CHEAP),
         # Implicit mode's own counts as one. Beyond them the API drops marks and doesn't refuse.
         max_marks=4,
         # Not counted in positions: of the explicit marks of a request the first 2 and the latest 50
@@ -92,21 +96,18 @@ def _with_breakpoints(api: str, model: str, words: str) -> CacheRules | None:
     )
 
 
-def _automatic(model: str) -> CacheRules | None:
-    for pattern, read, lifetimes in _OLDER:
-        if pattern.fullmatch(model):
-            return CacheRules(
-                provider="openai",
-                form=MarkerForm.NONE,
-                minimum_tokens=1024,
-                read=read,
-                lifetimes=lifetimes,
-                source=Rule("caches by itself; a key keeps it together", f"{_GUIDE}; {_PRICING}"),
-                hint="prompt_cache_key",
-                # Of all prefixes that use one key; what is beyond goes to other machines.
-                hint_rpm=15,
-            )
-    return None
+def _automatic(read: float, lifetimes: tuple[Lifetime, ...]) -> CacheRules:
+    return CacheRules(
+        provider="openai",
+        form=MarkerForm.NONE,
+        minimum_tokens=1024,
+        read=read,
+        lifetimes=lifetimes,
+        source=Rule("caches by itself; a key keeps it together", f"{_GUIDE}; {_PRICING}"),
+        hint="prompt_cache_key",
+        # Of all prefixes that use one key; what is beyond goes to other machines.
+        hint_rpm=15,
+    )
 
 
 def _at_azure(here: CacheRules, deployment: str) -> CacheRules:
@@ -134,7 +135,7 @@ def _at_openrouter(here: CacheRules) -> CacheRules:
         form=MarkerForm.NONE,
         max_marks=0,
         source=Rule("caches by itself; a session keeps it at one host", _ROUTED),
-        hint="session_id",
+        hint="x-session-id",
         hint_rpm=0,
         prewarm="",
     )

@@ -9,6 +9,7 @@ on the list (`Provider.serves`). Never pass a name that was guessed from a model
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gateway.providers import prompt_cache_anthropic, prompt_cache_openai, prompt_cache_other
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
 
+@lru_cache(maxsize=1024)
 def cache_rules(provider: str, api: str, model: str, *, deployment: str = "") -> CacheRules | None:
     """What the provider documents for this model id (as the request spells it), or None.
 
