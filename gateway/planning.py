@@ -24,6 +24,8 @@ from gateway.core.money import bill, usd
 from gateway.core.plan import PlanReason
 from gateway.core.planner import CachePlanner
 from gateway.core.prompt_policy import markers_for, untouchable
+from gateway.core.rewrites import Case, Rewrite
+from gateway.core.volatile_traffic import VolatileTraffic
 from gateway.providers.prices import price
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.wire.base import NotUnderstood
@@ -31,6 +33,7 @@ from gateway.wire.marking import marked
 from gateway.wire.members import with_member
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.refusals import names_of
+from gateway.wire.rewriting import Asker, Rewriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,8 +42,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.canonical import Json
     from gateway.core.model import Answer, Usage
-    from gateway.core.plan import Plan
-    from gateway.core.prefix import CachePrompt
+    from gateway.core.plan import Markers, Plan
     from gateway.core.ticket import Ticket
     from gateway.providers.prompt_cache import CacheRules
     from gateway.telemetry.setup import Telemetry
@@ -54,6 +56,8 @@ _MARKERS = "x-gateway-markers"
 # What takes longer to read than others should have to wait for is read in a thread.
 _LONG_BYTES = 1024 * 1024
 _STAND_DOWN_S = 3600.0
+# Thinking that turns out to be bound to the text as it was.
+_REWRITTEN = b"signature"
 _MOST_REFUSED = 1000
 _LOG_EVERY_S = 60.0
 
@@ -118,8 +122,10 @@ class Planning:
         clock: Clock,
         tenant: Callable[[Turn], str | None],
         planner: CachePlanner | None = None,
+        rewriter: Rewriter | None = None,
     ) -> None:
         """`tenant` names whom a trusted proxy speaks for, if anybody."""
+        self.rewriter = rewriter or Rewriter(VolatileTraffic())
         self.planner = planner or CachePlanner(config.prompt_cache.tree_bytes)
         self._choice = choice
         self._telemetry = telemetry
@@ -215,22 +221,49 @@ class Planning:
             planned.reason = PlanReason.REFUSED
             return planned
         hint = self._hinting.hint(rules, turn.api.name)
-        if not (rules.takes_markers or hint):
-            return planned
-        body = turn.body
-        document, prompt = await self._beside(body, lambda: _read(turn.api.name, body, rules))
-        ticket = planned.ticket = self.planner.plan(who, prompt, rules, markers, self._timer())
-        planned.reason, plan = ticket.plan.reason, ticket.plan
+        if rules.takes_markers or hint or policy.rewrites:
+            await self._change(turn, planned, policy.rewrites, markers, hint)
+        return planned
+
+    async def _change(
+        self,
+        turn: Turn,
+        planned: Planned,
+        wanted: frozenset[Rewrite],
+        markers: Markers,
+        hint: str,
+    ) -> None:
+        """Rewrite, mark and hint, in that order: each finds what the one before has left."""
+        who, api, _ = planned.key
+        rules, body = planned.rules, turn.body
+        assert rules is not None
+        document = await self._beside(body, lambda: _parsed(body))
+        made: frozenset[Rewrite] = frozenset()
+        if wanted:
+            # In the loop: what it remembers of texts is its own, and no thread's.
+            case = Case(wanted, planned.provider, rules)
+            asker = Asker(api, who, turn.known.endpoint.name, turn.asked.path)
+            rewritten = self.rewriter.rewrite(body, document, case, asker, self._timer())
+            if rewritten.made:
+                body, made = rewritten.body, rewritten.made
+                document = await self._beside(body, lambda: _parsed(body))
+        prompt = await self._beside(body, lambda: cache_prompt(api, document, rules))
+        ticket = self.planner.plan(who, prompt, rules, markers, self._timer())
+        plan = ticket.plan
         try:
+            sent = body
+            names: tuple[bytes, ...] = (_REWRITTEN,) if made else ()
             if plan.changes:
-                planned.body = await self._beside(body, lambda: marked(body, prompt, plan, rules))
-                planned.names = names_of(plan, prompt, rules)
+                sent = await self._beside(body, lambda: marked(body, prompt, plan, rules))
+                names += names_of(plan, prompt, rules)
+            planned.body, planned.names = sent, names
+            planned.ticket, planned.reason = ticket, plan.reason
+            planned.rewrites = tuple(each.value for each in Rewrite if each in made)
             self._add_hint(turn, planned, hint, document)
         except BaseException:
             # Nothing of what was planned will be written.
             self.planner.learn(ticket, None, self._timer())
             raise
-        return planned
 
     def _add_hint(self, turn: Turn, planned: Planned, hint: str, document: Json) -> None:
         ticket = planned.ticket
@@ -323,9 +356,9 @@ class Planning:
             _log.exception("planning failed", failures=self._failures, api=api)
 
 
-def _read(api: str, body: bytes, rules: CacheRules) -> tuple[Json, CachePrompt]:
+def _parsed(body: bytes) -> Json:
     document: Json = orjson.loads(body)
-    return document, cache_prompt(api, document, rules)
+    return document
 
 
 def _shares(planned: Planned, usage: Usage) -> dict[Cause, Share]:

@@ -158,6 +158,8 @@ def _words(schema: dict[str, Any]) -> str:
 
 
 def _plural(words: str) -> str:
+    if words.startswith("one of "):
+        return words.replace("one of", "any of", 1)
     return words if words == "text" else words.removeprefix("a ") + "s"
 
 

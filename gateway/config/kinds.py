@@ -164,6 +164,14 @@ ProviderName = Literal[
 When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_switch)]
 Coalesce = Annotated[Literal["deterministic", "all", "off"], BeforeValidator(_switch)]
 Markers = Annotated[Literal["off", "respect", "auto", "strip"], BeforeValidator(_switch)]
+Rewrite = Literal[
+    "strip-billing",
+    "sort-tools",
+    "sort-schemas",
+    "round-time",
+    "round-hour",
+    "move-volatile",
+]
 Refresh = Annotated[Literal["off", "local", "all"], BeforeValidator(_switch)]
 Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]

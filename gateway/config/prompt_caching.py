@@ -15,6 +15,7 @@ from gateway.config.kinds import (
     Markers,
     Positive,
     Refresh,
+    Rewrite,
     UpstreamName,
     WarmName,
     broken,
@@ -26,6 +27,9 @@ class RoutePromptCache(Section):
     """Prompt-cache settings of one route; what is unset comes from `prompt_cache`."""
 
     markers: Markers | None = Field(None, description="As `prompt_cache.markers`, for this route.")
+    rewrites: tuple[Rewrite, ...] | None = Field(
+        None, description="As `prompt_cache.rewrites`, for this route; an empty list for none."
+    )
 
 
 class PromptRefresh(Section):
@@ -56,6 +60,14 @@ class PromptCache(Section):
         "auto",
         description="off: nothing is added; respect: markers only where the client places none; "
         "auto: beside the client's; strip: in place of the client's.",
+    )
+    rewrites: tuple[Rewrite, ...] = Field(
+        (),
+        description="What is changed in prompts so that they begin alike (docs/how-to/stable-prompts.md)."
+        " strip-billing: Claude Code's billing header is left out towards others than Anthropic; "
+        "sort-tools, sort-schemas: tools by name, keywords of their schemas in one order; round-time, "
+        "round-hour: moments in system texts to the day or hour; move-volatile: values of system "
+        "texts that change with requests are said at the end of the prompt.",
     )
     tree_bytes: Count = Field(
         32 * MIB,

@@ -13,6 +13,7 @@ from gateway.core.plan import Markers, PlanReason
 if TYPE_CHECKING:
     from gateway.core.directives import Directives
     from gateway.core.model import Ask
+    from gateway.core.rewrites import Rewrite
 
 # How much each does to a request. Stripping its own markers is the client's to ask for: it could
 # have left them out.
@@ -24,6 +25,7 @@ class PromptPolicy:
     """What the config says about one route."""
 
     markers: Markers = Markers.AUTO
+    rewrites: frozenset[Rewrite] = frozenset()
 
 
 def markers_for(policy: PromptPolicy, asked: str | None) -> Markers:

@@ -15,16 +15,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gateway.config.prompt_caching import RoutePromptCache
 from gateway.core.plan import Markers
 from gateway.core.policy import CachePolicy
 from gateway.core.prompt_policy import PromptPolicy
+from gateway.core.rewrites import Rewrite
 from gateway.errors import BadRequest, NotFound
 from gateway.providers import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.config import Cache, Config, RouteCache, Upstream
+    from gateway.config import Cache, Config, PromptCache, RouteCache, Upstream
     from gateway.providers.base import Provider
 
 
@@ -127,7 +129,10 @@ class Choice:
         self._routes = config.routes
         self._policies = [_of_route(route.cache, config.cache) for route in config.routes]
         self._usual_policy = _general(config.cache)
-        self._prompt_cache = config.prompt_cache
+        self._prompt_policies = [
+            _prompt_policy(route.prompt_cache, config.prompt_cache) for route in config.routes
+        ]
+        self._usual_prompt_policy = _prompt_policy(RoutePromptCache(), config.prompt_cache)
 
     def needs_model(self, asked: Asked) -> bool:
         """Can't be decided from the path alone: some route for it names a model."""
@@ -155,11 +160,15 @@ class Choice:
 
     def prompt_policy(self, asked: Asked, model: str) -> PromptPolicy:
         """What may be done for the provider's prompt cache: as `policy`."""
-        general = self._prompt_cache.markers
-        for route in self._routes:
+        for route, policy in zip(self._routes, self._prompt_policies, strict=True):
             if _matches(route.path, route.model, asked, model):
-                return PromptPolicy(Markers(route.prompt_cache.markers or general))
-        return PromptPolicy(Markers(general))
+                return policy
+        return self._usual_prompt_policy
+
+
+def _prompt_policy(own: RoutePromptCache, general: PromptCache) -> PromptPolicy:
+    rewrites = general.rewrites if own.rewrites is None else own.rewrites
+    return PromptPolicy(Markers(own.markers or general.markers), frozenset(map(Rewrite, rewrites)))
 
 
 def _general(cache: Cache) -> CachePolicy:
