@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _ANCHORED_TURNS = 2.0
 """For how many turns an hour-long entry counts: the next one will be written about so much later."""
 
+_STARTS = 4.0
+"""For how many later starts an hour-long entry at a shared beginning counts."""
+
 _MOST_INNER = 12
 """Boundaries inside of what is new at which an hour-long entry is considered."""
 
@@ -168,8 +171,23 @@ def _loss(sight: Sight, rules: CacheRules, short: int, long: int) -> float:
         if head.live:
             covered = tokens[block]
         elif lives_s and block > sight.read:
-            # Whoever comes later and finds nothing would write it for as long, and at that price.
-            again = rules.lifetimes[-1 if lives_s == far_s else 0].write - rules.read
-            total -= head.odds.within(lives_s) * again * (tokens[block] - covered)
+            worth = _worth_of_head(head.odds, rules, lives_s > near_s)
+            total -= worth * (tokens[block] - covered)
             covered = tokens[block]
     return total
+
+
+def _worth_of_head(odds: Odds, rules: CacheRules, is_long: bool) -> float:
+    """What an entry saves for each token of a beginning that is shared, before what it costs."""
+    near, far = rules.lifetimes[0], rules.lifetimes[-1]
+    p_near, p_far = odds.within(near.ttl_s), odds.within(far.ttl_s)
+    # Who comes later and finds nothing writes it again, or will the time after.
+    worth = p_near * (near.write - rules.read)
+    if not is_long:
+        return worth
+    # The longer lifetime costs more but once; what it saves is what later starts pay less for
+    # good: compared with the shorter one, or with none where that doesn't pay.
+    pays = worth > near.write - 1.0
+    each_near = min(1.0, p_near * rules.read + (1.0 - p_near) * near.write)
+    each_far = p_far * rules.read + (1.0 - p_far) * far.write
+    return (worth if pays else 0.0) + _STARTS * max(0.0, each_near - each_far)

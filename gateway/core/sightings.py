@@ -24,7 +24,7 @@ LONGEST = 256 * 1024
 """Characters of a text that are searched; what volatile text stands behind them costs little."""
 
 _PARAGRAPH = "\n\n"
-_LONG_PARAGRAPH = 2048
+_LONG_PARAGRAPH = 512
 # What stands before a paragraph that a label or a doubt in it may reach back to.
 _CONTEXT = max(patterns.LABEL_REACH, patterns.EXAMPLE_REACH) + 32
 _KEPT_CHARACTERS = 4 * 1024 * 1024
@@ -43,8 +43,14 @@ class _Searched(NamedTuple):
 class Sightings:
     """Remembers what paragraphs hold, the latest 4 million characters of them."""
 
-    def __init__(self, kept_characters: int = _KEPT_CHARACTERS) -> None:
+    def __init__(
+        self, kept_characters: int = _KEPT_CHARACTERS, searched_characters: int | None = None
+    ) -> None:
+        """`searched_characters`: of paragraphs not known yet so many at most are searched in one
+        call, for who can wait for the rest till the text comes again. Unset: all.
+        """
         self._kept = kept_characters
+        self._searched_at_once = searched_characters
         self._size = 0
         self._known: OrderedDict[tuple[str, str], _Searched] = OrderedDict()
 
@@ -52,8 +58,17 @@ class Sightings:
         """The volatile pieces of a text, in order, none overlapping another. Never raises."""
         found: list[Sighting] = []
         in_example = False
+        searched = 0
         for start, end in _paragraphs(text[:LONGEST]):
-            known = self._searched(text[max(0, start - _CONTEXT) : start], text[start:end])
+            key = text[max(0, start - _CONTEXT) : start], text[start:end]
+            known = self._known.get(key)
+            if known is None:
+                if self._searched_at_once is not None and searched > self._searched_at_once:
+                    break
+                searched += end - start
+                known = self._search(key)
+            else:
+                self._known.move_to_end(key)
             for sighting in known.sightings:
                 doubted = in_example and not 0 <= known.closes <= sighting.start
                 if doubted and sighting.kind is not Kind.BILLING_HEADER:
@@ -65,18 +80,12 @@ class Sightings:
                 in_example = known.opens
         return found
 
-    def _searched(self, before: str, paragraph: str) -> _Searched:
-        key = before, paragraph
-        known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            return known
-        known = _search(before, paragraph)
-        self._known[key] = known
-        self._size += len(before) + len(paragraph)
+    def _search(self, key: tuple[str, str]) -> _Searched:
+        known = self._known[key] = _search(*key)
+        self._size += len(key[0]) + len(key[1])
         while self._size > self._kept:
-            (old_before, old), _ = self._known.popitem(last=False)
-            self._size -= len(old_before) + len(old)
+            (before, paragraph), _ = self._known.popitem(last=False)
+            self._size -= len(before) + len(paragraph)
         return known
 
 
