@@ -21,10 +21,11 @@ from gateway.core.plan import Markers
 from gateway.core.planner import CachePlanner
 from gateway.core.prefix import CachePrompt, Kind, chain
 from gateway.lab.cache_policies import POLICIES, Marking
-from gateway.lab.cache_sim import CacheSim, MarksRefused, rendered_chain
+from gateway.lab.cache_sim import CacheSim, MarksRefused, eligible_endings, rendered_chain
 from gateway.lab.optimum import Optimum, Seen
 from gateway.providers.prices import PER_USD
 from gateway.providers.prompt_cache import MarkerForm
+from gateway.wire.marking import marked
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.table import APIS
 
@@ -203,10 +204,6 @@ class _Gateway:
         """What the provider reads in the bytes that the gateway forwards."""
         prompt, rules = shown.prompt, self._against.rules
         if ticket.plan.changes:
-            try:
-                from gateway.wire.marking import marked
-            except ImportError:
-                return self._as_planned(shown, ticket)
             body = marked(orjson.dumps(call.body), prompt, ticket.plan, rules)
             prompt = cache_prompt(prompt.api, orjson.loads(body), rules)
             shown = _shown(prompt, exact=self._exact)
@@ -216,17 +213,6 @@ class _Gateway:
             if block.client_ttl_s
         )
         return shown, Marking(marks, prompt.automatic_ttl_s, prompt.client_mode, prompt.client_key)
-
-    def _as_planned(self, shown: _Shown, ticket: Ticket) -> tuple[_Shown, Marking]:
-        plan = ticket.plan
-        split = {mark.block for mark in plan.marks} | set(plan.splits)
-        blocks = tuple(
-            block._replace(until=0) if index in split else block
-            for index, block in enumerate(shown.prompt.blocks)
-        )
-        marks = tuple((mark.block, mark.ttl_s) for mark in plan.marks)
-        prompt = shown.prompt._replace(blocks=blocks)
-        return _shown(prompt, exact=self._exact), Marking(marks, mode=plan.mode, key=plan.cache_key)
 
     def _learn_later(
         self, planner: CachePlanner, ticket: Ticket, call: Call, usage: Usage | None
@@ -278,17 +264,29 @@ def replay(
         outcome.without_cache += bill(Usage(uncached_input=total), price).input
         seen = Seen(call.at, call.at + call.begins_s, price.at(total).input)
         # Pieces may be split off, so that the bound counts them as shared.
-        optimum.add(seen, call.scope, chain(prompt), shown.tokens)
+        optimum.add(seen, call.scope, chain(prompt), shown.tokens, _ends(prompt, rules))
         for choose, provider in fixed.values():
             provider.ask(call, shown, choose(prompt, rules))
         if gateway is not None:
             gateway.ask(call, shown)
-    outcome.optimum = optimum.cost()
+    outcome.optimum, is_exact = optimum.cost()
+    outcome.optimum_is = "exact" if is_exact else "bound"
     for name in policies:
         provider = gateway.provider if name == GATEWAY and gateway else fixed[name][1]
         outcome.policies[name] = provider.spent
         outcome.timeline[name] = provider.timeline
     return outcome
+
+
+def _ends(prompt: CachePrompt, rules: CacheRules) -> list[bool]:
+    """After which blocks an entry can end, split or not, asked for or not."""
+    if rules.form is MarkerForm.NONE:
+        return [True] * len(prompt.blocks)
+    found = [block.can_mark for block in prompt.blocks]
+    if rules.implicit:
+        for index in eligible_endings(prompt.blocks):
+            found[index] = True
+    return found
 
 
 def _prompt(call: Call, against: Against) -> CachePrompt:

@@ -15,9 +15,9 @@ written with some lifetime (w), or uncached (1): the four buckets are cut at bou
    one: lifetimes are written the longest first, so what is billed at L lies beyond all longer
    marks. Until it is first read, L itself limits the gap; after that only the longest lifetime
    does, since the reader may have written a longer entry further on, on another block's account.
-3. An entry must end at `minimum_tokens` or later; so the blocks up to the first such boundary are
-   read and written together or not at all: they are one block here, and a shorter prompt is
-   uncached.
+3. An entry must end at `minimum_tokens` or later, and where a marker (or the provider's own) can
+   stand; so the blocks up to the next such boundary are read and written together or not at all:
+   they are one block here, and what no such boundary follows is uncached.
 Charging each block the cheapest of what 1 to 3 allow, without asking whether one set of four
 markers within the look-back could do it for all blocks at once, can only lower the sum. Where a
 request could be told apart from what the programme below assumes, it assumes the cheaper: while
@@ -26,7 +26,10 @@ the writer's answer has not begun, an appearance pays 1 and renews the entry.
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from gateway.lab.optimum_exact import exact_cost
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -60,41 +63,96 @@ class Optimum:
         self._seen: list[list[int]] = []
         """By block: the numbers of the requests that it appeared in."""
         self._blocks: dict[tuple[Hashable, int], int] = {}
+        self._family: list[int] = []
+        """By block: which of the families it belongs to."""
+        self._families: list[list[int]] = []
+        """Blocks of prompts with the same beginning."""
 
-    def add(self, seen: Seen, scope: Hashable, chain: Sequence[int], tokens: Sequence[int]) -> None:
-        """One request that was answered: fingerprints and cumulative tokens of its blocks."""
-        total = tokens[-1] if tokens else 0
-        minimum = self._rules.minimum_tokens
-        if total < minimum or not self._longest:
-            self._uncached += total * seen.price
-            return
-        number = len(self._requests)
-        self._requests.append(seen)
+    def add(
+        self,
+        seen: Seen,
+        scope: Hashable,
+        chain: Sequence[int],
+        tokens: Sequence[int],
+        ends: Sequence[bool],
+    ) -> None:
+        """One request that was answered: fingerprints and cumulative tokens of its blocks, and
+        after which of them an entry could end at all.
+        """
         before = 0
-        known = self._blocks
-        for fingerprint, end in zip(chain, tokens, strict=True):
-            if end < minimum:
+        minimum = self._rules.minimum_tokens
+        number = len(self._requests)
+        parent = -1
+        for fingerprint, end, can_end in zip(chain, tokens, ends, strict=True):
+            # What no entry can end after is read and written with what follows.
+            if end < minimum or not can_end or not self._longest:
                 continue
-            key = (scope, fingerprint)
-            block = known.get(key)
-            if block is None:
-                block = known[key] = len(self._sizes)
-                self._sizes.append(end - before)
-                self._seen.append([])
-            self._seen[block].append(number)
+            parent = self._block((scope, fingerprint), parent, end - before)
+            self._seen[parent].append(number)
             before = end
+        total = tokens[-1] if tokens else 0
+        self._uncached += (total - before) * seen.price
+        if parent >= 0:
+            self._requests.append(seen)
 
-    def cost(self) -> float:
-        """The bound, in the currency of the prices."""
-        return self._uncached + sum(
-            size * self._least([self._requests[number] for number in numbers])
-            for size, numbers in zip(self._sizes, self._seen, strict=True)
-        )
+    def _block(self, key: tuple[Hashable, int], parent: int, size: int) -> int:
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._blocks[key] = len(self._sizes)
+            self._sizes.append(size)
+            self._seen.append([])
+            if parent < 0:
+                self._families.append([])
+                self._family.append(len(self._families) - 1)
+            else:
+                self._family.append(self._family[parent])
+            self._families[self._family[block]].append(block)
+        return block
 
-    def _least(self, seen: Sequence[Seen]) -> float:
-        """The least that one token pays over its appearances."""
-        if len(seen) == 1:
-            return seen[0].price
+    def cost(self) -> tuple[float, bool]:
+        """The least cost in the currency of the prices, and whether it is exact, or a bound only.
+
+        Each family of prompts that share their beginning is solved exactly where it is one growing
+        conversation, or one request.
+        """
+        cost, exact = self._uncached, True
+        for family in self._families:
+            solved = self._solved(family)
+            if solved is None:
+                exact = False
+                solved = sum(self._sizes[block] * self._least(block) for block in family)
+            cost += solved
+        return cost, exact
+
+    def _solved(self, family: Sequence[int]) -> float | None:
+        if not self._rules.takes_markers:
+            return None
+        times = [len(self._seen[block]) for block in family]
+        if times[0] == 1:
+            return sum(self._sizes[block] for block in family) * self._price(family[0])
+        # In one line each block appears in all requests from its first on, and blocks were numbered
+        # as they came: so what appears in block n + 1 is the end of what appears in block n.
+        for block, following in pairwise(family):
+            seen = self._seen[block]
+            if self._seen[following] != seen[len(seen) - len(self._seen[following]) :]:
+                return None
+        requests = []
+        depth = 0
+        for number in self._seen[family[0]]:
+            while depth < len(family) and self._seen[family[depth]][0] <= number:
+                depth += 1
+            requests.append((self._requests[number], depth))
+        ends = list(accumulate(self._sizes[block] for block in family))
+        return exact_cost(self._rules, requests, ends)
+
+    def _price(self, block: int) -> float:
+        return self._requests[self._seen[block][0]].price
+
+    def _least(self, block: int) -> float:
+        """The least that one token of a block pays over its appearances."""
+        if len(self._seen[block]) == 1:
+            return self._price(block)
+        seen = [self._requests[number] for number in self._seen[block]]
         read, longest = self._rules.read, self._longest
         dead = 0.0
         alive = _NEVER
