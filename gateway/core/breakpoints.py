@@ -170,7 +170,7 @@ def _loss(sight: Sight, rules: CacheRules, short: int, long: int) -> float:
         lives_s = far_s if block <= long else near_s if block <= max(short, sight.given) else 0
         if head.live:
             covered = tokens[block]
-        elif lives_s and block > sight.read:
+        elif lives_s and _can_end(sight, block):
             worth = _worth_of_head(head.odds, rules, lives_s > near_s)
             total -= worth * (tokens[block] - covered)
             covered = tokens[block]
