@@ -151,6 +151,56 @@ def test_what_a_stream_says_of_itself() -> None:
     assert (answer.model, answer.response_id) == ("claude-opus-5", "msg_01XFDUDYJgAACzvnptvVoYEL")
 
 
+USAGES: dict[str, tuple[dict[str, Any], dict[str, Any], Usage]] = {
+    "server tools make the prompt longer, and the lifetimes stand at the start": (
+        {
+            "input_tokens": 50,
+            "cache_creation_input_tokens": 456,
+            "cache_read_input_tokens": 18000,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 456},
+            "output_tokens": 1,
+        },
+        {
+            "input_tokens": 2679,
+            "cache_creation_input_tokens": 700,
+            "cache_read_input_tokens": 19000,
+            "output_tokens": 510,
+        },
+        Usage(2679, 19000, 244, 456, 510),
+    ),
+    "DashScope tells its cache at the end alone": (
+        {"input_tokens": 3602, "output_tokens": 0},
+        {
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 3584,
+            "prompt_tokens_details": {"cached_tokens": 3584},
+            "output_tokens": 878,
+        },
+        Usage(18, 3584, output=878),
+    ),
+    "a server states zeros at the end": (
+        {"input_tokens": 50, "cache_read_input_tokens": 100, "output_tokens": 1},
+        {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 9},
+        Usage(50, 100, output=9),
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "last", "expected"), USAGES.values(), ids=USAGES)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_stream_s_usage_is_its_fullest_statement(
+    first: dict[str, Any],
+    last: dict[str, Any],
+    expected: Usage,
+    known: bool,
+) -> None:
+    start = {"type": "message_start", "message": {**document(stop=None), "usage": first}}
+    said = SAID if known else [*SAID[:2], MURMUR, SAID[2]]
+    answer = API.read_stream(stream(start, *said, {**SETTLED, "usage": last}, STOP), MESSAGES)
+    assert expected == answer.usage
+    assert known is (Form.BODY in answer.forms)
+
+
 STREAMS = {
     "cut off": (stream(START, *SAID, SETTLED), Finish.INCOMPLETE),
     "cut off within its last event": (stream(START, *SAID, SETTLED, STOP)[:-1], Finish.INCOMPLETE),
