@@ -28,6 +28,7 @@ from gateway.core.rewrites import Case, Rewrite
 from gateway.core.volatile_traffic import VolatileTraffic
 from gateway.providers.prices import price
 from gateway.providers.prompt_cache_rules import cache_rules
+from gateway.watching import Watching
 from gateway.wire.base import NotUnderstood
 from gateway.wire.marking import marked
 from gateway.wire.members import with_member
@@ -84,6 +85,8 @@ class Planned:
     """What a provider that refuses our changes would name."""
     key: tuple[bytes, str, str] = (b"", "", "")
     """Whose cache it is: domain, API, model."""
+    turn: Turn | None = None
+    """Whose request it is, once its answer began."""
 
     @property
     def changes(self) -> bool:
@@ -126,6 +129,7 @@ class Planning:
     ) -> None:
         """`tenant` names whom a trusted proxy speaks for, if anybody."""
         self.rewriter = rewriter or Rewriter(VolatileTraffic())
+        self.watching = Watching(self.rewriter, clock.monotonic)
         self.planner = planner or CachePlanner(config.prompt_cache.tree_bytes)
         self._choice = choice
         self._telemetry = telemetry
@@ -162,18 +166,29 @@ class Planning:
         self._tell(turn, planned, self._timer() - began)
         return planned
 
-    def begun(self, planned: Planned) -> None:
+    def begun(self, turn: Turn, planned: Planned) -> None:
         """The first byte of a successful answer came."""
+        planned.turn = turn
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.begun(t, self._timer()), planned.ticket)
 
     def learn(self, planned: Planned, answer: Answer | None) -> None:
         """The call is over; None: it failed, or its answer could not be read."""
         usage = answer.usage if answer is not None else None
+        if planned.turn is not None:
+            self._guarded(self._watch, planned)
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), planned.ticket)
         if usage is not None and answer is not None:
             self._guarded(lambda p: self._count(p, usage, answer.model), planned)
+
+    def _watch(self, planned: Planned) -> None:
+        turn, planned.turn = planned.turn, None
+        if turn is not None:
+            sent = planned.body if planned.rewrites else None
+            noticed = self.watching.watch(turn, self._domain(turn), sent)
+            if noticed is not None:
+                turn.exchange.span.volatile(*noticed)
 
     def as_it_came(self, turn: Turn, planned: Planned) -> Planned:
         """The request without what we added: the provider may have refused it for that."""

@@ -77,7 +77,7 @@ class Sent(AbstractAsyncContextManager["Underway"]):
             if added:
                 underway = await self._refused(underway, added)
         if underway.upstream.status == 200:
-            planning.begun(self._planned)
+            planning.begun(self._turn, self._planned)
         return underway
 
     async def __aexit__(

@@ -83,6 +83,7 @@ CONDUCTORS = {
     "serving",
     "turn",
     "warm",
+    "watching",
 }
 for conductor in CONDUCTORS:
     MAY_IMPORT[conductor] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}

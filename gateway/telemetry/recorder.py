@@ -205,6 +205,10 @@ class RecordedServer(_Recorded, spans.ServerSpan):
         if rewrites:
             self._told[semconv.PROMPT_CACHE_REWRITES] = list(rewrites)
 
+    def volatile(self, path: str, kind: str, tokens_behind: int, lost_per_day: int) -> None:
+        told = (path, kind, tokens_behind, lost_per_day)
+        self._told.update(zip(semconv.PROMPT_VOLATILE, told, strict=True))
+
     def saved(self, usage: Usage) -> None:
         self._told[semconv.CACHE_SAVED_TOKENS] = usage.input + usage.output
 

@@ -106,6 +106,15 @@ PROMPT_CACHE_MARKERS = "gateway.prompt_cache.markers"
 """How many of ours stand in the request."""
 PROMPT_CACHE_EXPECTED = "gateway.prompt_cache.expected.tokens"
 PROMPT_CACHE_REWRITES = "gateway.prompt_cache.rewrites"
+PROMPT_VOLATILE_PATH = "gateway.prompt.volatile.path"
+PROMPT_VOLATILE_KIND = "gateway.prompt.volatile.kind"
+PROMPT_VOLATILE_BEHIND = "gateway.prompt.volatile.behind.tokens"
+PROMPT_VOLATILE_LOST = "gateway.prompt.volatile.lost.tokens_per_day"
+PROMPT_VOLATILE = (
+    *(PROMPT_VOLATILE_PATH, PROMPT_VOLATILE_KIND),
+    *(PROMPT_VOLATILE_BEHIND, PROMPT_VOLATILE_LOST),
+)
+"""In the order in which they are told."""
 REQUEST_ID = "gateway.request.id"
 STREAM_ABORTED = "gateway.stream.aborted"
 UPSTREAM_NAME = "gateway.upstream.name"

@@ -132,6 +132,11 @@ class ServerSpan:
         read from it.
         """
 
+    def volatile(self, path: str, kind: str, tokens_behind: int, lost_per_day: int) -> None:
+        """The prompt holds text that changes with requests: where, of what kind, how many tokens
+        stand behind it, and how many a day could have been read but for it. Never the text itself.
+        """
+
     def saved(self, usage: Usage) -> None:
         """A hit: the tokens that nobody paid. They are not usage: no model was called."""
 

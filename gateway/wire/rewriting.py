@@ -82,7 +82,7 @@ class Rewriter:
     """Rewrites requests; remembers what texts hold, and asks `traffic` what is confirmed."""
 
     def __init__(self, traffic: VolatileTraffic, sightings: Sightings | None = None) -> None:
-        self._traffic = traffic
+        self.traffic = traffic
         self.sightings = Sightings() if sightings is None else sightings
 
     def rewrite(
@@ -117,7 +117,7 @@ class Rewriter:
             return {}
         find = self.sightings.find
         texts = [blanked(each.text, find(each.text)) for each in job.lead.texts]
-        chosen = self._traffic.confirmed(
+        chosen = self.traffic.confirmed(
             conversation_of(asker.domain, texts, job.lead.opening),
             likely,
             first_turn=job.lead.is_first_turn,
@@ -133,14 +133,19 @@ class Rewriter:
         return found
 
     def seen(
-        self, lead: Lead, asker: Asker, behind: Callable[[SystemText, Sighting], int] | None = None
+        self,
+        lead: Lead,
+        asker: Asker,
+        behind: Callable[[SystemText, Sighting], int] | None = None,
+        find: Callable[[str], list[Sighting]] | None = None,
     ) -> list[Seen]:
         """The volatile text of a request's system texts, guesses left out. `behind` estimates the
-        tokens behind a sighting.
+        tokens behind a sighting; `find` searches in the place of `sightings.find`.
         """
+        find = find or self.sightings.find
         found: list[Seen] = []
         for text in lead.texts:
-            sightings = self.sightings.find(text.text)
+            sightings = find(text.text)
             for index, each in enumerate(sightings):
                 if each.confidence is Confidence.WEAK:
                     continue
