@@ -53,9 +53,12 @@ class Deciding:
         read = scene.found_by(marks)
         scene.renew(read)
         written = scene.written(marks, read)
-        premium = choice.premium if scene.is_first else 0.0
-        known.risk(premium)
-        scene.expect(premium)
+        risked = choice.premium if scene.is_first else 0.0
+        deepest = max(choice.short, choice.long)
+        if risked and deepest < self._end:
+            scene.stake(deepest, risked)
+            risked = 0.0
+        scene.expect(risked)
         return Ticket(
             plan,
             self._prompt,
@@ -103,6 +106,7 @@ class Deciding:
                 read_ttl_s=read_ttl_s,
                 inner=self._inner(),
                 floor=self._first_long_enough(),
+                takes=scene.takes_mark,
             ),
             rules,
         )
@@ -148,10 +152,14 @@ class Deciding:
             given_ttl_s=max((m.ttl_s for m in client if m.block == deepest), default=0),
         )
         choice = choose(sight, self._rules)
-        takes_tail = max(choice.short, choice.long) == sight.end >= 0
-        if scene.is_first and takes_tail and not self._known.may_risk(scene.kind, choice.premium):
-            # Shared parts only: they have been seen to recur, the tail has not.
-            return choose(sight._replace(end=-1, odds=NEVER), self._rules)
+        deepest = max(choice.short, choice.long)
+        kind = scene.kind if deepest == sight.end >= 0 else "head"
+        if kind == "head" and any(h.proven for h in heads if h.block == deepest):
+            return choice
+        if scene.is_first and choice.premium and not self._known.may_risk(kind, choice.premium):
+            # Only what has been seen to recur.
+            proven = [head for head in sight.heads if head.proven]
+            return choose(sight._replace(end=-1, odds=NEVER, heads=proven), self._rules)
         return choice
 
     def _mode(self, choice: Choice, client: Sequence[Mark], *, strips: bool) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.core.plan import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from gateway.core.breakpoints import Choice
     from gateway.providers.prompt_cache import CacheRules
@@ -34,6 +34,9 @@ class Ground(NamedTuple):
     """An inner boundary worth a slot that is left; -1 for none."""
     floor: int
     """The first block whose prefix is long enough for an entry."""
+    takes: Callable[[int], bool]
+    """May a marker of ours stand there? Where an entry can be read none may be able to: the end of
+    a message that implicit mode wrote, and that is blank."""
 
 
 def reaches(position: int, marks: Iterable[int], positions: Sequence[int], look_back: int) -> bool:
@@ -55,7 +58,7 @@ def place(
     room = ground.slots
 
     def want(block: int) -> None:
-        if block >= 0 and block not in taken and len(wanted) < room:
+        if block >= 0 and block not in taken and len(wanted) < room and ground.takes(block):
             taken.add(block)
             wanted.append(block)
 
