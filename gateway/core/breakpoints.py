@@ -41,6 +41,8 @@ class Head(NamedTuple):
     block: int
     odds: Odds
     """That another request comes which needs an entry just here."""
+    proven: bool = True
+    """Others have started here before."""
     live: bool = False
     """The cache holds just this prefix, or somebody is writing it at this moment."""
 

@@ -28,7 +28,7 @@ PRIORS = {
     "armed": Odds(0.5, 0.6, 0.62, 0.62),
     "turn": Odds(0.45, 0.65, 0.68, 0.7),
     "tool": Odds(0.85, 0.92, 0.93, 0.935),
-    "head": Odds(0.08, 0.16, 0.2, 0.2),
+    "head": Odds(0.15, 0.24, 0.26, 0.26),
 }
 """By kind of boundary: the end of a first request without system prompt and tools (`bare`), with
 a system prompt (`asked`), with tools (`armed`); of a later one that a person wrote (`turn`) or a

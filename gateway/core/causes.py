@@ -89,8 +89,9 @@ def facts(
 
 def shares(usage: Usage, of: Facts) -> dict[Cause, Share]:
     """What each cause accounts for; together exactly what was read and written."""
-    read = _reads(usage, of)
-    short, long = _writes(usage, of)
+    marks = _scaled(usage, of)
+    read = _reads(usage, marks, automatic=of.automatic)
+    short, long = _writes(usage, marks, automatic=of.automatic)
     return {cause: Share(read[cause], short[cause], long[cause]) for cause in Cause}
 
 
@@ -107,16 +108,15 @@ def _scaled(usage: Usage, of: Facts) -> list[Standing]:
     ]
 
 
-def _reads(usage: Usage, of: Facts) -> dict[Cause, int]:
+def _reads(usage: Usage, marks: list[Standing], *, automatic: bool) -> dict[Cause, int]:
     end = usage.cache_read
     found = _none()
-    marks = _scaled(usage, of)
     near = max(_NEAR_TOKENS, end // _NEAR_PART)
     close = {mark.cause for mark in marks if abs(mark.tokens - end) <= near}
     beyond = {mark.cause for mark in marks if mark.tokens > end + near}
     if Cause.CLIENT in close or (not close and Cause.CLIENT in beyond):
         found[Cause.CLIENT] = end
-    elif Cause.OURS in close or (not of.automatic and Cause.OURS in beyond):
+    elif Cause.OURS in close or (not automatic and Cause.OURS in beyond):
         # It ends at a mark of ours, or was found looking back from one, and no other's would have
         # come as far. An earlier mark of the client's would still have read up to there.
         theirs = [mark.tokens for mark in marks if mark.cause is Cause.CLIENT]
@@ -127,18 +127,19 @@ def _reads(usage: Usage, of: Facts) -> dict[Cause, int]:
     return found
 
 
-def _writes(usage: Usage, of: Facts) -> tuple[dict[Cause, int], dict[Cause, int]]:
+def _writes(
+    usage: Usage, marks: list[Standing], *, automatic: bool
+) -> tuple[dict[Cause, int], dict[Cause, int]]:
     """By lifetime: up to an hour, an hour."""
     short, long = _none(), _none()
-    marks = _scaled(usage, of)
     total = usage.cache_write_5m + usage.cache_write_1h
     ours, theirs = (
         [mark for mark in marks if mark.cause is cause] for cause in (Cause.OURS, Cause.CLIENT)
     )
     # Written is what lies between the end of what was read and the last mark. A mark of the
     # client's would have written up to its place anyway, the provider by itself up to the end.
-    rest = Cause.AUTOMATIC if of.automatic or not ours else Cause.OURS
-    if not ours and theirs and not of.automatic:
+    rest = Cause.AUTOMATIC if automatic or not ours else Cause.OURS
+    if not ours and theirs and not automatic:
         rest = Cause.CLIENT
     depth = max((mark.tokens for mark in theirs), default=0) - usage.cache_read
     by_client = total if rest is Cause.CLIENT else min(total, max(0, depth))

@@ -163,6 +163,8 @@ class Answer:
     response_id: str = ""
     has_stream_usage: bool = False
     """A stream that carries its usage event (only meaningful when STREAM can be served)."""
+    terms: tuple[str, ...] = ()
+    """How it was served, in its own words (`service_tier`, ...): prices depend on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.providers.prices import PER_USD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from gateway.core.causes import Cause, Share
+    from gateway.core.causes import Share
     from gateway.core.model import Usage
-    from gateway.providers.prices import Price
+    from gateway.providers.prices import Price, Rates
 
 
 class Bill(NamedTuple):
@@ -63,18 +61,29 @@ def bill(usage: Usage, price: Price) -> Bill:
     )
 
 
-def saved_by_cause(usage: Usage, shares: Mapping[Cause, Share], price: Price) -> dict[Cause, int]:
-    """What each cause spared, in picodollars: what its reads spared less what its writes cost more.
+class Gain(NamedTuple):
+    """What one cause brought, in picodollars."""
 
-    They add up to `bill(usage, price).saved`, as `shares` (see `causes.shares`) add up to `usage`.
+    spared: int
+    """By reading: what its tokens would have cost more, had they not been cached."""
+    premium: int
+    """By writing: what its tokens cost more than if they had not been kept."""
+
+    @property
+    def net(self) -> int:
+        """What remains; below zero where it cost more than it spared."""
+        return self.spared - self.premium
+
+
+def gain(share: Share, rates: Rates) -> Gain:
+    """What one cause brought, at the rates for the prompt's length (`Price.at`). The gains of all
+    `causes.shares` of a usage add up to `bill(usage, price).saved`.
     """
-    rates = price.at(usage.input)
-    return {
-        cause: share.read * (rates.input - rates.read)
-        - share.write_5m * (rates.write_5m - rates.input)
-        - share.write_1h * (rates.write_1h - rates.input)
-        for cause, share in shares.items()
-    }
+    return Gain(
+        share.read * (rates.input - rates.read),
+        share.write_5m * (rates.write_5m - rates.input)
+        + share.write_1h * (rates.write_1h - rates.input),
+    )
 
 
 def usd(picodollars: int) -> float:

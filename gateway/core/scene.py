@@ -248,6 +248,7 @@ class Scene:
         general = known.odds("head")
         if not self.continues:
             if detail.started is not None:
+                known.risk(-detail.started.premium)
                 detail.started.came(now)
             # Only the first time says how heads in general go on; later ones have counts.
             first = detail.starts is None and index == self.shared
@@ -257,11 +258,20 @@ class Scene:
             detail.started = Awaited(now, tellers)
             known.expect(detail.started)
         odds = general if detail.starts is None else detail.starts.odds(general, _HEAD_WEIGHT)
-        return Head(index, odds, self.is_live(index))
+        return Head(
+            index, odds, detail.starts.weight > 0.0 if detail.starts else False, self.is_live(index)
+        )
 
     def odds(self) -> Odds:
         """That this request will be continued."""
         return self.known.odds(self.kind, self.family)
+
+    def stake(self, block: int, premium: float) -> None:
+        """So much is spent on others starting at a boundary at which nobody has yet."""
+        detail = self.known.tree.details(self._nodes[block])
+        if detail.started is not None:
+            detail.started.premium = premium
+            self.known.risk(premium)
 
     def expect(self, premium: float) -> None:
         """Wait for the request that continues this one; `premium` was spent on its coming."""
@@ -271,6 +281,7 @@ class Scene:
         detail.awaited = Awaited(
             self.now, self.known.tellers(self.kind, self.family), premium=premium
         )
+        self.known.risk(premium)
         self.known.expect(detail.awaited)
 
 
