@@ -77,10 +77,10 @@ def fingerprint_of(body: Object, names: Sequence[str], start: int = 0) -> int:
 
 def ttl_of(part: Object) -> int:
     """Seconds that the marker on this very object asks for; 0 without one."""
-    if (marker := part.get(CACHE_CONTROL)) is not None:
+    if CACHE_CONTROL in part and (marker := part[CACHE_CONTROL]) is not None:
         is_long = isinstance(marker, dict) and marker.get("ttl") == "1h"
         return _HOUR if is_long else _FIVE_MINUTES
-    return 0 if part.get(BREAKPOINT) is None else _HALF_AN_HOUR
+    return _HALF_AN_HOUR if BREAKPOINT in part and part[BREAKPOINT] is not None else 0
 
 
 def ttl_within(part: Object) -> int:
@@ -204,7 +204,9 @@ class Gathering:
                 self.json(Kind.TOOL, path, tool)
                 continue
             function = members(tool.get("function"))
-            if tool.get("defer_loading") is True or function.get("defer_loading") is True:
+            # Of a set of tools its default says it: which of its tools comes last is not known.
+            defaults = members(tool.get("default_config"))
+            if any(each.get("defer_loading") is True for each in (tool, function, defaults)):
                 continue
             # Not deeper: a schema may have a property of that name.
             shown = bare(tool)
