@@ -185,6 +185,7 @@ PRICED_OTHERWISE = frozenset({"gpt-4o-2024-05-13"})
 PERCENT: dict[str, dict[str, int]] = {
     # `auto` stands in a request; the answer says what it became.
     "openai": {"default": 100, "flex": 50, "batch": 50},
+    "openrouter": {"default": 100, "standard": 100},
     "anthropic": {"standard": 100, "batch": 50, "global": 100, "not_available": 100, "us": 110},
 }
 """Terms with a documented factor. Any other (`priority`, `fast`, ...) leaves no price."""

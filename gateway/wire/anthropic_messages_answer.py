@@ -19,8 +19,9 @@ from gateway.wire.plain_answers import is_plain_message
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway.core.canonical import Json
     from gateway.core.mint import Mint
-    from gateway.core.model import Ask, Entry, Usage
+    from gateway.core.model import Ask, Entry
     from gateway.wire.envelope import Object
 
 _FINISHES = {
@@ -43,8 +44,7 @@ def read_body(document: bytes) -> Answer:
     if not isinstance(message, dict):
         return Answer(Form.BODY, document, Finish.UNKNOWN)
     convertible = is_plain_message(message) or splits_cleanly(message)
-    spent = usage.from_anthropic(canonical.plain(message.get("usage")))
-    return _judged(message, Form.BODY, document, spent, convertible=convertible)
+    return _judged(message, Form.BODY, document, [message.get("usage")], convertible=convertible)
 
 
 def read_stream(text: bytes) -> Answer:
@@ -58,25 +58,33 @@ def read_stream(text: bytes) -> Answer:
         return Answer(Form.STREAM, text, Finish.ERROR)
     if not any(event.get("type") == "message_stop" for event in events):
         return Answer(Form.STREAM, text, Finish.INCOMPLETE)
-    spent = usage.from_anthropic(*_statements(events))
+    stated = list(_statements(events))
     try:
         message = merge(events)
     except Unmergeable:
-        return _judged(_skeleton(events), Form.STREAM, text, spent, convertible=False)
-    return _judged(message, Form.STREAM, text, spent, convertible=True)
+        return _judged(_skeleton(events), Form.STREAM, text, stated, convertible=False)
+    return _judged(message, Form.STREAM, text, stated, convertible=True)
 
 
-def _statements(events: list[Object]) -> Iterator[object]:
+def _statements(events: list[Object]) -> Iterator[Json]:
     """Every usage that a stream states, in order."""
     for event in events:
         for stated in (lenient.members(event.get("message")).get("usage"), event.get("usage")):
             if stated is not None:
-                yield canonical.plain(stated)
+                yield stated
+
+
+# What a price may depend on: the tier, where it was computed, how fast.
+_TERMS = ("service_tier", "inference_geo", "speed")
 
 
 def _judged(
-    message: Object, recorded: Form, payload: bytes, spent: Usage | None, *, convertible: bool
+    message: Object, recorded: Form, payload: bytes, stated: list[Json], *, convertible: bool
 ) -> Answer:
+    spent = usage.from_anthropic(*map(canonical.plain, stated))
+    told: Object = {}
+    for each in stated:
+        told.update({k: v for k, v in lenient.members(each).items() if v is not None})
     # Both forms state their usage: the SDKs' accumulators count on it.
     both = convertible and spent is not None
     reason = lenient.text(message.get("stop_reason"))
@@ -90,6 +98,7 @@ def _judged(
         model=lenient.text(message.get("model")),
         response_id=lenient.text(message.get("id")),
         has_stream_usage=spent is not None,
+        terms=lenient.texts(told, *_TERMS),
     )
 
 

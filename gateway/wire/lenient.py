@@ -10,6 +10,11 @@ def text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
+def texts(owner: dict[str, Json], *names: str) -> tuple[str, ...]:
+    """The members that are strings and not empty, in this order."""
+    return tuple(said for name in names if (said := text(owner.get(name))))
+
+
 def items(value: Json) -> list[Json]:
     """The list, or []."""
     return value if isinstance(value, list) else []

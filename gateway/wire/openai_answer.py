@@ -102,6 +102,7 @@ def _judged(
         model=lenient.text(answer.get("model")),
         response_id=lenient.text(answer.get("id")),
         has_stream_usage=stated is not None,
+        terms=lenient.texts(answer, "service_tier"),
     )
 
 
@@ -130,7 +131,7 @@ def _sketched(chunks: list[Object], shape: Shape) -> Object:
         for name in ("id", "model"):
             top[name] = top.get(name) or chunk.get(name)
         # Where every chunk states it, it counts up: the last one is the total.
-        for name in ("usage", "timings", "x_groq"):
+        for name in ("usage", "timings", "x_groq", "service_tier"):
             top[name] = chunk.get(name) or top.get(name)
         for piece in lenient.objects(chunk.get("choices")):
             pieces.setdefault(repr(piece.get("index")), []).append(piece)

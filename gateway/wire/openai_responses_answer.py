@@ -100,6 +100,7 @@ def _judged(response: Object, recorded: Form, payload: bytes, *, convertible: bo
         model=lenient.text(response.get("model")),
         response_id=lenient.text(response.get("id")),
         has_stream_usage=spent is not None,
+        terms=lenient.texts(response, "service_tier"),
     )
 
 

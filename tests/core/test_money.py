@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.causes import Cause, Facts, Share, Standing, shares
 from gateway.core.model import Usage
-from gateway.core.money import bill, saved_by_cause, usd
+from gateway.core.money import Gain, bill, gain, usd
 from gateway.providers.price_tables import PRICES
 from gateway.providers.prices import Price, price
 
@@ -129,15 +129,23 @@ def test_what_each_cause_saved_adds_up_to_what_was_saved(
     usage: Usage, said: Facts, listed: tuple[str, str]
 ) -> None:
     at = known(*listed)
-    saved = saved_by_cause(usage, shares(usage, said), at)
-    assert bill(usage, at).saved == sum(saved.values())
+    rates = at.at(usage.input)
+    gains = [gain(share, rates) for share in shares(usage, said).values()]
+    assert bill(usage, at).saved == sum(each.net for each in gains)
 
 
-def test_a_write_of_ours_that_is_not_read_is_our_loss() -> None:
-    found = {
-        Cause.OURS: Share(write_5m=1_000_000),
-        Cause.CLIENT: Share(read=1_000_000, write_1h=100_000),
-    }
-    usage = Usage(0, 1_000_000, 1_000_000, 100_000)
-    saved = saved_by_cause(usage, found, known("anthropic", "claude-opus-5"))
-    assert [-1.25, 4.0] == [usd(saved[Cause.OURS]), usd(saved[Cause.CLIENT])]
+GAINS = {
+    "a write that isn't read is a loss": (Share(write_5m=1_000_000), Gain(0, 1_250_000_000_000)),
+    "a read, and a write for an hour": (
+        Share(read=1_000_000, write_1h=100_000),
+        Gain(4_500_000_000_000, 500_000_000_000),
+    ),
+    "nothing": (Share(), Gain(0, 0)),
+}
+
+
+@pytest.mark.parametrize(("share", "expected"), GAINS.values(), ids=GAINS)
+def test_what_a_cause_brought(share: Share, expected: Gain) -> None:
+    found = gain(share, known("anthropic", "claude-opus-5").at(1))
+    assert expected == found
+    assert expected.spared - expected.premium == found.net

@@ -89,7 +89,9 @@ def test_terms_change_every_rate_or_leave_no_price() -> None:
     assert 2_750_000 == batch.input
     for terms in (["priority"], ["default", "priority"], [""]):
         assert price("openai", "openai_chat", "gpt-6-sol", terms) is None
-    assert price("openrouter", "openai_chat", "openai/gpt-6-sol", ["flex"]) is None
+    routed = "openai/gpt-6-sol"
+    assert rates("openrouter", routed, 1, "default") == rates("openrouter", routed)
+    assert price("openrouter", "openai_chat", routed, ["flex"]) is None
 
 
 ALL = [(provider, model) for provider, table in PRICES.items() for model in table]

@@ -151,6 +151,16 @@ def test_what_a_stream_says_of_itself() -> None:
     assert (answer.model, answer.response_id) == ("claude-opus-5", "msg_01XFDUDYJgAACzvnptvVoYEL")
 
 
+@pytest.mark.parametrize("late", [text("Hi"), {"type": "odd"}])
+def test_an_answer_tells_how_it_was_served(late: dict[str, Any]) -> None:
+    spent = {**USAGE, "service_tier": "batch", "inference_geo": "us", "speed": None}
+    assert ("batch", "us") == judge({**document(late), "usage": spent}).terms
+    start = {"type": "message_start", "message": {**document(stop=None), "usage": spent}}
+    answer = API.read_stream(stream(start, *SAID[:2], MURMUR, SAID[2], SETTLED, STOP), MESSAGES)
+    assert ("batch", "us") == answer.terms
+    assert () == judge(document(late)).terms
+
+
 USAGES: dict[str, tuple[dict[str, Any], dict[str, Any], Usage]] = {
     "server tools make the prompt longer, and the lifetimes stand at the start": (
         {

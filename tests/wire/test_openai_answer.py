@@ -91,6 +91,19 @@ def test_the_usage_of_a_stream(chunks: list[dict[str, Any]], expected: Usage, st
         assert frozenset({Form.STREAM}) == answer.forms
 
 
+TERMS = [
+    [{**SAID, "service_tier": "flex"}, {**END, "service_tier": "flex"}],
+    [{**SAID, "service_tier": None}, chunk({"odd": 1}, "stop", service_tier="flex")],
+]
+
+
+@pytest.mark.parametrize("chunks", TERMS)
+def test_an_answer_tells_how_it_was_served(chunks: list[dict[str, Any]]) -> None:
+    assert ("flex",) == of_stream(*chunks).terms
+    assert ("flex",) == of_body(service_tier="flex").terms
+    assert () == of_body(service_tier=None).terms
+
+
 BODIES: dict[str, tuple[dict[str, Any], Usage | None]] = {
     "as OpenAI does": ({"usage": CACHED}, READ),
     "llama.cpp": ({"usage": PLAIN, "timings": TIMINGS}, READ),

@@ -111,6 +111,14 @@ def test_an_answer_tells_its_usage_model_and_id() -> None:
     assert ("max_output_tokens",) == read_document(incomplete("max_output_tokens")).finish_reasons
 
 
+def test_an_answer_tells_how_it_was_served() -> None:
+    flexible = response(message(text("hi")), service_tier="flex")
+
+    assert ("flex",) == read_document(flexible).terms
+    assert ("flex",) == read_events(*stream_of(flexible)).terms
+    assert () == read_document(response(service_tier=None)).terms
+
+
 def test_an_answer_without_usage_has_both_forms_as_well() -> None:
     answer = read_document(response(call(), usage=None))
 
