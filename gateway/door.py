@@ -60,6 +60,8 @@ def _size(known: Known) -> int:
     ask = known.ask
     if ask is None:
         return size
+    if not ask.history_ids and len(ask.model) <= _SHORT:
+        return size
     # Names and ids are as long as the client likes; Python takes up to four bytes a character.
     longer = sum(max(0, len(text) - _SHORT) for text in (ask.model, *ask.history_ids))
     return size + _ID_BYTES * len(ask.history_ids) + 4 * longer

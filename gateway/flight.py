@@ -286,18 +286,21 @@ class Flight:
         (self._pouring.add if pouring else self._pouring.discard)(seat)
 
     def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
-        for seat in tuple(self._pouring):
-            seat.pour()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                if not each.done():
+                    each.set_result(None)
+        if self._pouring:
+            for seat in tuple(self._pouring):
+                seat.pour()
 
     def _tell_all(self) -> None:
-        patient, self._patient = self._patient, []
-        for each in patient:
-            if not each.done():
-                each.set_result(None)
+        if self._patient:
+            patient, self._patient = self._patient, []
+            for each in patient:
+                if not each.done():
+                    each.set_result(None)
         self._tell()
 
     def all_taken(self, seat: Seat) -> bool:

@@ -6,10 +6,10 @@ For one process and one event loop. Another place to board (a lock in Redis, say
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
-from cachetools import LRUCache
 
 from gateway.errors import GatewayError, let_go
 from gateway.flight import Flight
@@ -41,7 +41,7 @@ class Flights:
         self._limit = limit_bytes
         self._flights: dict[bytes, Flight] = {}
         self._landings = 0
-        self._gone: LRUCache[bytes, int] = LRUCache(_REMEMBERED)
+        self._gone: OrderedDict[bytes, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -89,6 +89,9 @@ class Flights:
         if self._flights.get(key) is flight:
             del self._flights[key]
             self._gone[key] = self._landings
+            self._gone.move_to_end(key)
+            if len(self._gone) > _REMEMBERED:
+                self._gone.popitem(last=False)
             self._landings += 1
         flight.unlisted()
 

@@ -281,4 +281,5 @@ class Keeping:
 
 def _tags(turn: Turn) -> tuple[str, ...] | None:
     """The names that the request gives its answer; None for some that can't be kept."""
-    return purges.tags(turn.request.headers.getall(_TAGS, ()))
+    headers = turn.request.headers
+    return purges.tags(headers.getall(_TAGS)) if _TAGS in headers else ()
