@@ -81,13 +81,18 @@ MODELS: dict[str, Claude] = {
         (
             "claude-opus-4-8",
             "claude-sonnet-5",
-            "claude-sonnet-4-6",
             "claude-sonnet-4-5",
             "claude-opus-4-1",
             "claude-opus-4",
             "claude-sonnet-4",
         ),
         _row(1024, f"minimum 1024; {_FREE}", f"{DOCS}; {_THINKING}", binds=False),
+    ),
+    "claude-sonnet-4-6": _row(
+        1024,
+        f"minimum 1024, though about 2048 was measured; {_FREE}",
+        f"{DOCS}; anthropics/anthropic-sdk-python#1194; {_THINKING}",
+        binds=False,
     ),
     **dict.fromkeys(
         ("claude-mythos-preview", "claude-opus-4-7", "claude-3-5-haiku"),
