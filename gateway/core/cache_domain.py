@@ -37,6 +37,10 @@ tool answered (`tool`); and the end of what several conversations could share (`
 _OWN_WEIGHT = 16.0
 _PRIOR_WEIGHT = 3.0
 _MOST_AWAITED = 4096
+_DOMAIN_BYTES = 8 * 1024
+_AWAITED_BYTES = 160
+"""What a domain takes that has seen nothing, and each request that may still be continued."""
+
 _RISK_FLOOR = 4000.0
 _RISK_SHARE = 0.003
 _PROVEN = 4.0
@@ -64,6 +68,13 @@ class CacheDomain:
         self._reliability = 1.0
         self._risked = 0.0
         self._asked_tokens = 0.0
+        self.counted_bytes = 0
+        """Of its size, what its planner has counted."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes."""
+        return _DOMAIN_BYTES + self.tree.size_bytes + _AWAITED_BYTES * len(self._waiting)
 
     # --- tokens ------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
 BUDGET_BYTES = 64 * 1024 * 1024
-_MOST_DOMAINS = 4096
 
 
 class CachePlanner:
@@ -28,11 +27,12 @@ class CachePlanner:
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self._budget = budget_bytes
         self._domains: dict[tuple[bytes, str, str], CacheDomain] = {}
+        self._bytes = 0
 
     @property
     def size_bytes(self) -> int:
         """About what all trees take."""
-        return sum(domain.tree.size_bytes for domain in self._domains.values())
+        return self._bytes
 
     def plan(
         self,
@@ -51,20 +51,45 @@ class CachePlanner:
             return Ticket(Plan(PlanReason.NO_MARKERS), prompt, rules)
         known = self._domain((domain, prompt.api, prompt.model))
         known.pass_time(now)
-        return Deciding(known, prompt, rules, markers, now).ticket()
+        ticket = Deciding(known, prompt, rules, markers, now).ticket()
+        self._count(known)
+        # The least recently used go first; this one is the last.
+        while len(self._domains) > 1 and self._bytes > self._budget:
+            gone = self._domains.pop(next(iter(self._domains)))
+            self._bytes -= gone.counted_bytes
+        return ticket
+
+    def rehearsed(
+        self,
+        domain: bytes,
+        prompt: CachePrompt,
+        rules: CacheRules | None,
+        markers: Markers,
+        now: float,
+    ) -> Ticket | None:
+        """What `plan` would decide, but on a copy of what is known, so that nothing is learned from
+        it; None where too much is known to be copied in a moment.
+        """
+        apart = CachePlanner(self._budget)
+        name = domain, prompt.api, prompt.model
+        known = self._domains.get(name)
+        if known is not None:
+            if known.tree.size_bytes > _MOST_COPIED:
+                return None
+            apart._domains[name] = deepcopy(known)
+        return apart.plan(domain, prompt, rules, markers, now)
 
     def _domain(self, name: tuple[bytes, str, str]) -> CacheDomain:
         found = self._domains.pop(name, None)
         if found is None:
             found = CacheDomain(self._budget // 2)
         self._domains[name] = found
-        # The least recently used go first; a new one takes next to nothing.
-        while len(self._domains) > 1 and (
-            len(self._domains) > _MOST_DOMAINS
-            or (found.tree.size_bytes and self.size_bytes > self._budget)
-        ):
-            self._domains.pop(next(iter(self._domains)))
         return found
+
+    def _count(self, known: CacheDomain) -> None:
+        size = known.size_bytes
+        self._bytes += size - known.counted_bytes
+        known.counted_bytes = size
 
     def begun(self, ticket: Ticket, now: float) -> None:
         """The answer's first byte came: what was written can be read from now on."""

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gateway.core.volatile import Kind
+from gateway.core.volatile_text import is_bare_clock
+
 if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
@@ -105,6 +108,28 @@ def _hindrance(case: Case, *, thinks: bool) -> Hindrance | None:
     if case.rules.binds_thinking:
         return Hindrance.BINDS_THINKING
     return Hindrance.THINKS if thinks else None
+
+
+_MENDS = {
+    Kind.TIMESTAMP: (Rewrite.ROUND_TIME, Rewrite.MOVE_VOLATILE),
+    Kind.DATE: (Rewrite.MOVE_VOLATILE,),
+    Kind.UUID: (Rewrite.MOVE_VOLATILE,),
+    Kind.ID: (Rewrite.MOVE_VOLATILE,),
+    Kind.COUNTER: (Rewrite.MOVE_VOLATILE,),
+    Kind.SEED: (Rewrite.MOVE_VOLATILE,),
+    Kind.BILLING_HEADER: (Rewrite.STRIP_BILLING,),
+}
+
+
+def mending(kind: Kind, value: str, provider: str) -> tuple[Rewrite, ...]:
+    """Which rewrites would mend a volatile value of a system text; none for what only the
+    application can.
+    """
+    if kind is Kind.BILLING_HEADER and provider == ANTHROPIC:
+        return ()
+    if kind is Kind.TIMESTAMP and is_bare_clock(value):
+        return (Rewrite.ROUND_HOUR, Rewrite.MOVE_VOLATILE)
+    return _MENDS.get(kind, ())
 
 
 def told(made: frozenset[Rewrite]) -> str:

@@ -73,7 +73,7 @@ def movable(
             sure = (each.kind, likely[each.kind]) in confirmed
             likely[each.kind] += 1
         spelled = text[each.start : each.end]
-        moves = times or each.kind not in _TIMES or _is_bare_clock(spelled)
+        moves = times or each.kind not in _TIMES or is_bare_clock(spelled)
         if sure and moves and each.kind in MOVABLE and not _is_placeholder(spelled):
             found.append(each)
     return found
@@ -157,7 +157,8 @@ def _coarse(spelled: str, *, to_hour: bool) -> str:
     return f"{before}{after}" if before.strip() else spelled
 
 
-def _is_bare_clock(spelled: str) -> bool:
+def is_bare_clock(spelled: str) -> bool:
+    """Is it a time of day without a day?"""
     clock = _CLOCK.match(spelled)
     return clock is not None and clock.end() == len(spelled)
 
