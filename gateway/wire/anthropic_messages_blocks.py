@@ -226,6 +226,8 @@ class _Messages(Gathering):
     def _returned(self, content: Json, fingerprint: int) -> tuple[int, int, int]:
         """Size, fingerprint and the client's marker of what a tool returned in blocks."""
         size = ttl = 0
+        # A sum of digests has more than 64 bits until it is a seed.
+        fingerprint = digest(b"", fingerprint)
         for inner in content if isinstance(content, list) else (content,):
             if not isinstance(inner, dict):
                 data = rendered(inner)
