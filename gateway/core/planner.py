@@ -6,6 +6,7 @@ and keeps nothing but fingerprints, counts and times.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from gateway.core.cache_domain import CacheDomain
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
 BUDGET_BYTES = 64 * 1024 * 1024
+_MOST_COPIED = 1024 * 1024
+"""Bytes of a tree; copying so much takes a tenth of a second."""
 
 
 class CachePlanner:
