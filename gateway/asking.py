@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.model import Answer
     from gateway.keeping import Keeping
-    from gateway.planning import Planned
+    from gateway.planned import Planned
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.client import Call, UpstreamClient

@@ -11,22 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 import structlog
 
 from gateway.core import identity
-from gateway.core.causes import Cause, Share, facts, shares
 from gateway.core.hints import CacheKeys, Hinting
-from gateway.core.money import bill, usd
 from gateway.core.plan import PlanReason
 from gateway.core.planner import CachePlanner
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite
 from gateway.core.volatile_traffic import VolatileTraffic
-from gateway.providers.prices import price
+from gateway.planned import Planned, count
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.watching import Watching
 from gateway.wire.base import NotUnderstood
@@ -37,18 +34,17 @@ from gateway.wire.refusals import names_of
 from gateway.wire.rewriting import Asker, Rewriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from gateway.cache import Clock
     from gateway.config import Config
     from gateway.core.canonical import Json
-    from gateway.core.model import Answer, Usage
-    from gateway.core.plan import Markers, Plan
-    from gateway.core.ticket import Ticket
-    from gateway.providers.prompt_cache import CacheRules
+    from gateway.core.model import Answer
+    from gateway.core.plan import Markers
+    from gateway.door import Known
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
-    from gateway.upstream.choice import Choice
+    from gateway.upstream.choice import Choice, Endpoint
 
 _log = structlog.get_logger("warmgate.planning")
 
@@ -63,54 +59,6 @@ _MOST_REFUSED = 1000
 _LOG_EVERY_S = 60.0
 
 _T = TypeVar("_T")
-
-
-@dataclass(slots=True)
-class Planned:
-    """One request as it goes out."""
-
-    body: bytes
-    """The client's own object where nothing is changed."""
-    reason: PlanReason
-    provider: str
-    model: str
-    rules: CacheRules | None = None
-    ticket: Ticket | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """To be sent beside the client's."""
-    hint: str = ""
-    """The member or header that was added to keep the prefix on one machine."""
-    rewrites: tuple[str, ...] = ()
-    names: tuple[bytes, ...] = ()
-    """What a provider that refuses our changes would name."""
-    key: tuple[bytes, str, str] = (b"", "", "")
-    """Whose cache it is: domain, API, model."""
-    turn: Turn | None = None
-    """Whose request it is, once its answer began."""
-
-    @property
-    def changes(self) -> bool:
-        """Does the body differ from the client's?"""
-        return bool(self.names)
-
-    @property
-    def plan(self) -> Plan | None:
-        """What the planner decided, if it was asked."""
-        return None if self.ticket is None else self.ticket.plan
-
-    def told(self) -> str:
-        """In the words of the response header."""
-        plan, rules = self.plan, self.rules
-        if plan is None or not plan.marks or rules is None or not self.names:
-            parts = ["none", f"reason={self.reason.value}"]
-        else:
-            spelled = dict.fromkeys(rules.lifetime(mark.ttl_s).wire for mark in plan.marks)
-            parts = ["placed", f"n={len(plan.marks)}", f"ttl={','.join(spelled)}"]
-        if plan is not None and self.names:
-            parts += [f"mode={plan.mode}"] if plan.mode else []
-            parts += ["stripped"] if plan.strips else []
-        parts += [f"hint={self.hint}"] if self.hint else []
-        return "; ".join(parts)
 
 
 class Planning:
@@ -180,7 +128,7 @@ class Planning:
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), planned.ticket)
         if usage is not None and answer is not None:
-            self._guarded(lambda p: self._count(p, usage, answer.model), planned)
+            self._guarded(lambda p: count(self._telemetry.metrics, p, answer), planned)
 
     def _watch(self, planned: Planned) -> None:
         turn, planned.turn = planned.turn, None
@@ -224,6 +172,7 @@ class Planning:
         policy = self._choice.prompt_policy(turn.asked, model)
         markers = markers_for(policy, turn.request.headers.get(_MARKERS))
         planned = Planned(turn.body, PlanReason.NO_MARKERS, provider, model)
+        planned.key = (b"", turn.api.name, model)
         why = untouchable(markers, turn.directives, known.pass_reason, known.ask)
         deployment = known.endpoint.deployment
         rules = planned.rules = cache_rules(provider, turn.api.name, model, deployment=deployment)
@@ -297,12 +246,15 @@ class Planning:
         planned.names = (*planned.names, hint.encode())
 
     def _domain(self, turn: Turn) -> bytes:
-        """Whose cache it is: that of the credential that the provider sees."""
-        known = turn.known
+        return self.domain(turn.known, self._tenant(turn) if self._isolates else None)
+
+    def domain(self, known: Known, tenant: str | None) -> bytes:
+        """Whose cache it is: that of the credential that the provider sees. `tenant` only matters
+        where tenants are kept apart.
+        """
         configured = known.endpoint.api_key is not None
         parts = [b"prompt cache", known.endpoint.identity, b"" if configured else known.who]
         if self._isolates:
-            tenant = self._tenant(turn)
             parts += [b"credential", known.who] if tenant is None else [b"tenant", tenant.encode()]
         return identity.digest(tuple(parts))[:16]
 
@@ -328,34 +280,6 @@ class Planning:
             planned.reason, planned.provider, planned.model, seconds, planned.rewrites
         )
 
-    def _count(self, planned: Planned, usage: Usage, model: str) -> None:
-        metrics = self._telemetry.metrics.prompt_cache
-        if not self._telemetry.metrics.enabled:
-            return
-        by_cause = _shares(planned, usage)
-        metrics.answered(by_cause, planned.provider, planned.model)
-        api = planned.key[1]
-        listed = price(planned.provider, api, model or planned.model) if api else None
-        if listed is None:
-            return
-        rates = listed.at(usage.input)
-        metrics.paid(
-            usd(bill(usage, listed).total),
-            {
-                cause: usd(each.read * (rates.input - rates.read))
-                for cause, each in by_cause.items()
-            },
-            {
-                cause: usd(
-                    each.write_5m * (rates.write_5m - rates.input)
-                    + each.write_1h * (rates.write_1h - rates.input)
-                )
-                for cause, each in by_cause.items()
-            },
-            provider=planned.provider,
-            model=planned.model,
-        )
-
     def _guarded(self, work: Callable[[_T], None], what: _T) -> None:
         try:
             work(what)
@@ -376,18 +300,6 @@ def _parsed(body: bytes) -> Json:
     return document
 
 
-def _shares(planned: Planned, usage: Usage) -> dict[Cause, Share]:
-    """Who caused what was read and written."""
-    ticket, rules = planned.ticket, planned.rules
-    if ticket is not None and ticket.tokens:
-        plan = ticket.plan
-        if not planned.names:
-            # What was planned was not sent.
-            plan = replace(plan, marks=(), strips=False, mode="")
-        return shares(usage, facts(ticket.prompt, plan, ticket.tokens, rules))
-    # Nothing of ours: markers can only be the client's, where the provider waits for any.
-    by_marks = rules is not None and rules.takes_markers and not rules.implicit
-    all_of_it = Share(usage.cache_read, usage.cache_write_5m, usage.cache_write_1h)
-    found = dict.fromkeys(Cause, Share())
-    found[Cause.CLIENT if by_marks else Cause.AUTOMATIC] = all_of_it
-    return found
+def domain_of(endpoint: Endpoint, *apart: bytes) -> bytes:
+    """The cache of an endpoint; of its configured credential where nothing says whose apart."""
+    return identity.digest((b"prompt cache", endpoint.identity, *apart))[:16]

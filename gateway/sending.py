@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gateway.asking import Asked, Asking, Underway
-    from gateway.planning import Planned, Planning
+    from gateway.planned import Planned
+    from gateway.planning import Planning
     from gateway.turn import Turn
 
 _REFUSALS = frozenset({400, 422})

@@ -1,0 +1,112 @@
+"""One request as it goes out, after it was planned: what was changed, and what its answer cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from gateway.core.causes import Cause, Share, facts, shares
+from gateway.core.money import bill, usd
+from gateway.providers.prices import price
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.model import Answer, Usage
+    from gateway.core.plan import Plan, PlanReason
+    from gateway.core.ticket import Ticket
+    from gateway.providers.prompt_cache import CacheRules
+    from gateway.telemetry.metrics import Metrics
+    from gateway.turn import Turn
+
+
+@dataclass(slots=True)
+class Planned:
+    """One request as it goes out."""
+
+    body: bytes
+    """The client's own object where nothing is changed."""
+    reason: PlanReason
+    provider: str
+    model: str
+    rules: CacheRules | None = None
+    ticket: Ticket | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """To be sent beside the client's."""
+    hint: str = ""
+    """The member or header that was added to keep the prefix on one machine."""
+    rewrites: tuple[str, ...] = ()
+    names: tuple[bytes, ...] = ()
+    """What a provider that refuses our changes would name."""
+    key: tuple[bytes, str, str] = (b"", "", "")
+    """Whose cache it is: domain, API, model."""
+    turn: Turn | None = None
+    """Whose request it is, once its answer began."""
+
+    @property
+    def changes(self) -> bool:
+        """Does the body differ from the client's?"""
+        return bool(self.names)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the planner decided, if it was asked."""
+        return None if self.ticket is None else self.ticket.plan
+
+    def told(self) -> str:
+        """In the words of the response header."""
+        plan, rules = self.plan, self.rules
+        if plan is None or not plan.marks or rules is None or not self.names:
+            parts = ["none", f"reason={self.reason.value}"]
+        else:
+            spelled = dict.fromkeys(rules.lifetime(mark.ttl_s).wire for mark in plan.marks)
+            parts = ["placed", f"n={len(plan.marks)}", f"ttl={','.join(spelled)}"]
+        if plan is not None and self.names:
+            parts += [f"mode={plan.mode}"] if plan.mode else []
+            parts += ["stripped"] if plan.strips else []
+        parts += [f"hint={self.hint}"] if self.hint else []
+        return "; ".join(parts)
+
+
+def count(metrics: Metrics, planned: Planned, answer: Answer) -> None:
+    """Tell what the answer read, wrote and cost, and by whose doing."""
+    usage = answer.usage
+    if usage is None or not metrics.enabled:
+        return
+    by_cause = shares_of(planned, usage)
+    provider, model = planned.provider, planned.model
+    metrics.prompt_cache.answered(by_cause, provider, model)
+    listed = price(provider, planned.key[1], answer.model or model, answer.terms)
+    if listed is None:
+        return
+    rates = listed.at(usage.input)
+    metrics.prompt_cache.paid(
+        usd(bill(usage, listed).total),
+        {cause: usd(each.read * (rates.input - rates.read)) for cause, each in by_cause.items()},
+        {
+            cause: usd(
+                each.write_5m * (rates.write_5m - rates.input)
+                + each.write_1h * (rates.write_1h - rates.input)
+            )
+            for cause, each in by_cause.items()
+        },
+        provider=provider,
+        model=model,
+    )
+
+
+def shares_of(planned: Planned, usage: Usage) -> dict[Cause, Share]:
+    """Who caused what was read and written."""
+    ticket, rules = planned.ticket, planned.rules
+    if ticket is not None and ticket.tokens:
+        plan = ticket.plan
+        if not planned.names:
+            # What was planned was not sent.
+            plan = replace(plan, marks=(), strips=False, mode="")
+        return shares(usage, facts(ticket.prompt, plan, ticket.tokens, rules))
+    # Nothing of ours: markers can only be the client's, where the provider waits for any.
+    by_marks = rules is not None and rules.takes_markers and not rules.implicit
+    all_of_it = Share(usage.cache_read, usage.cache_write_5m, usage.cache_write_1h)
+    found = dict.fromkeys(Cause, Share())
+    found[Cause.CLIENT if by_marks else Cause.AUTOMATIC] = all_of_it
+    return found

@@ -1,0 +1,110 @@
+"""Sends a prompt for the provider's cache alone, with a configured credential: nobody waits for its
+answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.cache import judged
+from gateway.core.model import Answer, Form
+from gateway.errors import GatewayError
+from gateway.providers import registry
+from gateway.server import forwarding
+from gateway.server.stream import Recording
+from gateway.telemetry.spans import NULL_ATTEMPT
+from gateway.upstream.choice import Asked, url
+from gateway.wire.prefill_body import prefill_body
+from gateway.wire.table import APIS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.core.model import Usage
+    from gateway.providers.prompt_cache import CacheRules
+    from gateway.telemetry.setup import Telemetry
+    from gateway.upstream.choice import Endpoint
+    from gateway.upstream.client import UpstreamClient
+
+_log = structlog.get_logger("warmgate.prefill")
+
+OK = "ok"
+DENIED = frozenset({"401", "403"})
+"""Outcomes of a credential that is not accepted: asking again is of no use."""
+
+_ANSWER_BYTES = 1024 * 1024
+_ANTHROPIC_VERSION = "2023-06-01"
+
+
+class Prefill:
+    """Makes such calls."""
+
+    def __init__(self, client: UpstreamClient, telemetry: Telemetry) -> None:
+        self._client = client
+        self._telemetry = telemetry
+
+    async def send(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        document: Mapping[str, Any],
+        rules: CacheRules | None,
+        *,
+        why: str,
+        timeout_s: float,
+    ) -> tuple[str, Usage | None]:
+        """Send it, cut down; how it went (`ok`, the status, or a short word), and what it took.
+        Where the cut-down form is refused, one token is asked for instead. Raises only
+        CancelledError.
+        """
+        api = APIS[path].name
+        body = prefill_body(api, document, rules)
+        shortest = prefill_body(api, document, rules, shortest=True)
+        outcome, usage = "failed", None
+        try:
+            async with asyncio.timeout(timeout_s):
+                outcome, usage = await self._call(endpoint, path, body)
+                if outcome == "400" and shortest != body:
+                    outcome, usage = await self._call(endpoint, path, shortest)
+        except TimeoutError:
+            outcome = "timeout"
+        except GatewayError as problem:
+            outcome = problem.code
+        except Exception:  # noqa: BLE001 - it is nobody's request
+            _log.exception("a prompt can't be sent for its cache", upstream=endpoint.name)
+        self._telemetry.metrics.prompt_cache.warmed(why, outcome)
+        return outcome, usage
+
+    async def _call(self, endpoint: Endpoint, path: str, body: bytes) -> tuple[str, Usage | None]:
+        headers = CIMultiDict({"Content-Type": "application/json", "Accept": "application/json"})
+        if endpoint.provider.name == "anthropic":
+            headers["anthropic-version"] = _ANTHROPIC_VERSION
+        sent = forwarding.request_headers(CIMultiDictProxy(headers), endpoint, "")
+        where = url(endpoint, Asked(None, path, None))
+        async with self._client.call(
+            "POST", where, sent, body, endpoint, lambda _: NULL_ATTEMPT
+        ) as upstream:
+            if upstream.status != 200:
+                return str(upstream.status), None
+            coding = upstream.headers.get("Content-Encoding", "").strip().lower()
+            taken = Recording(Form.BODY, coding, _ANSWER_BYTES)
+            while part := await upstream.content.readany():
+                taken.feed(part)
+            taken.complete = True
+        api = APIS[path]
+        answer = judged(api, registry.rules(endpoint.provider, api.name), taken)
+        usage = answer.usage if isinstance(answer, Answer) else None
+        return OK, usage
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """A request's body as a document. Raises ValueError for what is none."""
+    document = orjson.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - a body's value, not a mistake here
+    return document
