@@ -125,7 +125,7 @@ async def start(
     await client.start()
     background = Background()
     calls = Background(MOST_CALLS)
-    proxy = assemble(
+    proxy, explaining = assemble(
         config,
         Parts(
             store=store,
@@ -154,7 +154,7 @@ async def start(
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
     await probes.setup()
-    admin = AdminPort(config, store, generations, clock.now, environ)
+    admin = AdminPort(config, store, generations, clock.now, environ, explain=explaining.explain)
     try:
         api_url = await _listen(api, config.server.host, config.server.port)
         probe_url = await _listen(probes, config.server.probe_host, config.server.probe_port)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.acceptance import Acceptance
 from gateway.answering import Answering
@@ -13,6 +13,7 @@ from gateway.budget import Budget, container_bytes, default_limit
 from gateway.cache import ResponseCache
 from gateway.coalescing import Coalescing
 from gateway.door import Door
+from gateway.explaining import Explaining
 from gateway.flights import Flights
 from gateway.keeping import Keeping
 from gateway.planning import Planning
@@ -58,8 +59,15 @@ class Parts:
     clock: Clock
 
 
-def assemble(config: Config, parts: Parts) -> Proxy:
-    """The proxy of one config."""
+class Assembled(NamedTuple):
+    """What a gateway is worked by."""
+
+    proxy: Proxy
+    explaining: Explaining
+
+
+def assemble(config: Config, parts: Parts) -> Assembled:
+    """The proxy of one config, and who explains what it does."""
     store, telemetry, clock = parts.store, parts.telemetry, parts.clock
     choice = Choice(config)
     door = Door(config.cache.door_entries, config.generation().encode())
@@ -112,7 +120,7 @@ def assemble(config: Config, parts: Parts) -> Proxy:
         serving=serving,
         clock=clock,
     )
-    return Proxy(
+    proxy = Proxy(
         config=config,
         choice=choice,
         client=parts.client,
@@ -141,3 +149,4 @@ def assemble(config: Config, parts: Parts) -> Proxy:
         clock=clock,
         random_bytes=random_bytes,
     )
+    return Assembled(proxy, Explaining(choice, recognition, planning, clock.monotonic))

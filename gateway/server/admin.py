@@ -19,23 +19,26 @@ from aiohttp import web
 
 from gateway.config.admin import is_loopback
 from gateway.core.selection import Selection, hex8, select
+from gateway.errors import GatewayError
 from gateway.store.base import StoreUnavailable
 from gateway.store.inventory import SAMPLED, TOP
 from gateway.store.tiered import TieredStore
 from gateway.telemetry.audit import audited
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.store.base import Store
     from gateway.store.inventory import Inventory
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    Explain = Callable[[str, bytes, Mapping[str, str]], Awaitable[dict[str, Any]]]
 
 _log = structlog.get_logger("warmgate.admin")
 
 _NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _BODY_BYTES = 64 * 1024
+_EXPLAINED_BYTES = 4 * 1024 * 1024
 _KEY_DIGITS = 64
 _MOST_SAMPLED = 1_000_000
 _MOST_SHOWN = 1000
@@ -55,20 +58,26 @@ class Refused(Exception):
 class Admin:
     """Answers requests on the admin port."""
 
-    def __init__(self, inventory: Inventory, serving: Store, token: str | None) -> None:
-        """`serving` is the store that requests are served from, `inventory` its furthest part."""
+    def __init__(
+        self, inventory: Inventory, serving: Store, token: str | None, explain: Explain
+    ) -> None:
+        """`serving` is the store that requests are served from, `inventory` its furthest part.
+        `explain` takes a path, a body and headers (`gateway.explaining`).
+        """
         self._inventory = inventory
         self._serving = serving
         self._token = token
+        self._explained = explain
 
     def app(self) -> web.Application:
         """The application of the admin port."""
-        app = web.Application(client_max_size=_BODY_BYTES, middlewares=[self._guarded])
+        app = web.Application(client_max_size=_EXPLAINED_BYTES, middlewares=[self._guarded])
         app.router.add_get("/admin/stats", self._stats)
         app.router.add_get("/admin/cache/entries", self._list)
         app.router.add_get("/admin/cache/entries/{key}", self._show)
         app.router.add_post("/admin/cache/purge", self._purge)
         app.router.add_post("/admin/cache/reclaim", self._reclaim)
+        app.router.add_post("/admin/explain", self._explain)
         app.router.add_route("*", "/{anything:.*}", _nothing)
         return app
 
@@ -163,6 +172,32 @@ class Admin:
             raise Refused(404, "not_found", "no entry has this key")
         return _json({"entries": found})
 
+    # --- what is made of a request ----------------------------------------------------------------
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        """Either the request itself, with its path as `?route=`, or an object around it."""
+        route = request.query.get("route")
+        headers: Any = {}
+        if route is not None:
+            body = await _read(request, _EXPLAINED_BYTES)
+        else:
+            asked = await _body(request, _EXPLAINED_BYTES)
+            route, headers = asked.pop("route", None), asked.pop("headers", None) or {}
+            inner = asked.pop("body", None)
+            if asked:
+                raise Refused(400, "bad_request", f"unknown member {next(iter(asked))!r}")
+            if not isinstance(route, str) or not isinstance(inner, dict):
+                raise Refused(400, "bad_request", "send a route (a path) and a body (an object)")
+            body = orjson.dumps(inner)
+        if not isinstance(headers, dict) or not all(
+            isinstance(each, str) for pair in headers.items() for each in pair
+        ):
+            raise Refused(400, "bad_request", "headers are an object of text")
+        try:
+            return _json(await self._explained(route, body, headers))
+        except (GatewayError, ValueError) as exc:
+            raise Refused(400, "bad_request", str(exc)) from exc
+
     # --- what is done to it -----------------------------------------------------------------------
 
     async def _purge(self, request: web.Request) -> web.Response:
@@ -241,12 +276,19 @@ def purges_told(inventory: Inventory) -> dict[str, Any]:
     }
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def _read(request: web.Request, most: int) -> bytes:
     # A form can't have this type, so no page can send it without asking first.
     if request.content_type != "application/json":
         raise Refused(415, "content_type", "send Content-Type: application/json")
+    body = await request.read()
+    if len(body) > most:
+        raise Refused(413, "too_large", f"the body has more than {most} bytes")
+    return body
+
+
+async def _body(request: web.Request, most: int = _BODY_BYTES) -> dict[str, Any]:
     try:
-        read = orjson.loads(await request.read())
+        read = orjson.loads(await _read(request, most))
     except ValueError as exc:
         raise Refused(400, "bad_request", "the body is not JSON") from exc
     if not isinstance(read, dict):
@@ -262,7 +304,7 @@ def _whole(request: web.Request, name: str, default: int, most: int) -> int:
 
 
 async def _nothing(_: web.Request) -> web.Response:
-    return _error(404, "not_found", "there is /admin/stats and /admin/cache/...")
+    return _error(404, "not_found", "there is /admin/stats, /admin/explain and /admin/cache/...")
 
 
 def _json(body: dict[str, Any], status: int = 200) -> web.Response:

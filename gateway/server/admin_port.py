@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.config import Config
+    from gateway.server.admin import Explain
     from gateway.store.base import Store
     from gateway.store.generations import Generations
 
@@ -34,6 +35,8 @@ class AdminPort:
         generations: Generations,
         clock: Callable[[], float],
         environ: Mapping[str, str],
+        *,
+        explain: Explain,
     ) -> None:
         """`store` is the one that requests are served from; `clock` gives seconds since the epoch."""
         self._where = (config.admin.host, config.admin.port)
@@ -47,7 +50,7 @@ class AdminPort:
             self._own or store, generations, clock, limit_bytes=config.cache.max_entry_bytes
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
-        self._runner = web.AppRunner(Admin(inventory, store, token).app(), access_log=None)
+        self._runner = web.AppRunner(Admin(inventory, store, token, explain).app(), access_log=None)
         self.url: str | None = None
         """Where it listens; None when it doesn't."""
 
