@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway import __version__
+from gateway import __version__, replay_arguments
 from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
@@ -137,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
         help="header: the time of a request is what its x-simulated-now says, and nobody waits",
     )
     simulate.set_defaults(verb=_simulate)
+
+    replay = verbs.add_parser(
+        "replay", help="what recorded traffic would cost with each way of marking prompts"
+    )
+    replay_arguments.add_to(replay)
+    replay.set_defaults(verb=_replay)
     return parser
 
 
@@ -233,6 +239,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
         out=sys.stdout,
         err=sys.stderr,
     )
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from gateway.replaycmd import run  # noqa: PLC0415 - `serve` never imports the lab
+
+    return run(arguments, sys.stdout, sys.stderr)
 
 
 def _print_json(value: object) -> None:

@@ -17,7 +17,8 @@ written with some lifetime (w), or uncached (1): the four buckets are cut at bou
    does, since the reader may have written a longer entry further on, on another block's account.
 3. An entry must end at `minimum_tokens` or later, and where a marker (or the provider's own) can
    stand; so the blocks up to the next such boundary are read and written together or not at all:
-   they are one block here, and what no such boundary follows is uncached.
+   they are one block here, and what no such boundary follows is uncached. (Whether a marker can
+   stand after a block is taken to depend on the blocks up to it only.)
 Charging each block the cheapest of what 1 to 3 allow, without asking whether one set of four
 markers within the look-back could do it for all blocks at once, can only lower the sum. Where a
 request could be told apart from what the programme below assumes, it assumes the cheaper: while

@@ -285,6 +285,7 @@ def _pi_mono(name: str, rows: list[Document], wanted: Wanted) -> Trace:
             calls.append(Call(at, min(2.0, ends), ends, route, asked.body))
     if not calls:
         raise TraceError(f"{name}: no answered request in this pi-mono session")
+    calls.sort(key=lambda call: call.at)
     return Trace(name, calls[: wanted.limit], notes=session.notes)
 
 
