@@ -1,0 +1,240 @@
+"""`POST /admin/explain` of a whole gateway: what it says of a prompt that begins with the time."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+import pytest
+
+from gateway.app import start
+from gateway.config import Config
+from gateway.core import identity
+from gateway.core.model import Form
+from tests.helpers.gateway_here import gateway_here, settings
+from tests.helpers.otlp_collector import otlp_collector
+from tests.helpers.raw_client import fetch
+from tests.helpers.scripted_upstream import ScriptedUpstream, response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.app import RunningGateway
+
+ROUTE = "/v1/messages"
+RULES = "Answer in the user's language. Be brief, be kind, and say what you don't know. " * 60
+ANSWER = orjson.dumps(
+    {
+        "id": "msg_01A",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5",
+        "content": [{"type": "text", "text": "hello"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1200, "output_tokens": 5},
+    }
+)
+
+
+def asked(second: int, question: str = "hello") -> dict[str, Any]:
+    return {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 64,
+        "metadata": {"user_id": f"u{second}"},
+        "system": f"Current time: 2026-11-22T10:00:{second:02d}Z\n{RULES}",
+        "messages": [{"role": "user", "content": question}],
+    }
+
+
+@dataclass
+class World:
+    gateway: RunningGateway
+    upstream: ScriptedUpstream
+    session: aiohttp.ClientSession
+
+    async def send(self, body: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+        given = [("x-api-key", "k"), *(headers or {}).items()]
+        got = await fetch(self.gateway.api_url, "POST", ROUTE, orjson.dumps(body), given)
+        assert got.status == 200
+        return got
+
+    async def sent(self) -> dict[str, Any]:
+        """The body of the latest request that the provider saw."""
+        body: dict[str, Any] = orjson.loads(self.upstream.seen[-1].body)
+        return body
+
+    async def explain(self, body: Any, query: str = "") -> tuple[int, Any]:
+        url = f"{self.gateway.admin_url}/admin/explain{query}"
+        async with self.session.post(url, json=body) as answer:
+            return answer.status, orjson.loads(await answer.read())
+
+
+@asynccontextmanager
+async def world(**sections: Any) -> AsyncIterator[World]:
+    async with (
+        ScriptedUpstream() as upstream,
+        gateway_here(upstream.url, **sections) as gateway,
+        aiohttp.ClientSession() as session,
+    ):
+        upstream.otherwise(response(ANSWER))
+        yield World(gateway, upstream, session)
+
+
+async def test_the_time_at_the_head_of_the_system_prompt_is_named_with_what_it_costs() -> None:
+    async with world() as there:
+        for second in range(6):
+            await there.send(asked(second))
+        status, told = await there.explain({"route": ROUTE, "body": asked(59)})
+        assert status == 200
+        (finding,) = told["volatile"]
+        assert finding["path"] == "$.system"
+        assert (finding["kind"], finding["changes_with"]) == ("timestamp", "request")
+        assert finding["at_character"] == len("Current time: ")
+        assert finding["sample"] == "2026-11-22T10:00:59Z"
+        assert finding["tokens_behind"] == pytest.approx(len(RULES) / 4, abs=2)
+        assert (finding["requests_seen"], finding["changes_seen"]) == (6, 5)
+        # Five of six requests read it all anew; none other came within the hour.
+        rate = finding["requests_per_day"]
+        assert 6 <= rate <= 6 * 24.6
+        lost = finding["tokens_lost_per_day"]
+        assert lost == pytest.approx(rate * 5 / 6 * finding["tokens_behind"], rel=0.01)
+        assert finding["rewrites"] == ["round-time", "move-volatile"]
+        assert finding["rewritten_already"] is False
+        assert told["rewrites"]["configured"] == []
+        assert "move-volatile" not in told["rewrites"]["would_change"]
+        assert told["rewrites"]["would_change"] == ["round-time"]
+
+
+async def test_a_prompt_that_nobody_has_sent_yet_has_lost_nothing() -> None:
+    async with world() as there:
+        _, told = await there.explain({"route": ROUTE, "body": asked(1)})
+        (finding,) = told["volatile"]
+        assert (finding["requests_seen"], finding["tokens_lost_per_day"]) == (0, 0)
+        assert finding["tokens_behind"] > 1000
+
+
+async def test_it_tells_the_identity_the_blocks_and_the_plan() -> None:
+    async with world() as there:
+        got = await there.send(asked(1))
+        headers = {"x-api-key": "k", "anthropic-version": "2023-06-01", "user-agent": "curl"}
+        body = {"route": ROUTE, "body": asked(1), "headers": headers}
+        _, told = await there.explain(body)
+        assert (told["upstream"], told["provider"]) == ("anthropic", "anthropic")
+        assert got.head.get("x-gateway-cache") == "miss"
+        members = {each["name"]: each["treated"] for each in told["identity"]["members"]}
+        assert (members["system"], members["max_tokens"]) == ("keyed", "folded")
+        assert told["identity"]["headers"]["in_scope"] == ["x-api-key"]
+        assert "user-agent" not in told["identity"]["headers"]["keyed"]
+        blocks = told["prompt"]["blocks"]
+        assert blocks[0]["section"] == "system"
+        assert blocks[-1]["path"].startswith("$.messages[0]")
+        assert told["prompt"]["tokens"] == pytest.approx(blocks[-1]["tokens_to_here"], abs=1)
+        assert len({block["fingerprint"] for block in blocks}) == len(blocks)
+        assert told["plan"]["markers"] == "auto"
+        assert told["plan"]["reason"]
+
+
+async def test_explaining_twice_teaches_nothing() -> None:
+    async with world() as there:
+        first = [await there.explain({"route": ROUTE, "body": asked(n % 2)}) for n in range(6)]
+        assert all(status == 200 for status, _ in first)
+        assert first[0] == first[4]
+        assert there.upstream.seen == []
+
+
+async def test_the_key_is_that_of_the_entry_which_the_request_makes() -> None:
+    async with world() as there:
+        await there.send(asked(3))
+        await there.gateway.background.idle()
+        body = {"route": ROUTE, "body": asked(3), "headers": {"x-api-key": "k"}}
+        _, told = await there.explain(body)
+        url = f"{there.gateway.admin_url}/admin/cache/entries"
+        async with there.session.get(url) as answer:
+            (entry,) = (await answer.json())["entries"]
+        key = bytes.fromhex(told["identity"]["key"])
+        assert bytes.fromhex(entry["key"]) in identity.entry_keys([key], Form.BODY)
+
+
+async def test_the_request_itself_may_be_sent_with_its_path_beside_it() -> None:
+    async with world() as there:
+        status, told = await there.explain(asked(1), f"?route={ROUTE}")
+        assert status == 200
+        assert [each["kind"] for each in told["volatile"]] == ["timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        ({"route": ROUTE}, ""),
+        ({"body": {}}, ""),
+        ({"route": "/v1/models", "body": {}}, ""),
+        ({"route": "elsewhere", "body": {}}, ""),
+        ({"route": ROUTE, "body": {}, "more": 1}, ""),
+        ({"route": ROUTE, "body": {}, "headers": {"a": 1}}, ""),
+        ({}, "?route=/u/nobody/v1/messages"),
+    ],
+)
+async def test_what_cannot_be_explained_is_refused_with_a_reason(body: Any, query: str) -> None:
+    async with world() as there:
+        status, told = await there.explain(body, query)
+        assert status == 400
+        assert told["error"]["message"]
+
+
+async def test_with_the_rewrite_on_the_prefix_is_the_same_and_nothing_is_lost_any_more() -> None:
+    async with world(prompt_cache={"rewrites": ["move-volatile"]}) as there:
+        systems = set()
+        for second in range(6):
+            got = await there.send(asked(second))
+            assert got.head.get("x-gateway-rewrites") == "move-volatile"
+            sent = await there.sent()
+            system = sent["system"]
+            text = system if isinstance(system, str) else "".join(p["text"] for p in system)
+            systems.add(text)
+            said = sent["messages"][-1]["content"]
+            assert said[0]["text"] == "hello"
+            assert f"timestamp-1: 2026-11-22T10:00:{second:02d}Z" in said[-1]["text"]
+        assert len(systems) == 1
+        _, told = await there.explain({"route": ROUTE, "body": asked(59)})
+        (finding,) = told["volatile"]
+        assert finding["rewritten_already"] is True
+        assert finding["tokens_lost_per_day"] == 0
+        # The answers are remembered by what was asked, not by what was sent.
+        again = await there.send(asked(5))
+        assert again.head.get("x-gateway-cache") == "hit"
+
+
+async def test_a_client_may_forbid_it() -> None:
+    async with world(prompt_cache={"rewrites": ["move-volatile", "sort-tools"]}) as there:
+        got = await there.send(asked(1), {"cache-control": "no-transform"})
+        assert got.head.get("x-gateway-rewrites") == ""
+        assert await there.sent() == asked(1)
+
+
+async def test_a_trace_names_the_time_at_the_head_of_the_system_prompt_but_not_its_text() -> None:
+    async with ScriptedUpstream() as upstream, otlp_collector() as collector:
+        upstream.otherwise(response(ANSWER))
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+        }
+        tree = settings(upstream.url, telemetry={"traces": "on"})
+        gateway = await start(Config.model_validate(tree), environ)
+        try:
+            for second in range(3):
+                body = orjson.dumps(asked(second))
+                await fetch(gateway.api_url, "POST", ROUTE, body, [("x-api-key", "k")])
+            await collector.wait_for(lambda c: len(c.named(f"POST {ROUTE}")) == 3)
+        finally:
+            await gateway.stop()
+        *_, last = collector.named(f"POST {ROUTE}")
+        told = last.attributes
+        assert told["gateway.prompt.volatile.path"] == "$.system"
+        assert told["gateway.prompt.volatile.kind"] == "timestamp"
+        assert told["gateway.prompt.volatile.behind.tokens"] > 1000
+        assert told["gateway.prompt.volatile.lost.tokens_per_day"] > 1000
+        assert "2026-11-22T10:00" not in repr(collector.spans)
