@@ -140,7 +140,9 @@ class Deciding:
         deepest = max((mark.block for mark in client), default=-1)
         sight = Sight(
             tokens=scene.tokens,
-            markable=[scene.takes_mark(block) for block in range(len(scene.blocks))],
+            markable=[
+                block > read and scene.takes_mark(block) for block in range(len(scene.blocks))
+            ],
             read=read,
             read_ttl_s=read_ttl_s,
             kept=kept,

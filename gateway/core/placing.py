@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
 
+_SPARE = 4
+"""Positions of the look-back that are not relied on."""
+
+
 class Ground(NamedTuple):
     """What a request leaves room for."""
 
@@ -65,8 +69,8 @@ def place(
     deepest = max(choice.short, choice.long)
     want(deepest)
     if ground.read >= 0:
-        # One position less than documented: what a provider counts may differ from what we do.
-        look_back = max(1, rules.look_back - 4) if rules.look_back else 0
+        # Not the whole look-back: what a provider counts may differ from what we do.
+        look_back = max(1, rules.look_back - _SPARE) if rules.look_back else 0
         at = ground.positions[ground.read]
         if not rules.look_back or not reaches(at, taken, ground.positions, look_back):
             want(ground.read)
