@@ -15,8 +15,8 @@ import orjson
 
 from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import INNER, MARKERS
-from gateway.wire.seek import NotThere, Seeker, offsets
-from gateway.wire.splice import Edit, Taken, applied, rewritten, without
+from gateway.wire.seek import Seeker, offsets
+from gateway.wire.splice import Edit, applied, rewritten, without
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -53,7 +53,10 @@ def edits(body: bytes, prompt: CachePrompt, plan: Plan, rules: CacheRules) -> li
     """What `marked` changes, in the order of the body. Raises `Unmarkable`."""
     try:
         return _Marking(body, prompt, plan, rules).edits()
-    except (NotThere, Taken, LookupError, RecursionError, UnicodeDecodeError) as error:
+    except Unmarkable:
+        raise
+    except (ValueError, LookupError, RecursionError) as error:
+        # What stands there is not what stood in the prompt.
         raise Unmarkable(f"not the body that was planned for: {error}") from error
 
 

@@ -25,13 +25,15 @@ _FAR_SHARE = 8
 
 # A line's end is a boundary of graphemes, whatever follows. Blanks at the head of a line stay with
 # the line, and empty lines with the one before.
-_LINE = re.compile(r"\n(?=[ \t]*\S)")
+_LINE = re.compile(r"\n(?=[ \t]*+\S)")
 # What follows begins a word with a letter that doesn't join what stands before: marks are no
 # letters to `\w`, but for these few.
 _WORD = r"(?![\u0e33\u0eb3\uff9e\uff9f])\w"
-_SENTENCE = re.compile(rf"(?:[.!?:;][ \t]+|[。！？])(?={_WORD})")  # noqa: RUF001 - they end sentences
-_SPACE = re.compile(rf"[ \t]+(?={_WORD}|[!-~])")
-_ANY = re.compile(rf"\n(?=[ \t]*\S)|[ \t]+(?={_WORD}|[!-~])")
+_SENTENCE = re.compile(rf"(?:[.!?:;][ \t]++|[。！？])(?={_WORD})")  # noqa: RUF001 - they end sentences
+# From the first blank of a run on: else a long run would be looked at once for each of its blanks.
+_BLANKS = rf"(?<![ \t])[ \t]++(?={_WORD}|[!-~])"
+_SPACE = re.compile(_BLANKS)
+_ANY = re.compile(rf"{_LINE.pattern}|{_BLANKS}")
 
 
 def cuts(text: str) -> list[int]:
