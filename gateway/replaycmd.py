@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import orjson
 
-from gateway.lab.cache_replay import POLICY_NAMES, Against, Options, replay
+from gateway.lab.cache_replay import POLICY_NAMES, Against, Options, UnspokenRoute, replay
+from gateway.lab.replay_page import as_page
 from gateway.lab.replay_report import as_json, as_table
 from gateway.lab.trace import Times, TraceError
 from gateway.lab.trace_read import Wanted, arrivals, read
@@ -39,21 +40,32 @@ def run(arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
             against.rules.marks_tools,
         )
         options = Options(arguments.seed, arguments.restart_every, arguments.replicas)
+        outcomes = []
         for name in arguments.traces:
+            trace = read(name, wanted)
             try:
-                trace = read(name, wanted)
                 outcome = replay(trace, against, policies, options)
-            except NotUnderstood as error:
-                raise TraceError(f"{name}: a body can't be read: {error}") from error
+            except (NotUnderstood, UnspokenRoute) as error:
+                raise TraceError(f"{name}: {error}") from error
+            outcomes.append(outcome)
             if arguments.json:
                 out.write(orjson.dumps(as_json(outcome)).decode() + "\n")
             else:
                 out.write(as_table(outcome) + "\n")
             out.flush()
+        if arguments.html:
+            _write(arguments.html, as_page(outcomes))
     except TraceError as error:
         err.write(f"gateway replay: {error}\n")
         return FAULTY
     return OK
+
+
+def _write(name: str, page: str) -> None:
+    try:
+        Path(name).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise TraceError(f"{name}: {error.strerror or error}") from error
 
 
 def _policies(names: Sequence[str] | None) -> Sequence[str]:
@@ -82,7 +94,9 @@ def _system(arguments: argparse.Namespace) -> tuple[str, ...]:
     if arguments.system:
         try:
             return (Path(arguments.system).read_text(encoding="utf-8"),)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise TraceError(f"{arguments.system}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
             raise TraceError(f"{arguments.system}: {error}") from error
     if arguments.shared_system_tokens:
         size = int(arguments.shared_system_tokens * 3.6)

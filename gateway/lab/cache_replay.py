@@ -46,6 +46,14 @@ _BYTES_PER_TOKEN_OF_JSON = 3.0
 """What the simulated provider counts. Not what the gateway supposes, which has to learn it."""
 _EXACT = 4
 _DOMAIN = b"replay"
+_SPOKEN = {
+    "anthropic": frozenset({"anthropic_messages"}),
+    "openai": frozenset({"openai_chat", "openai_responses"}),
+}
+
+
+class UnspokenRoute(ValueError):
+    """A body went to a route that this provider doesn't have, or that takes no prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +251,8 @@ def _shown(prompt: CachePrompt, *, exact: bool) -> _Shown:
 def replay(
     trace: Trace, against: Against, policies: Sequence[str], options: Options | None = None
 ) -> Outcome:
-    """Run all calls of a trace past each policy. Raises NotUnderstood for a body that is none, and
-    KeyError for a policy that isn't one of POLICY_NAMES.
+    """Run all calls of a trace past each policy. Raises NotUnderstood for a body that is none,
+    UnspokenRoute for one of another provider's, KeyError for a policy not among POLICY_NAMES.
     """
     fixed = {name: (POLICIES[name], _Provider(against)) for name in policies if name != GATEWAY}
     gateway = None
@@ -253,9 +261,11 @@ def replay(
     optimum = Optimum(against.rules)
     outcome = Outcome(trace.name, str(against), notes=trace.notes)
     rules, price = against.rules, against.price
+    empty = 0
     for call in trace.calls:
         prompt = _prompt(call, against)
         if not prompt.blocks:
+            empty += 1
             continue
         shown = _shown(prompt, exact=trace.exact_tokens)
         total = shown.tokens[-1]
@@ -269,6 +279,8 @@ def replay(
             provider.ask(call, shown, choose(prompt, rules))
         if gateway is not None:
             gateway.ask(call, shown)
+    if empty:
+        outcome.notes = (*trace.notes, f"{empty:,} bodies without a prompt are left out")
     outcome.optimum, is_exact = optimum.cost()
     outcome.optimum_is = "exact" if is_exact else "bound"
     for name in policies:
@@ -293,5 +305,7 @@ def _prompt(call: Call, against: Against) -> CachePrompt:
     if call.body is None:
         return CachePrompt(against.api, against.model, call.blocks, call.seed, 0)
     path = call.route.partition("?")[0]
-    api = next((api.name for route, api in APIS.items() if path.endswith(route)), against.api)
+    api = next((api.name for route, api in APIS.items() if path.endswith(route)), "")
+    if api not in _SPOKEN[against.provider]:
+        raise UnspokenRoute(f"route {call.route}: no prompt goes there at {against.provider}")
     return cache_prompt(api, call.body, against.rules)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from gateway.lab.cache_replay import Outcome
 
-_HEAD = ("", "USD", "of optimum", "saved", "read", "write 5m", "write 1h", "uncached", "rejected")
+HEAD = ("", "USD", "of optimum", "saved", "read", "write 5m", "write 1h", "uncached", "rejected")
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 def as_table(outcome: Outcome) -> str:
     """A table for people, with a line for each policy, and for nothing and the best possible."""
-    rows = [_HEAD, *_rows(outcome)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    shown = [HEAD, *rows(outcome)]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(HEAD))]
     lines = [
         (
             f"{outcome.trace} against {outcome.against}: {outcome.requests:,} requests, "
@@ -48,14 +48,15 @@ def as_table(outcome: Outcome) -> str:
         ),
         *(f"({note})" for note in outcome.notes),
     ]
-    for row in rows:
+    for row in shown:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+def rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+    """The table's lines as text, in the order of HEAD."""
     base, best = outcome.without_cache, outcome.optimum
     total = max(1, outcome.input_tokens)
     empty = ("",) * 5

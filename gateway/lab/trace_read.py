@@ -57,7 +57,32 @@ def read(name: str, wanted: Wanted) -> Trace:
         raise TraceError(
             f"{name}: a {shape} trace has no text that a system prompt could go before"
         )
-    return _READERS[shape](Path(name).name, _whole(name, shape, rows, wanted.limit), wanted)
+    values = _whole(name, shape, rows, wanted.limit)
+    try:
+        trace = _READERS[shape](Path(name).name, values, wanted)
+    except _MISSHAPEN as error:
+        line = _line_of_fault(shape, rows, wanted)
+        raise TraceError(f"{name}:{line}: {_said(error)} in this {shape} trace") from error
+    if not trace.calls:
+        raise TraceError(f"{name}: no answered request in this {shape} trace")
+    return trace
+
+
+_MISSHAPEN = (KeyError, TypeError, AttributeError, IndexError, ValueError)
+
+
+def _line_of_fault(shape: str, rows: Sequence[_Row], wanted: Wanted) -> int:
+    """The first line that can't be read by itself, or else the last."""
+    for row in rows:
+        try:
+            _READERS[shape]("", [row.value], wanted)
+        except _MISSHAPEN:
+            return row.line
+    return rows[-1].line
+
+
+def _said(error: Exception) -> str:
+    return f"{error.args[0]}: missing" if isinstance(error, KeyError) else f"misshapen: {error}"
 
 
 def contents(name: str) -> bytes:
@@ -283,8 +308,6 @@ def _pi_mono(name: str, rows: list[Document], wanted: Wanted) -> Trace:
         if times is not None:
             at, ends = times
             calls.append(Call(at, min(2.0, ends), ends, route, asked.body))
-    if not calls:
-        raise TraceError(f"{name}: no answered request in this pi-mono session")
     calls.sort(key=lambda call: call.at)
     return Trace(name, calls[: wanted.limit], notes=session.notes)
 
