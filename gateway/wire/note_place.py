@@ -16,7 +16,8 @@ import orjson
 from gateway.core.volatile_text import Replacement
 from gateway.wire import prompts
 from gateway.wire.lenient import members
-from gateway.wire.splicing import Edit, respelled
+from gateway.wire.splice import Edit
+from gateway.wire.splicing import respelled
 from gateway.wire.system_text import turns
 
 if TYPE_CHECKING:
@@ -51,21 +52,20 @@ def _is_open(content: Json) -> bool:
 
 def note_edit(located: Located, path: Path, note: str, *, in_parts: bool) -> Edit:
     """The change that says it there. `in_parts`: a text of a message becomes a list of two."""
-    span = located.closed(path)
-    spelled = span.of(located.text)
+    content = located.part(path)
+    spelled = located.spelled(content)
     kind = "input_text" if path[0] == "input" else "text"
-    if spelled[0] == "[":
-        end = located.opened(path).items[-1].end if located.opened(path).items else span.end - 1
-        comma = "," if located.opened(path).items else ""
-        return Edit(end, end, f"{comma}{_part(kind, note)}")
+    if spelled[:1] == b"[":
+        parts = located.parts(content)
+        end = parts[-1].end if parts else content.value + 1
+        return Edit(end, end, (b"," if parts else b"") + _part(kind, note))
     if in_parts and path[-1] == "content":
-        first = f'{{"type":"{kind}","text":{spelled}}}'
-        return Edit(span.start, span.end, f"[{first},{_part(kind, note)}]")
+        first = b'{"type":"%b","text":%b}' % (kind.encode(), spelled)
+        return Edit(content.value, content.end, b"[%b,%b]" % (first, _part(kind, note)))
     length = len(orjson.loads(spelled))
-    return Edit(
-        span.start, span.end, respelled(spelled, [Replacement(length, length, _GAP + note)])
-    )
+    new = respelled(spelled, [Replacement(length, length, _GAP + note)])
+    return Edit(content.value, content.end, new)
 
 
-def _part(kind: str, text: str) -> str:
-    return orjson.dumps({"type": kind, "text": text}).decode()
+def _part(kind: str, text: str) -> bytes:
+    return orjson.dumps({"type": kind, "text": text})

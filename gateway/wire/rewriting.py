@@ -34,7 +34,8 @@ from gateway.core.volatile_traffic import (
 )
 from gateway.wire import tool_order
 from gateway.wire.note_place import note_edit, note_path
-from gateway.wire.splicing import Edit, Located, edited, removals, respelled
+from gateway.wire.splice import Edit, applied, without
+from gateway.wire.splicing import Located, respelled
 from gateway.wire.system_text import APIS, read_lead, shown, thinks
 
 if TYPE_CHECKING:
@@ -190,21 +191,19 @@ class _Job:
         texts, values = self._texts(confirmed, made)
         if order is None and not tools and not schemas and not texts:
             return body, frozenset()
-        located = Located(body.decode())
+        located = Located(body)
         edits = _text_edits(located, texts)
         if order is not None or tools:
-            span = located.opened(("tools",))
-            edits.append(tool_order.tools_edit(located.text, span, self.api, order, tools))
+            edits.append(tool_order.tools_edit(located, self.api, order, tools))
             made |= {Rewrite.SORT_TOOLS} if order is not None else set()
-        for path in schemas:
-            edits.append(tool_order.schema_edit(located.text, located.opened(path[:1]), path[1:]))
+        edits += [tool_order.schema_edit(located, path) for path in schemas]
         if tools or schemas:
             made.add(Rewrite.SORT_SCHEMAS)
         if values and self._note_path is not None:
             edits.append(
                 note_edit(located, self._note_path, note(values), in_parts=self._takes_markers)
             )
-        return edited(located.text, edits).encode(), frozenset(made)
+        return applied(body, sorted(edits)), frozenset(made)
 
     def _texts(self, confirmed: Confirmed, made: set[Rewrite]) -> tuple[list[_Change], list[Value]]:
         """The texts that change, and what was taken out of them."""
@@ -247,7 +246,7 @@ class _Job:
                 break
             made.add(self._rounds)
             steps.append(step)
-            text = edited(text, [Edit(*each) for each in step])
+            text = _applied(text, step)
         return text
 
 
@@ -266,21 +265,28 @@ def _text_edits(located: Located, changes: list[_Change]) -> list[Edit]:
         if steps is None:
             going.add(path[:-1] if path[-1] in {"text", "content"} else path)
             continue
-        span = located.closed(path)
-        literal = span.of(located.text)
+        part = located.part(path)
+        literal = located.spelled(part)
         for step in steps:
             literal = respelled(literal, step)
-        edits.append(Edit(span.start, span.end, literal))
+        edits.append(Edit(part.value, part.end, literal))
     for owner in sorted({path[:-1] for path in going}, key=len, reverse=True):
         # What is left empty goes, too: an empty list of texts is refused in many places.
         whole = owner[:-1] if owner and owner[-1] == "content" else owner
-        if whole and {(*owner, index) for index in range(len(located.parts(owner)))} <= going:
+        count = len(located.parts(located.part(owner)))
+        if whole and {(*owner, index) for index in range(count)} <= going:
             going = {path for path in going if path[:-1] != owner} | {whole}
     for owner in {path[:-1] for path in going}:
-        names = list(located.opened(owner).members)
-        gone = {
-            step if isinstance(step, int) else names.index(step)
-            for *_, step in (path for path in going if path[:-1] == owner)
-        }
-        edits += removals(located.parts(owner), gone)
+        parts = located.parts(located.part(owner))
+        gone = [(*owner, part.step) in going for part in parts]
+        edits += without([(part.start, part.end) for part in parts], gone)
     return edits
+
+
+def _applied(text: str, step: list[Replacement]) -> str:
+    parts: list[str] = []
+    at = 0
+    for start, end, new in step:
+        parts += (text[at:start], new)
+        at = end
+    return "".join((*parts, text[at:]))

@@ -53,14 +53,6 @@ def locate(text: str, depth: int, *, is_json: bool = False) -> Span:
         raise ValueError("cut short, or nested too deeply") from error
 
 
-def opened(text: str, span: Span, depth: int) -> Span:
-    """A value of the text that was located before, opened `depth` levels deep. Raises as `locate`."""
-    try:
-        return _value(text, span.start, depth)
-    except (IndexError, RecursionError) as error:
-        raise ValueError("cut short, or nested too deeply") from error
-
-
 def _skip(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     assert match is not None  # it matches nothing, too

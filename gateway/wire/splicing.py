@@ -1,156 +1,121 @@
-"""Changes of a JSON text piece by piece: every character that no change names stays the client's."""
+"""Parts of a JSON text by their paths, each located when it is asked for, and changes to them."""
 
 from __future__ import annotations
 
-import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from gateway.wire.spans import locate, opened
+from gateway.wire.seek import NotThere, Seeker, offsets
+from gateway.wire.splice import applied
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from gateway.core.prefix import Path
     from gateway.core.volatile_text import Replacement
-    from gateway.wire.spans import Span
+    from gateway.wire.splice import Edit
 
-_SPACE = re.compile(r"[ \t\n\r]*")
-_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_LIST, _OBJECT = b"[{"
 
 
-class Edit(NamedTuple):
-    """`text[start:end]` becomes `new`."""
+class Part(NamedTuple):
+    """An item of a list or a member of an object: it stands at `text[start:end]`, its value at
+    `text[value:end]`.
+    """
 
+    step: str | int
     start: int
+    value: int
     end: int
-    new: str
-
-
-class Entry(NamedTuple):
-    """One member of an object: name, colon and value stand at `text[start:value.end]`."""
-
-    name: str
-    start: int
-    value: Span
-
-    def of(self, text: str) -> str:
-        """How it is spelled."""
-        return text[self.start : self.value.end]
-
-
-def edited(text: str, edits: Iterable[Edit], start: int = 0, end: int | None = None) -> str:
-    """The text (or `text[start:end]`) with the edits made. They may not overlap."""
-    parts: list[str] = []
-    at = start
-    for edit in sorted(edits):
-        parts += (text[at : edit.start], edit.new)
-        at = edit.end
-    parts.append(text[at : len(text) if end is None else end])
-    return "".join(parts)
-
-
-def entries(text: str, span: Span) -> Iterator[Entry]:
-    """The members of an opened object in the order they stand in."""
-    at = span.start + 1
-    for name, value in span.members.items():
-        comma = _COMMA.match(text, at)
-        start = comma.end() if comma is not None else _after_space(text, at)
-        yield Entry(name, start, value)
-        at = value.end
-
-
-def _after_space(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return at if space is None else space.end()
-
-
-def arranged(text: str, span: Span, old: Sequence[tuple[int, int]], new: Sequence[str]) -> str:
-    """An opened list or object with its parts (which stand at `old`) replaced one by one, white
-    space and commas between them left as they are.
-    """
-    edits = [Edit(start, end, part) for (start, end), part in zip(old, new, strict=True)]
-    return edited(text, edits, span.start, span.end)
-
-
-def removals(parts: Sequence[tuple[int, int]], gone: Collection[int]) -> list[Edit]:
-    """What takes some parts (by index) out of a list or object, with the commas that are too many
-    then. `parts` are where all of them stand.
-    """
-    kept = [index for index in range(len(parts)) if index not in gone]
-    if not kept:
-        return [Edit(parts[0][0], parts[-1][1], "")]
-    edits = [Edit(parts[0][0], parts[kept[0]][0], "")] if kept[0] else []
-    return edits + [
-        Edit(parts[index - 1][1], parts[index][1], "") for index in gone if index > kept[0]
-    ]
 
 
 class Located:
-    """A JSON text whose parts are opened when they are asked for, each once."""
+    """A JSON text whose parts are looked for when they are asked for, each list and object once."""
 
-    def __init__(self, text: str) -> None:
-        """Raises ValueError for what is no JSON, as each look does for a member named twice."""
+    def __init__(self, text: bytes) -> None:
+        """The text is JSON. Every method raises `NotThere` for what is none of its parts, and for an
+        object that names a member twice.
+        """
         self.text = text
-        self._opened: dict[Path, Span] = {(): locate(text, 1)}
+        self._seek = Seeker(text)
+        self._parts: dict[int, list[Part]] = {}
+        self._whole = Part("", self._seek.begin(), self._seek.begin(), len(text))
 
-    def opened(self, path: Path) -> Span:
-        """The value at a path, its own parts located. Raises LookupError where there is none."""
-        found = self._opened.get(path)
-        if found is None:
-            found = self._opened[path] = opened(self.text, self.closed(path), 1)
+    def part(self, path: Path, owner: Part | None = None) -> Part:
+        """The part at a path, which begins at the owner, or at the whole."""
+        found = owner or self._whole
+        for step in path:
+            inner = (each for each in self.parts(found) if each.step == step)
+            found_there = next(inner, None)
+            if found_there is None:
+                raise NotThere(f"nothing is called {step}")
+            found = found_there
         return found
 
-    def closed(self, path: Path) -> Span:
-        """Where the value at a path stands. Raises LookupError where there is none."""
-        owner, step = self.opened(path[:-1]), path[-1]
-        return owner.items[step] if isinstance(step, int) else owner.members[step]
+    def parts(self, owner: Part) -> list[Part]:
+        """The items or members of a part, in the order they stand in; none of any other value."""
+        at = owner.value
+        known = self._parts.get(at)
+        if known is None:
+            bracket = self.text[at]
+            if bracket == _OBJECT:
+                members, _ = self._seek.members(at)
+                known = [Part(*member) for member in members]
+                if len({part.step for part in known}) != len(known):
+                    raise NotThere("a member is named twice")
+            else:
+                known = self._items(at) if bracket == _LIST else []
+            self._parts[at] = known
+        return known
 
-    def parts(self, path: Path) -> list[tuple[int, int]]:
-        """Where the items of a list stand, or the members of an object."""
-        owner = self.opened(path)
-        if owner.items:
-            return [(item.start, item.end) for item in owner.items]
-        return [(entry.start, entry.value.end) for entry in entries(self.text, owner)]
+    def _items(self, at: int) -> list[Part]:
+        found: list[Part] = []
+        at = self._seek.opened(at, _LIST)
+        while (item := self._seek.item(at)) is not None:
+            found.append(Part(len(found), at, at, item[0]))
+            at = item[1]
+        return found
+
+    def spelled(self, part: Part) -> bytes:
+        """How the part's value is spelled."""
+        return self.text[part.value : part.end]
 
 
-_UNIT = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|[^\\]+",
-    re.DOTALL,
-)
+def arranged(located: Located, owner: Part, new: Sequence[bytes]) -> bytes:
+    """A list or object with its parts (names of members included) replaced one by one; white space
+    and commas between them stay.
+    """
+    parts = located.parts(owner)
+    if not parts:
+        return located.spelled(owner)
+    out = [located.text[owner.value : parts[0].start], new[0]]
+    for (one, other), spelled in zip(pairwise(parts), new[1:], strict=True):
+        out += (located.text[one.end : other.start], spelled)
+    out.append(located.text[parts[-1].end : owner.end])
+    return b"".join(out)
 
 
-def respelled(literal: str, replacements: Sequence[Replacement]) -> str:
-    """A JSON string literal with some characters of the string that it spells replaced; the others
-    keep their spelling. `replacements` count characters of the string, in order.
+def edited(located: Located, part: Part, edits: Sequence[Edit]) -> bytes:
+    """A part (its name included) with some edits made in it."""
+    inside = [
+        edit._replace(start=edit.start - part.start, end=edit.end - part.start) for edit in edits
+    ]
+    return applied(located.text[part.start : part.end], sorted(inside))
+
+
+def respelled(literal: bytes, replacements: Sequence[Replacement]) -> bytes:
+    """A JSON string with some characters of what it says replaced; the others keep their spelling.
+    `replacements` count characters, in order.
     """
     inner = literal[1:-1]
-    if "\\" not in inner:
-        edits = [Edit(start, end, _escaped(new)) for start, end, new in replacements]
-        return f'"{edited(inner, edits)}"'
-    wanted = sorted({at for each in replacements for at in (each.start, each.end)})
-    found: dict[int, int] = {}
-    position = 0
-    for unit in _UNIT.finditer(inner):
-        plain = inner[unit.start()] != "\\"
-        size = unit.end() - unit.start() if plain else 1
-        while wanted and wanted[0] <= position + size:
-            ahead = wanted[0] - position
-            # An escape is one character, whatever it takes to spell it.
-            at = unit.start() + ahead if plain else (unit.end() if ahead else unit.start())
-            found[wanted.pop(0)] = at
-        position += size
-        if not wanted:
-            break
-    edits = [Edit(found[start], found[end], _escaped(new)) for start, end, new in replacements]
-    return f'"{edited(inner, edits)}"'
-
-
-def _escaped(text: str) -> str:
-    return orjson.dumps(text).decode()[1:-1]
-
-
-def literal(text: str) -> str:
-    """The JSON string that spells a text."""
-    return orjson.dumps(text).decode()
+    length = len(orjson.loads(literal))
+    cuts = sorted({at for each in replacements for at in each[:2] if 0 < at < length})
+    places = {0: 0, length: len(inner), **dict(zip(cuts, offsets(inner, cuts), strict=True))}
+    out: list[bytes] = []
+    done = 0
+    for start, end, new in replacements:
+        out += (inner[done : places[start]], orjson.dumps(new)[1:-1])
+        done = places[end]
+    return b"".join((b'"', *out, inner[done:], b'"'))

@@ -4,6 +4,7 @@ begins, and whether anything in it may be bound to them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.wire import prompts
@@ -103,22 +104,32 @@ def thinks(api: str, document: Object) -> bool:
             return True
     if any("encrypted" in text(each) for each in items(document.get("include"))):
         return True
-    return any(_is_bound(each, 3) for each in turns(api, document))
+    return any(_is_bound(each, 3) for each in turns(api, document) if isinstance(each, dict))
 
 
-_CARRIED = ("content", "summary", "reasoning_details", "reasoning_content", "extra_content")
+_CARRIED = frozenset(
+    {"content", "summary", "reasoning_details", "extra_content", "tool_calls", "output"}
+)
+_LONGEST_NAME = 64
 
 
-def _is_bound(item: Json, depth: int) -> bool:
-    if not isinstance(item, dict):
-        return False
-    if THOUGHT.search(text(item.get("type"))):
+def _is_bound(item: Object, depth: int) -> bool:
+    kind = item.get("type")
+    if isinstance(kind, str) and _speaks_of_it(kind):
         return True
     for name, value in item.items():
-        if value and THOUGHT.search(name):
+        if value and _speaks_of_it(name):
             return True
-    if depth:
-        for name in _CARRIED:
-            if any(_is_bound(each, depth - 1) for each in items(item.get(name))):
-                return True
-    return any(_is_bound(call, 0) for call in items(item.get("tool_calls")))
+        if depth and name in _CARRIED and isinstance(value, list):
+            for each in value:
+                if isinstance(each, dict) and _is_bound(each, depth - 1):
+                    return True
+    return False
+
+
+def _speaks_of_it(name: str) -> bool:
+    return _known_to(name) if len(name) <= _LONGEST_NAME else THOUGHT.search(name) is not None
+
+
+# Messages have the same few names, over and over.
+_known_to = lru_cache(512)(lambda name: THOUGHT.search(name) is not None)

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.core.canonical import MAX_DEPTH
 from gateway.wire import prompts
 from gateway.wire.block_parts import CACHE_CONTROL, MARKERS
 from gateway.wire.lenient import items, members, text
-from gateway.wire.spans import opened
-from gateway.wire.splicing import Edit, arranged, edited, entries, removals
+from gateway.wire.seek import Member
+from gateway.wire.splice import Edit, rewritten
+from gateway.wire.splicing import arranged, edited
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from gateway.core.canonical import Json
     from gateway.core.prefix import Path
-    from gateway.wire.spans import Span
-    from gateway.wire.splicing import Entry
+    from gateway.wire.splicing import Located, Part
 
 # Members of a JSON Schema whose members are schemas under names: their order stays.
 _NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
@@ -98,33 +97,30 @@ def _is_sorted(schema: Json) -> bool:
     return True
 
 
-def schema_edit(text_: str, owner: Span, path: Path) -> Edit:
-    """The change that sorts the schema at this path of an opened object. Raises LookupError."""
-    for name in path:
-        owner = opened(text_, owner.members[str(name)], MAX_DEPTH)
-    return Edit(owner.start, owner.end, _sorted_schema(text_, owner))
+def schema_edit(located: Located, path: Path, owner: Part | None = None) -> Edit:
+    """The change that sorts the schema at this path. Raises `NotThere`."""
+    part = located.part(path, owner)
+    return Edit(part.value, part.end, _sorted_schema(located, part))
 
 
-def _sorted_schema(text_: str, span: Span) -> str:
-    if span.items:
-        parts = [_sorted_schema(text_, item) for item in span.items]
-        return arranged(text_, span, [(item.start, item.end) for item in span.items], parts)
-    if not span.members:
-        return span.of(text_)
-    spelled: dict[str, str] = {}
-    standing = list(entries(text_, span))
-    for entry in standing:
-        inner = entry.value
-        if entry.name in _NAMED and inner.members:
-            parts = [_sorted_schema(text_, each) for each in inner.members.values()]
-            places = [(each.start, each.end) for each in inner.members.values()]
-            new = arranged(text_, inner, places, parts)
+def _sorted_schema(located: Located, schema: Part) -> bytes:
+    parts = located.parts(schema)
+    spelled: dict[str | int, bytes] = {}
+    for part in parts:
+        if isinstance(part.step, int) or part.step in _NESTED:
+            new = _sorted_schema(located, part)
+        elif part.step in _NAMED:
+            named = located.parts(part)
+            new = arranged(located, part, [_named(located, each) for each in named])
         else:
-            new = _sorted_schema(text_, inner) if entry.name in _NESTED else inner.of(text_)
-        spelled[entry.name] = text_[entry.start : inner.start] + new
-    names = sorted(spelled, key=_rank)
-    places = [(entry.start, entry.value.end) for entry in standing]
-    return arranged(text_, span, places, [spelled[name] for name in names])
+            new = located.spelled(part)
+        spelled[part.step] = located.text[part.start : part.value] + new
+    steps = sorted(spelled, key=lambda step: _rank(step) if isinstance(step, str) else (step, ""))
+    return arranged(located, schema, [spelled[step] for step in steps])
+
+
+def _named(located: Located, part: Part) -> bytes:
+    return located.text[part.start : part.value] + _sorted_schema(located, part)
 
 
 # --- tools --------------------------------------------------------------------------------------
@@ -186,45 +182,37 @@ def _is_deferred(tool: Json) -> bool:
     )
 
 
-def tools_edit(
-    text_: str, span: Span, api: str, order: Order | None, unsorted: Collection[int]
-) -> Edit:
-    """The change of the whole list of tools: in this order, the schemas of some of them sorted.
-    `span` is the list, opened to its items.
-    """
-    tools = [opened(text_, item, 1) for item in span.items]
-    markers = [_marker(text_, tool) for tool in tools]
-    spelled: list[str] = []
+def tools_edit(located: Located, api: str, order: Order | None, unsorted: Collection[int]) -> Edit:
+    """The change of the whole list of tools: in this order, the schemas of some of them sorted."""
+    whole = located.part(("tools",))
+    tools = located.parts(whole)
+    markers = [_marker(located, tool) for tool in tools]
+    spelled: list[bytes] = []
     for place, index in enumerate(range(len(tools)) if order is None else order.tools):
         tool = tools[index]
         edits: list[Edit] = []
         if index in unsorted:
-            edits.append(schema_edit(text_, tool, _SCHEMA_OF_TOOL[api]))
+            edits.append(schema_edit(located, _SCHEMA_OF_TOOL[api], tool))
         if order is not None and order.marks.get(place) != index:
             due = markers[order.marks[place]] if place in order.marks else None
-            edits += _marker_edits(text_, tool, markers[index], due)
-        spelled.append(edited(text_, edits, tool.start, tool.end))
-    places = [(item.start, item.end) for item in span.items]
-    return Edit(span.start, span.end, arranged(text_, span, places, spelled))
+            edits += _marker_edits(located, tool, markers[index], due)
+        spelled.append(edited(located, tool, edits))
+    return Edit(whole.value, whole.end, arranged(located, whole, spelled))
 
 
-def _marker(text_: str, tool: Span) -> Entry | None:
-    found = (entry for entry in entries(text_, tool) if entry.name == CACHE_CONTROL)
-    return next((entry for entry in found if entry.value.value is not None), None)
+def _marker(located: Located, tool: Part) -> bytes | None:
+    """What the marker of a tool says, if it has one."""
+    found = (part for part in located.parts(tool) if part.step == CACHE_CONTROL)
+    said = [located.spelled(part) for part in found]
+    return said[0] if said and said[0] != b"null" else None
 
 
-def _marker_edits(text_: str, tool: Span, own: Entry | None, due: Entry | None) -> list[Edit]:
-    standing = list(entries(text_, tool))
-    if own is not None and due is not None:
-        return [Edit(own.start, own.value.end, due.of(text_))]
-    if own is not None:
-        parts = [(entry.start, entry.value.end) for entry in standing]
-        return removals(parts, [standing.index(own)])
-    if due is None:
-        return []
-    old = next((entry for entry in standing if entry.name == CACHE_CONTROL), None)
-    if old is not None:
-        return [Edit(old.start, old.value.end, due.of(text_))]
-    end = standing[-1].value.end if standing else tool.start + 1
-    comma = "," if standing else ""
-    return [Edit(end, end, f"{comma}{due.of(text_)}")]
+def _marker_edits(
+    located: Located, tool: Part, own: bytes | None, due: bytes | None
+) -> Iterable[Edit]:
+    if own == due:
+        return ()
+    members = [Member(str(p.step), p.start, p.value, p.end) for p in located.parts(tool)]
+    added = {} if due is None else {CACHE_CONTROL: due}
+    removed = () if own is None else (CACHE_CONTROL,)
+    return rewritten(located.text, tool.value + 1, members, removed=removed, added=added)

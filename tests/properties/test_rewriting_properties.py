@@ -129,9 +129,9 @@ def test_replacing_in_a_string_keeps_the_spelling_of_all_around_it(seed: int) ->
     start = dice.up_to(12)
     end = start + dice.up_to(12 - start)
     new = dice.text()
-    literal = respelled(f'"{"".join(units)}"', [Replacement(start, end, new)])
+    literal = respelled(f'"{"".join(units)}"'.encode(), [Replacement(start, end, new)])
     expected = "".join((*units[:start], orjson.dumps(new).decode()[1:-1], *units[end:]))
-    assert literal == f'"{expected}"'
+    assert literal.decode() == f'"{expected}"'
 
 
 @many
