@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.blocks import Section
@@ -19,7 +19,7 @@ from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.splice import applied
 from tests.helpers.dice import at
 from tests.helpers.prompt_dice import PromptDice, known_rules
-from tests.properties.conftest import many, seeds
+from tests.properties.conftest import EXAMPLES, many, seeds
 
 if TYPE_CHECKING:
     from gateway.core.plan import Plan
@@ -30,6 +30,9 @@ pytestmark = pytest.mark.timeout(600)
 
 RULES = known_rules()
 every_api = pytest.mark.parametrize("api", RULES)
+# Over all APIs as many as elsewhere for one; the oracle is asked most.
+a_share = settings(many, max_examples=EXAMPLES // len(RULES))
+a_tenth = settings(many, max_examples=EXAMPLES // 10)
 
 
 def throw(api: str, seed: int) -> tuple[bytes, CachePrompt, Plan, CacheRules]:
@@ -192,7 +195,7 @@ def unwrapped(value: Any, rules: CacheRules) -> Any:
 
 @every_api
 @given(seed=seeds)
-@many
+@a_share
 def test_a_marked_request_is_the_request_with_its_marks_and_nothing_else(
     api: str, seed: int
 ) -> None:
@@ -206,7 +209,7 @@ def test_a_marked_request_is_the_request_with_its_marks_and_nothing_else(
 
 @every_api
 @given(seed=seeds)
-@many
+@a_tenth
 def test_every_byte_outside_the_changes_is_the_clients(api: str, seed: int) -> None:
     body, prompt, plan, rules = throw(api, seed)
     changes = edits(body, prompt, plan, rules)
@@ -234,7 +237,7 @@ def test_every_byte_outside_the_changes_is_the_clients(api: str, seed: int) -> N
 
 @every_api
 @given(seed=seeds)
-@many
+@a_tenth
 def test_taking_out_what_was_put_in_gives_the_clients_bytes(api: str, seed: int) -> None:
     body, prompt, plan, rules = throw(api, seed)
     changes = edits(body, prompt, plan, rules)
@@ -254,7 +257,7 @@ def same_texts(blocks: tuple[PrefixBlock, ...]) -> list[tuple[Any, ...]]:
 
 @every_api
 @given(seed=seeds)
-@many
+@a_tenth
 def test_marks_change_no_fingerprint(api: str, seed: int) -> None:
     body, prompt, plan, rules = throw(api, seed)
     if plan.splits or any(prompt.blocks[index].until for index, _ in plan.marks):
@@ -276,7 +279,7 @@ def test_marks_change_no_fingerprint(api: str, seed: int) -> None:
 
 @every_api
 @given(seed=seeds)
-@many
+@a_tenth
 def test_a_split_is_never_an_empty_or_blank_block(api: str, seed: int) -> None:
     body, prompt, plan, rules = throw(api, seed)
 
@@ -315,7 +318,7 @@ texts = st.lists(
 
 
 @given(shared=texts, repeated=st.integers(1, 40), one=texts, other=texts)
-@many
+@a_share
 def test_texts_that_begin_alike_are_cut_alike(
     shared: str, repeated: int, one: str, other: str
 ) -> None:
@@ -340,7 +343,7 @@ def decided(text: str, cut: int) -> int:
 
 
 @given(text=texts, repeated=st.integers(1, 60))
-@many
+@a_share
 def test_pieces_are_few_and_each_says_something(text: str, repeated: int) -> None:
     text *= repeated
     found = cuts(text)
