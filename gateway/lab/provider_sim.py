@@ -47,17 +47,20 @@ class ProviderSim(StubProvider):
         clock: Callable[[], float] | None = None,
         keys: Collection[str] = (),
         remember: int = 64,
+        blank_text: bool = False,
     ) -> None:
         """`provider`: serve only this one's API. `ttft_s`: from a request to its answer's first
         byte, which is when what it wrote can be read. `clock`: seconds, instead of the real ones;
         then nobody waits `ttft_s`, it only counts, and a request may bring its time itself
-        (`NOW_HEADER`). `keys` and `remember`: as of the stub.
+        (`NOW_HEADER`). `keys` and `remember`: as of the stub. `blank_text`: blank text is only
+        refused under a marker, as some models do.
         """
         super().__init__(
             latency_s=0.0 if clock is not None else ttft_s, keys=keys, remember=remember
         )
         self.provider = provider
         self.ttft_s = ttft_s
+        self.blank_text = blank_text
         self.caches = Caches()
         self.usages: deque[Usage] = deque(maxlen=remember)
         """What the latest requests that were not refused read and wrote, in order."""
@@ -75,9 +78,7 @@ class ProviderSim(StubProvider):
         if self.provider not in {"", owner}:
             return self._not_found(path, request_id)
         if path == "/v1/messages/count_tokens":
-            return self._kept(
-                sim_anthropic.count_tokens(body, _betas(request), _SECRET, request_id)
-            )
+            return self._kept(sim_anthropic.count_tokens(body, self._terms(request), request_id))
         if path not in _APIS:
             return super().reply_to(request, body, request_id)
         now = self._time(request)
@@ -98,7 +99,7 @@ class ProviderSim(StubProvider):
             return usage
 
         if owner == "anthropic":
-            answer = sim_anthropic.messages(body, _betas(request), _SECRET, request_id, bill)
+            answer = sim_anthropic.messages(body, self._terms(request), request_id, bill)
         elif path == "/v1/responses":
             answer = sim_openai.responses(body, bill)
         else:
@@ -109,6 +110,9 @@ class ProviderSim(StubProvider):
         if reply.status == 400:
             self.refused.append(reply.body.decode())
         return reply
+
+    def _terms(self, request: web.Request) -> sim_anthropic.Terms:
+        return sim_anthropic.Terms(_SECRET, _betas(request), self.blank_text)
 
     def _time(self, request: web.Request) -> float:
         """The request's time; never earlier than that of the one before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,9 +21,21 @@ Json = dict[str, Any]
 _UNAVAILABLE = {"cache_miss_reason": {"type": "unavailable"}}
 
 
-def count_tokens(body: Json, betas: frozenset[str], secret: bytes, request_id: str) -> Reply:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what a request is taken."""
+
+    secret: bytes
+    """That thinking is signed with."""
+    betas: frozenset[str] = frozenset()
+    """What its `anthropic-beta` says."""
+    blank_text: bool = False
+    """Blank text without a marker is taken, too."""
+
+
+def count_tokens(body: Json, terms: Terms, request_id: str) -> Reply:
     """Answer one `count_tokens`, which checks what a request for an answer is checked for."""
-    taken, _, refused = _taken(body, betas, secret, counts=True)
+    taken, _, refused = _taken(body, terms, counts=True)
     if refused is not None:
         return stub_anthropic.error(400, refused, request_id)
     counted = sim_prompt.anthropic(taken).total_tokens
@@ -30,14 +43,10 @@ def count_tokens(body: Json, betas: frozenset[str], secret: bytes, request_id: s
 
 
 def messages(
-    body: Json,
-    betas: frozenset[str],
-    secret: bytes,
-    request_id: str,
-    bill: Callable[[Rendered, bool], Usage],
+    body: Json, terms: Terms, request_id: str, bill: Callable[[Rendered, bool], Usage]
 ) -> Reply:
     """Answer one request; `bill` says what it reads and writes, told whether it fails."""
-    taken, dropped, refused = _taken(body, betas, secret, counts=False)
+    taken, dropped, refused = _taken(body, terms, counts=False)
     if refused is not None:
         return stub_anthropic.error(400, refused, request_id)
     query = stub_anthropic.read(taken)
@@ -51,7 +60,7 @@ def messages(
     binds = sim_anthropic_rules.binds_thinking(body["model"])
     for block in document["content"]:
         if block["type"] == "thinking":
-            block["signature"] = sim_thinking.sign(secret, body, binds=binds)
+            block["signature"] = sim_thinking.sign(terms.secret, body, binds=binds)
     if body["max_tokens"] == 0:
         document |= {"content": [], "stop_reason": "max_tokens"}
         document["usage"]["output_tokens"] = 0
@@ -62,15 +71,15 @@ def messages(
     return stub_anthropic.reply(document, query, request_id, streaming=streaming)
 
 
-def _taken(
-    body: Json, betas: frozenset[str], secret: bytes, *, counts: bool
-) -> tuple[Json, list[Json], str | None]:
+def _taken(body: Json, terms: Terms, *, counts: bool) -> tuple[Json, list[Json], str | None]:
     """The request as it is rendered, what was dropped of it, and why it is refused."""
-    refused = sim_anthropic_rules.refusal(body, betas, counts=counts)
+    refused = sim_anthropic_rules.refusal(
+        body, terms.betas, blank_text=terms.blank_text, counts=counts
+    )
     if refused is not None:
         return body, [], refused
     binds = sim_anthropic_rules.binds_thinking(body["model"])
-    found = sim_thinking.misfits(secret, body, binds=binds)
+    found = sim_thinking.misfits(terms.secret, body, binds=binds)
     if not found:
         return body, [], None
     binding = (body.get("thinking") or {}).get("block_binding") or {}

@@ -29,7 +29,7 @@ _TOP_LEVEL = frozenset(
         *("fallback_credit_token", "billing_policy", "thread", "user_profile_id", "workspace_id"),
     }
 )
-_CARRIES = frozenset(
+CARRIES = frozenset(
     {
         *("text", "image", "document", "search_result", "tool_use", "tool_result"),
         *("server_tool_use", "web_search_tool_result", "web_fetch_tool_result"),
@@ -174,7 +174,7 @@ def _places(body: Json) -> Iterator[_Place]:
         for j, block in enumerate(content):
             kind = block["type"]
             text = block["text"] if kind == "text" else None
-            eligible = kind in _CARRIES and (text is None or bool(text.strip()))
+            eligible = kind in CARRIES and (text is None or bool(text.strip()))
             yield _Place(f"messages.{i}.content.{j}", kind, block, text, eligible)
 
 
@@ -186,7 +186,7 @@ def _place_faults(place: _Place, betas: frozenset[str]) -> Iterator[str]:
     tagged = place.where if in_system else f"{place.where}.{place.tag}"
     if (
         place.where.startswith("messages.")
-        and place.tag not in _CARRIES
+        and place.tag not in CARRIES
         and "cache_control" in block
     ):
         yield f"{tagged}.cache_control: {EXTRA}"

@@ -16,6 +16,7 @@ import xxhash
 
 from gateway.core.blocks import Section
 from gateway.core.prefix import Kind, PrefixBlock
+from gateway.lab.sim_anthropic_rules import CARRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,9 +170,13 @@ def _block(
         path=path,
         size=size,
         digest=xxhash.xxh3_64_intdigest(spelled),
-        can_mark=kind is not Kind.THINKING and (text is None or bool(text.strip())),
+        can_mark=bool(text.strip()) if text is not None else _may_carry(section, named),
         client_ttl_s=_TTL_S[form] if mark is not None else 0,
     )
+
+
+def _may_carry(section: Section, named: str) -> bool:
+    return section is not Section.MESSAGES or named in CARRIES
 
 
 def _kind(named: str) -> Kind:
