@@ -34,6 +34,7 @@ from gateway.upstream.client import UpstreamClient
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.assembly import Assembled
     from gateway.config import Config
     from gateway.store.base import Store
     from gateway.store.secret import ScopeSecrets
@@ -43,6 +44,7 @@ _log = structlog.get_logger("warmgate.app")
 _MAX_HEAD_BYTES = 64 * 1024
 _TELEMETRY_CLOSE_S = 5.0
 _BACKGROUND_CLOSE_S = 5.0
+_WARMING_CLOSE_S = 2.0
 _KEEPALIVE_S = 75.0
 # After the drain: for the last bytes of an answer, and then for a cancelled handler to end.
 _LAST_S = 0.5
@@ -71,6 +73,7 @@ class RunningGateway:
     _drain_timeout_s: float
     _probes: web.AppRunner
     _admin: AdminPort
+    _assembled: Assembled
     _client: UpstreamClient
     _store: Store
     _generations: Generations
@@ -89,6 +92,11 @@ class RunningGateway:
         # Their requests are gone, and so are they, but for the answers they still hand on.
         await self._calls.close(_LAST_S)
         await self.background.close(_BACKGROUND_CLOSE_S)
+        parts = self._assembled
+        await asyncio.gather(
+            parts.warming.close(_WARMING_CLOSE_S), parts.refreshing.close(_WARMING_CLOSE_S)
+        )
+        parts.planning.close()
         await self._client.close()
         await self._secrets.close()
         await self._admin.close()
@@ -125,7 +133,7 @@ async def start(
     await client.start()
     background = Background()
     calls = Background(MOST_CALLS)
-    proxy, explaining = assemble(
+    assembled = assemble(
         config,
         Parts(
             store=store,
@@ -139,7 +147,7 @@ async def start(
         ),
     )
     readiness = Readiness()
-    drain = Drain(proxy.handle)
+    drain = Drain(assembled.proxy.handle)
     server = Listener(
         drain.handle,
         handler_cancellation=True,
@@ -154,7 +162,9 @@ async def start(
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
     await probes.setup()
-    admin = AdminPort(config, store, generations, clock.now, environ, explain=explaining.explain)
+    admin = AdminPort(
+        config, store, generations, clock.now, environ, explain=assembled.explaining.explain
+    )
     try:
         api_url = await _listen(api, config.server.host, config.server.port)
         probe_url = await _listen(probes, config.server.probe_host, config.server.probe_port)
@@ -168,7 +178,9 @@ async def start(
         await store.close()
         raise
     await admin.start(_listen)
-    readiness.ready()
+    # Ready when the prompts of the config are warm, or have had their time.
+    assembled.warming.start(readiness.ready)
+    assembled.refreshing.start()
     _log.info(
         "listening", api=api_url, probes=probe_url, admin=admin.url, store=describe(store_url)
     )
@@ -184,6 +196,7 @@ async def start(
         _drain_timeout_s=config.server.drain_timeout_s,
         _probes=probes,
         _admin=admin,
+        _assembled=assembled,
         _client=client,
         _store=store,
         _generations=generations,

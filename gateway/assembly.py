@@ -17,14 +17,17 @@ from gateway.explaining import Explaining
 from gateway.flights import Flights
 from gateway.keeping import Keeping
 from gateway.planning import Planning
+from gateway.prefill import Prefill
 from gateway.proxy import Proxy
 from gateway.randomness import Randomness
 from gateway.recognition import Recognition
+from gateway.refreshing import Refreshing
 from gateway.sending import Sending
 from gateway.serving import Serving
 from gateway.store.tiered import TieredStore
 from gateway.upstream.choice import Choice
 from gateway.warm import Warm
+from gateway.warming import Warming
 
 if TYPE_CHECKING:
     from gateway.background import Background
@@ -64,10 +67,13 @@ class Assembled(NamedTuple):
 
     proxy: Proxy
     explaining: Explaining
+    planning: Planning
+    warming: Warming
+    refreshing: Refreshing
 
 
 def assemble(config: Config, parts: Parts) -> Assembled:
-    """The proxy of one config, and who explains what it does."""
+    """The proxy of one config, and who does something beside it."""
     store, telemetry, clock = parts.store, parts.telemetry, parts.clock
     choice = Choice(config)
     door = Door(config.cache.door_entries, config.generation().encode())
@@ -112,6 +118,9 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         tenant=lambda turn: recognition.tenant(turn.request),
     )
     sending = Sending(asking, planning)
+    prefill = Prefill(parts.client, telemetry, planning)
+    refreshing = Refreshing(config, choice, prefill, clock)
+    planning.on_answered = refreshing.saw
     serving = Serving(telemetry, clock, random_bytes, warm)
     coalescing = Coalescing(
         flights=Flights(parts.calls, config.cache.max_entry_bytes, budget),
@@ -149,4 +158,10 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         clock=clock,
         random_bytes=random_bytes,
     )
-    return Assembled(proxy, Explaining(choice, recognition, planning, clock.monotonic))
+    return Assembled(
+        proxy,
+        Explaining(choice, recognition, planning, clock.monotonic),
+        planning,
+        Warming(config, choice, prefill),
+        refreshing,
+    )

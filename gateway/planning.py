@@ -18,7 +18,7 @@ import structlog
 
 from gateway.core import identity
 from gateway.core.hints import CacheKeys, Hinting
-from gateway.core.plan import PlanReason
+from gateway.core.plan import Markers, PlanReason
 from gateway.core.planner import CachePlanner
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite
@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from gateway.cache import Clock
     from gateway.config import Config
     from gateway.core.canonical import Json
-    from gateway.core.model import Answer
-    from gateway.core.plan import Markers
+    from gateway.core.model import Answer, Usage
+    from gateway.core.prefix import CachePrompt
+    from gateway.core.ticket import Ticket
     from gateway.door import Known
+    from gateway.providers.prompt_cache import CacheRules
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
     from gateway.upstream.choice import Choice, Endpoint
@@ -91,6 +93,8 @@ class Planning:
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")
         self._failures = 0
         self._logged_at = float("-inf")
+        self.on_answered: Callable[[Turn, Planned], None] | None = None
+        """Told of each answer that a model gave."""
 
     def __repr__(self) -> str:
         return f"<Planning, {len(self._refused)} refused, {self._failures} failures>"
@@ -123,12 +127,16 @@ class Planning:
     def learn(self, planned: Planned, answer: Answer | None) -> None:
         """The call is over; None: it failed, or its answer could not be read."""
         usage = answer.usage if answer is not None else None
-        if planned.turn is not None:
+        turn = planned.turn
+        if turn is not None:
             self._guarded(self._watch, planned)
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), planned.ticket)
         if usage is not None and answer is not None:
             self._guarded(lambda p: count(self._telemetry.metrics, p, answer), planned)
+        if self.on_answered is not None and turn is not None and usage is not None:
+            told = self.on_answered
+            self._guarded(lambda t: told(t, planned), turn)
 
     def _watch(self, planned: Planned) -> None:
         turn, planned.turn = planned.turn, None
@@ -164,6 +172,27 @@ class Planning:
             model=planned.model,
             added=planned.told(),
         )
+
+    # --- prompts that are sent for their cache alone --------------------------------------------
+
+    def expect(self, endpoint: Endpoint, prompt: CachePrompt, rules: CacheRules) -> Ticket:
+        """A prompt with markers of its own is about to be sent with the endpoint's credential."""
+        return self.planner.plan(domain_of(endpoint), prompt, rules, Markers.RESPECT, self._timer())
+
+    def hint_of(self, ticket: Ticket, endpoint: Endpoint) -> dict[str, str]:
+        """The member that those who ask for this prompt send to keep it on one machine."""
+        assert ticket.rules is not None
+        hint = self._hinting.hint(ticket.rules, ticket.prompt.api)
+        if not hint or hint.startswith("x-") or ticket.prompt.client_key:
+            return {}
+        value = self._hinting.value(hint, domain_of(endpoint), ticket, self._timer())
+        return {hint: value} if value else {}
+
+    def kept(self, ticket: Ticket, usage: Usage | None, *, ok: bool) -> None:
+        """What became of it."""
+        if ok:
+            self._guarded(lambda t: self.planner.begun(t, self._timer()), ticket)
+        self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), ticket)
 
     # --- deciding -------------------------------------------------------------------------------
 
@@ -249,14 +278,13 @@ class Planning:
         return self.domain(turn.known, self._tenant(turn) if self._isolates else None)
 
     def domain(self, known: Known, tenant: str | None) -> bytes:
-        """Whose cache it is: that of the credential that the provider sees. `tenant` only matters
-        where tenants are kept apart.
-        """
-        configured = known.endpoint.api_key is not None
-        parts = [b"prompt cache", known.endpoint.identity, b"" if configured else known.who]
+        """Whose cache it is: that of the credential that the provider sees."""
+        apart: tuple[bytes, ...] = ()
         if self._isolates:
-            parts += [b"credential", known.who] if tenant is None else [b"tenant", tenant.encode()]
-        return identity.digest(tuple(parts))[:16]
+            apart = (b"credential", known.who) if tenant is None else (b"tenant", tenant.encode())
+        if known.endpoint.api_key is not None:
+            return domain_of(known.endpoint, *apart)
+        return domain_of(known.endpoint, b"", known.who, *apart)
 
     async def _beside(self, body: bytes, work: Callable[[], _T]) -> _T:
         """The work done, for a long body in a thread: nobody else waits for it."""

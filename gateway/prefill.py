@@ -15,17 +15,20 @@ from gateway.cache import judged
 from gateway.core.model import Answer, Form
 from gateway.errors import GatewayError
 from gateway.providers import registry
+from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.server import forwarding
 from gateway.server.stream import Recording
 from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.choice import Asked, url
-from gateway.wire.prefill_body import prefill_body
+from gateway.wire.prefill_body import prefill_body, with_marker
 from gateway.wire.table import APIS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.core.model import Usage
+    from gateway.core.ticket import Ticket
+    from gateway.planning import Planning
     from gateway.providers.prompt_cache import CacheRules
     from gateway.telemetry.setup import Telemetry
     from gateway.upstream.choice import Endpoint
@@ -44,9 +47,46 @@ _ANTHROPIC_VERSION = "2023-06-01"
 class Prefill:
     """Makes such calls."""
 
-    def __init__(self, client: UpstreamClient, telemetry: Telemetry) -> None:
+    def __init__(self, client: UpstreamClient, telemetry: Telemetry, planning: Planning) -> None:
         self._client = client
         self._telemetry = telemetry
+        self._planning = planning
+
+    async def write(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        body: bytes,
+        *,
+        why: str,
+        hold_s: float,
+        timeout_s: float,
+    ) -> tuple[str, Usage | None]:
+        """Send a prompt marked at the end of what leads it, for a lifetime of `hold_s` seconds or the
+        shortest; the planner hears what is kept from then on. As `send` otherwise.
+        """
+        api = APIS[path].name
+        ticket: Ticket | None = None
+        rules: CacheRules | None = None
+        try:
+            document = parsed(body)
+            model = str(document.get("model"))
+            name, kind = endpoint.provider.name, endpoint.deployment
+            rules = cache_rules(name, api, model, deployment=kind)
+            if rules is not None:
+                marked, prompt = with_marker(api, body, rules, hold_s)
+                document = parsed(marked)
+                ticket = self._planning.expect(endpoint, prompt, rules)
+                document |= self._planning.hint_of(ticket, endpoint)
+        except Exception:  # noqa: BLE001 - then it is sent as it is written
+            _log.exception("a prompt can't be marked", upstream=endpoint.name)
+            document = parsed(body)
+        outcome, usage = await self.send(
+            endpoint, path, document, rules, why=why, timeout_s=timeout_s
+        )
+        if ticket is not None:
+            self._planning.kept(ticket, usage, ok=outcome == OK)
+        return outcome, usage
 
     async def send(
         self,

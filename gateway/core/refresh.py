@@ -15,8 +15,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MOST_IN_A_ROW = 12
-"""Refreshes of a prefix that nobody asked for in between."""
+MOST_IN_VAIN = 0.5
+"""What refreshes that nobody asked for in between may cost together, as a part of what one that
+pays spares: who has left is not seen to leave, so waiting has to have an end of its own."""
 
 _DAY_S = 86_400.0
 # Gaps that are counted: older ones weigh less and less.
@@ -103,6 +104,9 @@ class Kept:
     worth: Worth
     tokens: int
     arrivals: Arrivals
+    upstream: str
+    path: str
+    """Where it goes: the upstream's name, and our own route."""
     picodollars: int = 0
     """What a refresh costs in money; 0 where there is no price."""
     used_at: float = 0.0
@@ -178,7 +182,9 @@ class Prefixes:
                 continue
             odds = kept.arrivals.odds(now, kept.worth.ttl_s)
             lapsed = now - kept.used_at >= kept.worth.ttl_s
-            if lapsed or kept.in_a_row >= MOST_IN_A_ROW or not pays(kept.worth, odds):
+            spent = kept.in_a_row * kept.worth.refresh
+            vain = spent + kept.worth.refresh > MOST_IN_VAIN * kept.worth.spared
+            if lapsed or vain or not pays(kept.worth, odds):
                 self.forget(name)
             else:
                 found.append((name, kept))
