@@ -27,6 +27,8 @@ from gateway.wire.block_parts import (
 from gateway.wire.lenient import items, members, text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.core.canonical import Json
     from gateway.core.prefix import Path
     from gateway.providers.prompt_cache import CacheRules
@@ -83,7 +85,8 @@ def read(body: Object, rules: CacheRules | None) -> CachePrompt:
         text(body.get("model")),
         (*found.blocks, *messages),
         fingerprint_of(body, _CHANGES_ALL, fingerprint_of({"skills": skills}, ("skills",))),
-        fingerprint_of(body, _CHANGES_MESSAGES),
+        # An image anywhere, the first or the last one, changes all messages.
+        fingerprint_of(body, _CHANGES_MESSAGES, int(found.has_images)),
         found.thinks,
         ttl_of(body),
         text_only=found.text_only,
@@ -111,7 +114,12 @@ class _Messages(Gathering):
     one step, because a prompt may have many hundreds.
     """
 
-    __slots__ = ()
+    __slots__ = ("has_images",)
+
+    def __init__(self, rules: CacheRules | None, forms: Sequence[MarkerForm]) -> None:
+        """See `Gathering`."""
+        super().__init__(rules, forms)
+        self.has_images = False
 
     def system(self, system: Json) -> None:
         """A string, or text blocks."""
@@ -275,6 +283,8 @@ class _Messages(Gathering):
         return size
 
     def _media_size(self, part: Object, shown: int) -> int:
+        if part.get("type") == "image":
+            self.has_images = True
         source = members(part.get("source"))
         inner = source.get("content")
         match source.get("type"):

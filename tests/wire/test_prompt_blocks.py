@@ -364,6 +364,19 @@ def test_a_tool_choice_changes_only_the_messages() -> None:
     assert chain(plain)[1] != chain(chosen)[1]
 
 
+def test_the_first_image_changes_all_messages_but_nothing_before_them() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://a"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [image]}
+    plain = chain(claude(system="be", messages=[user("hi")]))
+
+    for held in (image, result):
+        one = chain(claude(system="be", messages=[user("hi"), user([held])]))
+        two = chain(claude(system="be", messages=[user("hi"), user([held]), user([image])]))
+        assert plain[0] == one[0]
+        assert plain[1] != one[1]
+        assert one == two[:3]
+
+
 def test_a_system_message_in_the_conversation_is_a_message() -> None:
     blocks = claude(messages=[user("hi"), {"role": "system", "content": LONG}]).blocks
 
