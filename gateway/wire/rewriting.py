@@ -85,6 +85,7 @@ class Rewriter:
     def __init__(self, traffic: VolatileTraffic, sightings: Sightings | None = None) -> None:
         self.traffic = traffic
         self.sightings = Sightings() if sightings is None else sightings
+        self.sorting = tool_order.ToolSorting()
 
     def rewrite(
         self, body: bytes, document: Json, case: Case, asker: Asker, now: float
@@ -98,7 +99,7 @@ class Rewriter:
         wanted, hindrance = allowed(case, thinks=thinks(api, document))
         if not wanted:
             return Rewritten(body, hindrance=hindrance)
-        job = _Job(api, document, wanted, case, self.sightings)
+        job = _Job(api, document, wanted, case, self)
         try:
             return Rewritten(*job.done(body, self._confirmed(job, asker, now)), hindrance)
         except (ValueError, LookupError):
@@ -168,14 +169,15 @@ class _Job:
         document: Object,
         wanted: frozenset[Rewrite],
         case: Case,
-        sightings: Sightings,
+        rewriter: Rewriter,
     ) -> None:
         self.api = api
         self.document = document
         self.wanted = wanted
         self.lead = read_lead(api, document)
         self._takes_markers = case.rules is not None and case.rules.takes_markers
-        self._find = sightings.find
+        self._find = rewriter.sightings.find
+        self._sorting = rewriter.sorting
         self._note_path = note_path(api, document)
         rounds = wanted & {Rewrite.ROUND_TIME, Rewrite.ROUND_HOUR}
         self._rounds = next(iter(rounds), None)
@@ -183,22 +185,17 @@ class _Job:
     def done(self, body: bytes, confirmed: Confirmed) -> tuple[bytes, frozenset[Rewrite]]:
         """The new body, and what was made."""
         made: set[Rewrite] = set()
-        order = tool_order.tool_order(self.document) if Rewrite.SORT_TOOLS in self.wanted else None
-        tools: list[int] = []
+        texts, values = self._texts(confirmed, made)
         schemas: list[Path] = []
         if Rewrite.SORT_SCHEMAS in self.wanted:
-            tools, schemas = tool_order.unsorted_schemas(self.api, self.document)
-        texts, values = self._texts(confirmed, made)
-        if order is None and not tools and not schemas and not texts:
-            return body, frozenset()
+            schemas = tool_order.unsorted_schemas(self.api, self.document)
         located = Located(body)
-        edits = _text_edits(located, texts)
-        if order is not None or tools:
-            edits.append(tool_order.tools_edit(located, self.api, order, tools))
-            made |= {Rewrite.SORT_TOOLS} if order is not None else set()
+        edits, of_tools = self._sorting.edits(located, self.api, self.document, self.wanted)
+        if not edits and not schemas and not texts:
+            return body, frozenset()
+        edits += _text_edits(located, texts)
         edits += [tool_order.schema_edit(located, path) for path in schemas]
-        if tools or schemas:
-            made.add(Rewrite.SORT_SCHEMAS)
+        made |= of_tools | ({Rewrite.SORT_SCHEMAS} if schemas else set())
         if values and self._note_path is not None:
             edits.append(
                 note_edit(located, self._note_path, note(values), in_parts=self._takes_markers)

@@ -10,8 +10,10 @@ values. Keywords get the order that people write them in, so that most schemas s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from gateway.core.rewrites import Rewrite
 from gateway.wire import prompts
 from gateway.wire.block_parts import CACHE_CONTROL, MARKERS
 from gateway.wire.lenient import items, members, text
@@ -62,16 +64,15 @@ def _rank(name: str) -> tuple[int, str]:
 # --- schemas ------------------------------------------------------------------------------------
 
 
-def unsorted_schemas(api: str, document: prompts.Object) -> tuple[list[int], list[Path]]:
-    """The tools (by index), and the paths of other schemas, whose keywords are out of order."""
+def unsorted_schemas(api: str, document: prompts.Object) -> list[Path]:
+    """The paths of schemas beside the tools whose keywords are out of order."""
+    return [path for path in _SCHEMAS_ELSEWHERE[api] if not _is_sorted(_at(document, path))]
+
+
+def _unsorted_tools(api: str, document: prompts.Object) -> list[int]:
     path = _SCHEMA_OF_TOOL[api]
-    tools = [
-        index
-        for index, tool in enumerate(items(document.get("tools")))
-        if not _is_sorted(_at(tool, path))
-    ]
-    others = [path for path in _SCHEMAS_ELSEWHERE[api] if not _is_sorted(_at(document, path))]
-    return tools, others
+    tools = enumerate(items(document.get("tools")))
+    return [index for index, tool in tools if not _is_sorted(_at(tool, path))]
 
 
 def _at(value: Json, path: Path) -> Json:
@@ -182,9 +183,64 @@ def _is_deferred(tool: Json) -> bool:
     )
 
 
-def tools_edit(located: Located, api: str, order: Order | None, unsorted: Collection[int]) -> Edit:
-    """The change of the whole list of tools: in this order, the schemas of some of them sorted."""
-    whole = located.part(("tools",))
+_KEPT_BYTES = 8 * 1024 * 1024
+
+
+class ToolSorting:
+    """Sorts lists of tools, and remembers the latest 8 MB of what became of them: applications send
+    the same ones in every request.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[_Asked, tuple[bytes, frozenset[Rewrite]]] = OrderedDict()
+        self._size = 0
+
+    def edits(
+        self, located: Located, api: str, document: prompts.Object, wanted: frozenset[Rewrite]
+    ) -> tuple[list[Edit], frozenset[Rewrite]]:
+        """The change of the list of tools, if it takes any, and which rewrites were made by it."""
+        wanted &= _ON_TOOLS
+        if not wanted or not document.get("tools"):
+            return [], frozenset()
+        whole = located.part(("tools",))
+        asked = api, wanted, located.spelled(whole)
+        known = self._known.get(asked)
+        if known is None:
+            known = self._known[asked] = _sorted_tools(located, whole, api, document, wanted)
+            self._size += len(asked[2]) + len(known[0])
+            while self._size > _KEPT_BYTES and len(self._known) > 1:
+                old, (became, _) = self._known.popitem(last=False)
+                self._size -= len(old[2]) + len(became)
+        else:
+            self._known.move_to_end(asked)
+        became, made = known
+        return [Edit(whole.value, whole.end, became)] if made else [], made
+
+
+_Asked: TypeAlias = "tuple[str, frozenset[Rewrite], bytes]"
+_ON_TOOLS = frozenset({Rewrite.SORT_TOOLS, Rewrite.SORT_SCHEMAS})
+
+
+def _sorted_tools(
+    located: Located,
+    whole: Part,
+    api: str,
+    document: prompts.Object,
+    wanted: frozenset[Rewrite],
+) -> tuple[bytes, frozenset[Rewrite]]:
+    order = tool_order(document) if Rewrite.SORT_TOOLS in wanted else None
+    unsorted = _unsorted_tools(api, document) if Rewrite.SORT_SCHEMAS in wanted else []
+    made = {Rewrite.SORT_TOOLS} if order is not None else set()
+    made |= {Rewrite.SORT_SCHEMAS} if unsorted else set()
+    if not made:
+        return b"", frozenset()
+    return _tools(located, whole, api, order, unsorted), frozenset(made)
+
+
+def _tools(
+    located: Located, whole: Part, api: str, order: Order | None, unsorted: Collection[int]
+) -> bytes:
+    """The list of tools in this order, the schemas of some of them sorted."""
     tools = located.parts(whole)
     markers = [_marker(located, tool) for tool in tools]
     spelled: list[bytes] = []
@@ -197,7 +253,7 @@ def tools_edit(located: Located, api: str, order: Order | None, unsorted: Collec
             due = markers[order.marks[place]] if place in order.marks else None
             edits += _marker_edits(located, tool, markers[index], due)
         spelled.append(edited(located, tool, edits))
-    return Edit(whole.value, whole.end, arranged(located, whole, spelled))
+    return arranged(located, whole, spelled)
 
 
 def _marker(located: Located, tool: Part) -> bytes | None:
