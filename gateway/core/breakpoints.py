@@ -164,7 +164,9 @@ def _loss(sight: Sight, rules: CacheRules, short: int, long: int) -> float:
         p_far = sight.odds.within(far_s) - p_near
         total += p_near * each * (whole - at(near))
         if far_s > near_s:
-            behind = whole - at(far)
+            # A beginning that others keep alive is there without us, too.
+            shared = max((h.odds.within(near_s) * tokens[h.block] for h in sight.heads), default=0)
+            behind = whole - max(at(far), shared)
             total += p_far * each * behind * (1.0 + _ANCHORED_TURNS * p_near)
     covered = 0
     for head in sight.heads:

@@ -24,10 +24,10 @@ PRIORS = {
     # that are likely one-shot lie below what a marker needs (0.22 at 1.25x and 0.1x), so that the
     # first of them costs nothing; those of agents far above.
     "bare": Odds(0.04, 0.08, 0.1, 0.1),
-    "asked": Odds(0.2, 0.3, 0.31, 0.31),
-    "armed": Odds(0.5, 0.6, 0.62, 0.62),
-    "turn": Odds(0.45, 0.65, 0.68, 0.7),
-    "tool": Odds(0.85, 0.92, 0.93, 0.935),
+    "asked": Odds(0.2, 0.3, 0.305, 0.305),
+    "armed": Odds(0.5, 0.6, 0.605, 0.605),
+    "turn": Odds(0.45, 0.65, 0.66, 0.66),
+    "tool": Odds(0.85, 0.92, 0.925, 0.925),
     "head": Odds(0.15, 0.24, 0.26, 0.26),
 }
 """By kind of boundary: the end of a first request without system prompt and tools (`bare`), with
