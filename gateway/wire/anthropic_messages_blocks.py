@@ -22,7 +22,6 @@ from gateway.wire.block_parts import (
     seed,
     spoken,
     ttl_of,
-    ttl_within,
 )
 from gateway.wire.lenient import items, members, text
 
@@ -246,14 +245,14 @@ class _Messages(Gathering):
                     ttl = ttl or ttl_of(inner)
                     fingerprint += _fingerprint_of_more(inner, _TEXT_MEMBERS)
             else:
-                data = spoken(inner)
+                data, inner_ttl = spoken(inner)
                 size += self._size([inner])
-                ttl = ttl or ttl_within(inner)
+                ttl = ttl or inner_ttl
             fingerprint = digest(data, fingerprint)
         return size, fingerprint, ttl
 
     def _other(self, path: Path, part: Object, ends: bool) -> None:
-        shown = spoken(part)
+        shown, ttl = spoken(part)
         size = len(shown)
         kind = Kind.OTHER
         name = text(part.get("type"))
@@ -265,7 +264,7 @@ class _Messages(Gathering):
         elif name in _MEDIA:
             kind = Kind.MEDIA
             size = self._media_size(part, size)
-        self.add(kind, path, shown, size=size, can_mark=name in _MARKABLE, ttl=ttl_within(part))
+        self.add(kind, path, shown, size=size, can_mark=name in _MARKABLE, ttl=ttl)
         if ends:
             self.leave(path, len(self.blocks) - 1)
 
@@ -277,9 +276,9 @@ class _Messages(Gathering):
                 continue
             shown = inner.get("text")
             if inner.get("type") in _MEDIA:
-                size += self._media_size(inner, len(spoken(inner)))
+                size += self._media_size(inner, len(spoken(inner)[0]))
             else:
-                size += len(shown.encode() if isinstance(shown, str) else spoken(inner))
+                size += len(shown.encode() if isinstance(shown, str) else spoken(inner)[0])
         return size
 
     def _media_size(self, part: Object, shown: int) -> int:

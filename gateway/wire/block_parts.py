@@ -110,14 +110,12 @@ def unmarked(part: Object) -> Object:
     return out
 
 
-def spoken(part: Object) -> bytes:
-    """Compact JSON of the object without markers."""
-    if not MARKERS.isdisjoint(part):
-        return rendered(unmarked(part))
+def spoken(part: Object) -> tuple[bytes, int]:
+    """Compact JSON of the object without markers, and what `ttl_within` says of it."""
     shown = rendered(part)
     if b'"cache_control"' in shown or b'"prompt_cache_breakpoint"' in shown:
-        return rendered(unmarked(part))
-    return shown
+        return rendered(unmarked(part)), ttl_within(part)
+    return shown, 0
 
 
 class Gathering:
@@ -152,7 +150,8 @@ class Gathering:
         if len(self.blocks) == begun:
             self.json(Kind.OTHER, path, None)
         last = self.blocks[-1]
-        self.blocks[-1] = last._replace(ends_message=True, client_ttl_s=last.client_ttl_s or ttl)
+        # Built anew from its first fields: `_replace` takes as long as all else for a block.
+        self.blocks[-1] = PrefixBlock(*last[:7], last.client_ttl_s or ttl, True)
 
     def take(self) -> list[PrefixBlock]:
         """The blocks so far; the next ones make a list of their own."""
@@ -180,8 +179,8 @@ class Gathering:
     def json(self, kind: Kind, path: Path, value: Json) -> None:
         """A block of unknown shape, that takes no marker."""
         if isinstance(value, dict):
-            data = spoken(value)
-            self.add(kind, path, data, size=len(data), ttl=ttl_within(value))
+            data, ttl = spoken(value)
+            self.add(kind, path, data, size=len(data), ttl=ttl)
         else:
             data = rendered(value)
             self.add(kind, path, data, size=len(data))
@@ -189,9 +188,9 @@ class Gathering:
     def media(self, kind: Kind, path: Path, part: Object, *, can_mark: bool = True) -> None:
         """An image, a document, a sound."""
         self.text_only = False
-        data = spoken(part)
+        data, ttl = spoken(part)
         size = media_size(part, len(data))
-        self.add(kind, path, data, size=size, can_mark=can_mark, ttl=ttl_within(part))
+        self.add(kind, path, data, size=size, can_mark=can_mark, ttl=ttl)
 
     def tools(self, tools: Json, can_mark: bool) -> None:
         """The definitions of `tools`. One that is only loaded when the model looks for it is no part

@@ -62,7 +62,8 @@ _OWN_BLOCKS = {
     "refusal": Kind.TEXT,
     "audio": Kind.MEDIA,
 }
-_SAID_APART = _MESSAGE_MEMBERS | {"tool_calls"} | _OWN_BLOCKS.keys()
+_APART = frozenset(_OWN_BLOCKS)
+_SAID_APART = _MESSAGE_MEMBERS | {"tool_calls"} | _APART
 _MEDIA = frozenset({"image_url", "input_audio", "file"})
 
 
@@ -145,7 +146,7 @@ def _message(
     if len(message) > 2 and (more := extras(message, _SAID_APART)):
         start = digest(rendered(more))
     found.enter(section, role, can_mark=marks_assistant or role != "assistant", start=start)
-    if len(message) > 2:
+    if not _APART.isdisjoint(message):
         _apart(found, path, message)
     content = message.get("content")
     if isinstance(content, str):

@@ -169,4 +169,4 @@ def _reasoning(found: Gathering, path: Path, item: Object) -> None:
     told = [text(members(part).get("text")) for part in items(item.get("summary"))]
     size = len(sealed) * 3 // 4 or sum(len(part.encode()) for part in told)
     found.enter(section_messages, "assistant", start=1)
-    found.add(Kind.THINKING, path, spoken(item), size=size)
+    found.add(Kind.THINKING, path, spoken(item)[0], size=size)
