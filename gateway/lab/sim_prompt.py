@@ -56,8 +56,7 @@ class Rendered(NamedTuple):
 
 def anthropic(body: Json) -> Rendered:
     """The prompt of a Messages request that was not refused."""
-    tools = [tool for tool in body.get("tools") or [] if not _is_deferred(tool)]
-    blocks = [_block(Section.TOOLS, tool, ("tools", i), "") for i, tool in enumerate(tools)]
+    blocks = _tools(body)
     system = _parts(body.get("system") or [])
     blocks += [_block(Section.SYSTEM, part, ("system", i), "system") for i, part in system]
     messages = body["messages"]
@@ -84,8 +83,7 @@ def anthropic(body: Json) -> Rendered:
 
 def openai(api: str, body: Json) -> Rendered:
     """The prompt of a request to `chat` or `responses` that was not refused."""
-    tools = [tool for tool in body.get("tools") or [] if not _is_deferred(tool)]
-    blocks = [_block(Section.TOOLS, tool, ("tools", i), "") for i, tool in enumerate(tools)]
+    blocks = _tools(body)
     member = "messages" if api == "chat" else "input"
     given = body.get(member) or []
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
@@ -109,6 +107,14 @@ def openai(api: str, body: Json) -> Rendered:
     }
     blocks = [block._replace(can_mark=True) for block in blocks]
     return _rendered(blocks, seeds, 0, (body.get("prompt_cache_options") or {}).get("mode") or "")
+
+
+def _tools(body: Json) -> list[PrefixBlock]:
+    """Those that stand in front; a deferred one is loaded where it is looked for."""
+    tools = enumerate(body.get("tools") or [])
+    return [
+        _block(Section.TOOLS, tool, ("tools", i), "") for i, tool in tools if not _is_deferred(tool)
+    ]
 
 
 def _item(item: Json, path: tuple[str | int, ...], section: Section) -> Iterator[PrefixBlock]:
@@ -150,7 +156,7 @@ def _block(
     bare = {name: value for name, value in sorted(part.items()) if name not in _MARKERS}
     named = str(part.get("type", ""))
     text = part.get("text") if named in {"text", "input_text", "output_text"} else None
-    if isinstance(text, str) and text.startswith(_BILLING):
+    if section is Section.SYSTEM and isinstance(text, str) and text.startswith(_BILLING):
         # Anthropic's own client sends another one with each request and is still cached.
         bare = {"type": named, "text": _BILLING}
     if kind is None:
