@@ -29,6 +29,7 @@ from gateway.watching import Watching
 from gateway.wire.base import NotUnderstood
 from gateway.wire.marking import marked
 from gateway.wire.members import with_member
+from gateway.wire.note_place import unmarked_from
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.refusals import names_of
 from gateway.wire.rewriting import Asker, Rewriter
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.canonical import Json
     from gateway.core.model import Answer, Usage
-    from gateway.core.prefix import CachePrompt
+    from gateway.core.prefix import CachePrompt, Path
     from gateway.core.ticket import Ticket
     from gateway.door import Known
     from gateway.providers.prompt_cache import CacheRules
@@ -232,15 +233,18 @@ class Planning:
         assert rules is not None
         document = await self._beside(body, lambda: _parsed(body))
         made: frozenset[Rewrite] = frozenset()
+        note: Path | None = None
         if wanted:
             # In the loop: what it remembers of texts is its own, and no thread's.
             case = Case(wanted, planned.provider, rules)
             asker = Asker(api, who, turn.known.endpoint.name, turn.asked.path)
             rewritten = self.rewriter.rewrite(body, document, case, asker, self._timer())
             if rewritten.made:
-                body, made = rewritten.body, rewritten.made
+                body, made, note = rewritten.body, rewritten.made, rewritten.note
                 document = await self._beside(body, lambda: _parsed(body))
         prompt = await self._beside(body, lambda: cache_prompt(api, document, rules))
+        if note is not None:
+            prompt = unmarked_from(prompt, note)
         ticket = self.planner.plan(who, prompt, rules, markers, self._timer())
         plan = ticket.plan
         try:

@@ -22,7 +22,7 @@ from gateway.wire.system_text import turns
 
 if TYPE_CHECKING:
     from gateway.core.canonical import Json
-    from gateway.core.prefix import Path
+    from gateway.core.prefix import CachePrompt, Path
     from gateway.wire.splicing import Located
 
 _LISTENERS = frozenset({"user", "tool", "function"})
@@ -50,21 +50,36 @@ def _is_open(content: Json) -> bool:
     return isinstance(content, list) or (isinstance(content, str) and bool(content.strip()))
 
 
-def note_edit(located: Located, path: Path, note: str, *, in_parts: bool) -> Edit:
-    """The change that says it there. `in_parts`: a text of a message becomes a list of two."""
+def note_edit(
+    located: Located, path: Path, note: str, *, in_parts: bool
+) -> tuple[Edit, Path | None]:
+    """The change that says it there, and the path of the part that it will be; None where it is no
+    part of its own. `in_parts`: a text of a message becomes a list of two.
+    """
     content = located.part(path)
     spelled = located.spelled(content)
     kind = "input_text" if path[0] == "input" else "text"
     if spelled[:1] == b"[":
         parts = located.parts(content)
         end = parts[-1].end if parts else content.value + 1
-        return Edit(end, end, (b"," if parts else b"") + _part(kind, note))
+        new = (b"," if parts else b"") + _part(kind, note)
+        return Edit(end, end, new), (*path, len(parts))
     if in_parts and path[-1] == "content":
         first = b'{"type":"%b","text":%b}' % (kind.encode(), spelled)
-        return Edit(content.value, content.end, b"[%b,%b]" % (first, _part(kind, note)))
+        new = b"[%b,%b]" % (first, _part(kind, note))
+        return Edit(content.value, content.end, new), (*path, 1)
     length = len(orjson.loads(spelled))
     new = respelled(spelled, [Replacement(length, length, _GAP + note)])
-    return Edit(content.value, content.end, new)
+    return Edit(content.value, content.end, new), None
+
+
+def unmarked_from(prompt: CachePrompt, path: Path) -> CachePrompt:
+    """The prompt without a place for a marker from the note on, which the next turn won't have."""
+    first = next((n for n, block in enumerate(prompt.blocks) if block.path == path), None)
+    if first is None:
+        return prompt
+    behind = (block._replace(can_mark=False) for block in prompt.blocks[first:])
+    return prompt._replace(blocks=(*prompt.blocks[:first], *behind))
 
 
 def _part(kind: str, text: str) -> bytes:

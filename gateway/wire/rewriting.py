@@ -9,7 +9,7 @@ Rule 3: every character outside of what is changed stays the client's own.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gateway.core.rewrites import Case, Hindrance, Rewrite, allowed
@@ -65,6 +65,8 @@ class Rewritten:
     """Those that changed something. `core.rewrites.told` makes the header of them."""
     hindrance: Hindrance | None = None
     """Why something that was asked for was not looked at."""
+    note: Path | None = None
+    """Where the note of `move-volatile` stands, if it is a part of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Rewriter:
             return Rewritten(body, hindrance=hindrance)
         job = _Job(api, document, wanted, case, self)
         try:
-            return Rewritten(*job.done(body, self._confirmed(job, asker, now)), hindrance)
+            done = job.done(body, self._confirmed(job, asker, now))
+            return replace(done, hindrance=hindrance)
         except (ValueError, LookupError):
             # A member named twice, or a nest too deep to be opened.
             return Rewritten(body, hindrance=Hindrance.NOT_UNDERSTOOD)
@@ -182,9 +185,10 @@ class _Job:
         rounds = wanted & {Rewrite.ROUND_TIME, Rewrite.ROUND_HOUR}
         self._rounds = next(iter(rounds), None)
 
-    def done(self, body: bytes, confirmed: Confirmed) -> tuple[bytes, frozenset[Rewrite]]:
+    def done(self, body: bytes, confirmed: Confirmed) -> Rewritten:
         """The new body, and what was made."""
         made: set[Rewrite] = set()
+        where: Path | None = None
         texts, values = self._texts(confirmed, made)
         schemas: list[Path] = []
         if Rewrite.SORT_SCHEMAS in self.wanted:
@@ -192,15 +196,16 @@ class _Job:
         located = Located(body)
         edits, of_tools = self._sorting.edits(located, self.api, self.document, self.wanted)
         if not edits and not schemas and not texts:
-            return body, frozenset()
+            return Rewritten(body)
         edits += _text_edits(located, texts)
         edits += [tool_order.schema_edit(located, path) for path in schemas]
         made |= of_tools | ({Rewrite.SORT_SCHEMAS} if schemas else set())
         if values and self._note_path is not None:
-            edits.append(
-                note_edit(located, self._note_path, note(values), in_parts=self._takes_markers)
+            edit, where = note_edit(
+                located, self._note_path, note(values), in_parts=self._takes_markers
             )
-        return applied(body, sorted(edits)), frozenset(made)
+            edits.append(edit)
+        return Rewritten(applied(body, sorted(edits)), frozenset(made), note=where)
 
     def _texts(self, confirmed: Confirmed, made: set[Rewrite]) -> tuple[list[_Change], list[Value]]:
         """The texts that change, and what was taken out of them."""

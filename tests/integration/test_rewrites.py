@@ -1,0 +1,96 @@
+"""Rewritten prompts before a simulated provider: with a timestamp at the head of the system prompt
+nothing is read; with the rewrite on, reads resume.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from gateway.lab.provider_sim import ProviderSim
+from tests.helpers.doorway import MESSAGES, Doorway, Told, doorway
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MODEL = "claude-sonnet-4-5"
+RULES = "You answer questions about the harbour, its ships and its tides. " * 200
+TOOLS = [
+    {
+        "name": name,
+        "description": "Looks something up in the harbour's books. " * 10,
+        "input_schema": {"type": "object", "properties": {"q": {"type": "string"}}},
+    }
+    for name in ("tides", "berths", "ships")
+]
+
+
+def turn_of(turns: int, second: int) -> dict[str, Any]:
+    """An agent's request after so many turns of a tool each; only its clock goes on."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Which ship leaves first? " * 40}]
+    for turn in range(turns):
+        use = {"type": "tool_use", "id": f"toolu_{turn}", "name": "ships", "input": {"q": turn}}
+        result = {
+            "type": "tool_result",
+            "tool_use_id": f"toolu_{turn}",
+            "content": f"The book says for {turn}: " + "a ship, and another ship. " * 60,
+        }
+        messages += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    clock = f"Current time: 2026-11-22T10:{second // 60:02d}:{second % 60:02d}Z\n"
+    tools = TOOLS[second % 3 :] + TOOLS[: second % 3]
+    system = clock + RULES
+    return {
+        "model": MODEL,
+        "max_tokens": 64,
+        "system": system,
+        "tools": tools,
+        "messages": messages,
+    }
+
+
+async def talk(door: Doorway, turns: int) -> list[Told]:
+    told = []
+    for turn in range(turns):
+        told.append(await door.ask(MESSAGES, orjson.dumps(turn_of(turn, 7 * turn))))
+        assert told[-1].status == 200, told[-1].raw
+    return told
+
+
+def reads(told: Sequence[Told]) -> list[float]:
+    """The share of each prompt that was read from the provider's cache."""
+    shares = []
+    for each in told:
+        usage = each.document["usage"]
+        read = usage["cache_read_input_tokens"]
+        total = usage["input_tokens"] + usage["cache_creation_input_tokens"] + read
+        shares.append(read / total)
+    return shares
+
+
+async def test_with_a_clock_at_the_head_nothing_is_ever_read() -> None:
+    async with doorway(stub=ProviderSim()) as door:
+        told = await talk(door, 6)
+    assert reads(told) == [0] * 6
+
+
+@pytest.mark.parametrize("time", ["move-volatile", "round-time"])
+async def test_with_the_rewrites_on_reads_resume(time: str) -> None:
+    rewrites = {"rewrites": ["sort-tools", time]}
+    async with doorway(stub=ProviderSim(), prompt_cache=rewrites) as door:
+        told = await talk(door, 6)
+        sent = [orjson.loads(each.body) for each in door.stub.received]
+    made = [each.headers["x-gateway-rewrites"] for each in told]
+    # In some turns the tools come in order.
+    assert set(made) == {f"sort-tools, {time}", time}
+    assert len({orjson.dumps([body["tools"], _texts(body["system"])]) for body in sent}) == 1
+    first, *later = reads(told)
+    assert first == 0
+    assert min(later) > 0.85
+
+
+def _texts(system: Any) -> str:
+    if isinstance(system, str):
+        return system
+    return "".join(part["text"] for part in system)
