@@ -35,7 +35,7 @@ a system prompt (`asked`), with tools (`armed`); of a later one that a person wr
 tool answered (`tool`); and the end of what several conversations could share (`head`)."""
 
 _OWN_WEIGHT = 16.0
-_PRIOR_WEIGHT = 3.0
+_PRIOR_WEIGHT = 6.0
 _MOST_AWAITED = 4096
 _DOMAIN_BYTES = 8 * 1024
 _AWAITED_BYTES = 160

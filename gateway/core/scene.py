@@ -32,7 +32,7 @@ _SAFETY_S = 3.0
 _STUCK_S = 120.0
 """A writer whose answer has not begun after this will not make an entry any more."""
 
-_HEAD_WEIGHT = 1.5
+_HEAD_WEIGHT = 3.0
 _MOST_HEADS = 6
 _FIRST = frozenset({"bare", "asked", "armed"})
 
