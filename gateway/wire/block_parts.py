@@ -150,6 +150,8 @@ class Gathering:
         if len(self.blocks) == begun:
             self.json(Kind.OTHER, path, None)
         last = self.blocks[-1]
+        if last.ends_message:
+            return
         # Built anew from its first fields: `_replace` takes as long as all else for a block.
         self.blocks[-1] = PrefixBlock(*last[:7], last.client_ttl_s or ttl, True)
 
@@ -227,6 +229,17 @@ class Gathering:
             if can_mark and self.can_mark and self.splits and not self.thinks:
                 data = self._pieces(path, shown, data)
         self.add(kind, path, data, size=len(data), can_mark=can_mark, ttl=ttl)
+
+    def whole(self, path: Path, shown: str, kind: Kind, ttl: int) -> None:
+        """A message of the conversation that is one text: what most are, so in one step."""
+        data = shown.encode()
+        self.blocks.append(
+            PrefixBlock(
+                section_messages, kind, self.role, path, len(data),
+                digest(data, seed(self.role, kind) + self.start),
+                self.can_mark and not is_blank(shown), ttl, True,
+            )
+        )  # fmt: skip
 
     def _pieces(self, path: Path, shown: str, data: bytes) -> bytes:
         """All pieces but the last, which is returned."""

@@ -64,6 +64,7 @@ _OWN_BLOCKS = {
 }
 _APART = frozenset(_OWN_BLOCKS)
 _SAID_APART = _MESSAGE_MEMBERS | {"tool_calls"} | _APART
+_TEXT, _CALL, _RESULT = Kind.TEXT, Kind.TOOL_USE, Kind.TOOL_RESULT
 _MEDIA = frozenset({"image_url", "input_audio", "file"})
 
 
@@ -140,17 +141,21 @@ def _message(
     if not isinstance(message, dict):
         found.enter(section, "", start=1)
         found.json(Kind.OTHER, path, message)
+        found.leave(path, begun)
         return
     role = text(message.get("role"))
     start = 1
     if len(message) > 2 and (more := extras(message, _SAID_APART)):
         start = digest(rendered(more))
     found.enter(section, role, can_mark=marks_assistant or role != "assistant", start=start)
+    content = message.get("content")
+    kind = _RESULT if role == "tool" else _TEXT
     if not _APART.isdisjoint(message):
         _apart(found, path, message)
-    content = message.get("content")
+    elif isinstance(content, str) and "tool_calls" not in message and section is section_messages:
+        found.whole((*path, "content"), content, kind, ttl_of(message))
+        return
     if isinstance(content, str):
-        kind = Kind.TOOL_RESULT if role == "tool" else Kind.TEXT
         found.text((*path, "content"), content, kind=kind)
     elif isinstance(content, list):
         for number, part in enumerate(content):
@@ -158,7 +163,7 @@ def _message(
     elif content is not None:
         found.json(Kind.OTHER, (*path, "content"), content)
     for number, call in enumerate(items(message.get("tool_calls"))):
-        found.json(Kind.TOOL_USE, (*path, "tool_calls", number), call)
+        found.json(_CALL, (*path, "tool_calls", number), call)
     found.leave(path, begun, ttl_of(message))
 
 
@@ -176,7 +181,7 @@ def _part(found: Gathering, path: Path, part: Json) -> None:
     elif part.get("type") == "text" and isinstance(shown := part.get("text"), str):
         if len(part) > 2 and (more := extras(part, _TEXT_MEMBERS)):
             found.start += digest(rendered(more))
-        kind = Kind.TOOL_RESULT if found.role == "tool" else Kind.TEXT
+        kind = _RESULT if found.role == "tool" else _TEXT
         found.text(path, shown, ttl=ttl_of(part), kind=kind)
     elif part.get("type") in _MEDIA:
         found.media(Kind.MEDIA, path, part)

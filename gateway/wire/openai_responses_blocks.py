@@ -46,6 +46,7 @@ _CHANGES_ALL = (
 # What the provider keeps stands between the instructions and the input.
 _CHANGES_MESSAGES = ("previous_response_id", "conversation")
 
+_TEXT, _CALL, _RESULT = Kind.TEXT, Kind.TOOL_USE, Kind.TOOL_RESULT
 _TEXT_MEMBERS = frozenset({"type", "text"})
 _ITEM_MEMBERS = frozenset({"type", "role", "content"})
 _OUTPUT_MEMBERS = frozenset({"type", "output"})
@@ -101,6 +102,7 @@ def _item(found: Gathering, section: Section, index: int, item: Json) -> None:
     if not isinstance(item, dict):
         found.enter(section, "", start=1)
         found.json(Kind.OTHER, path, item)
+        found.leave(path, begun)
         return
     kind = text(item.get("type"))
     if "role" in item and kind in {"", "message"}:
@@ -111,7 +113,7 @@ def _item(found: Gathering, section: Section, index: int, item: Json) -> None:
         _reasoning(found, path, item)
     else:
         found.enter(section_messages, "assistant", start=1)
-        found.json(Kind.TOOL_USE if kind in _CALLS else Kind.OTHER, path, item)
+        found.json(_CALL if kind in _CALLS else Kind.OTHER, path, item)
     found.leave(path, begun, ttl_of(item))
 
 
@@ -124,11 +126,13 @@ def _message(found: Gathering, section: Section, path: Path, item: Object) -> No
     found.enter(section, role, can_mark=can_mark, start=start)
     content = item.get("content")
     path = (*path, "content")
-    if isinstance(content, str):
+    if isinstance(content, str) and section is section_messages:
+        found.whole(path, content, _TEXT, ttl_of(item))
+    elif isinstance(content, str):
         found.text(path, content)
     elif isinstance(content, list):
         for number, part in enumerate(content):
-            _part(found, Kind.TEXT, (*path, number), part)
+            _part(found, _TEXT, (*path, number), part)
     elif content is not None:
         found.json(Kind.OTHER, path, content)
 
@@ -142,7 +146,7 @@ def _part(found: Gathering, kind: Kind, path: Path, part: Json) -> None:
         can_mark = part.get("type") == "input_text"
         found.text(path, shown, can_mark=can_mark, ttl=ttl_of(part), kind=kind)
     elif part.get("type") in _MEDIA:
-        found.media(Kind.MEDIA if kind is Kind.TEXT else kind, path, part)
+        found.media(Kind.MEDIA if kind is _TEXT else kind, path, part)
     else:
         found.json(Kind.OTHER, path, part)
 
@@ -150,16 +154,16 @@ def _part(found: Gathering, kind: Kind, path: Path, part: Json) -> None:
 def _output(found: Gathering, path: Path, item: Object, kind: str) -> None:
     output = item.get("output")
     start = digest(rendered(extras(item, _OUTPUT_MEMBERS)))
-    found.enter(section_messages, "tool", start=start)
+    found.enter(section_messages, "tool", can_mark=not isinstance(output, str), start=start)
     if isinstance(output, str):
-        found.text(path, output, can_mark=False, kind=Kind.TOOL_RESULT)
+        found.whole(path, output, _RESULT, ttl_of(item))
     elif isinstance(output, list) and output and kind in _MARKABLE_OUTPUTS:
         for number, part in enumerate(output):
-            _part(found, Kind.TOOL_RESULT, (*path, "output", number), part)
+            _part(found, _RESULT, (*path, "output", number), part)
     elif isinstance(output, dict) and output.get("type") in _MEDIA:
-        _part(found, Kind.TOOL_RESULT, (*path, "output"), output)
+        _part(found, _RESULT, (*path, "output"), output)
     else:
-        found.json(Kind.TOOL_RESULT, path, item)
+        found.json(_RESULT, path, item)
 
 
 def _reasoning(found: Gathering, path: Path, item: Object) -> None:
