@@ -1,0 +1,42 @@
+"""Searching paragraph by paragraph finds what searching the whole finds."""
+
+from __future__ import annotations
+
+from gateway.core import volatile
+from gateway.core.sightings import Sightings
+from gateway.core.volatile import Confidence
+
+CLOCK = "Current time: 2026-11-22T10:00:00Z\n"
+STEADY = "You answer questions about the harbour. Be brief.\n" * 8
+
+
+def test_it_finds_what_a_search_of_the_whole_text_finds() -> None:
+    text = f"{CLOCK}{STEADY}\n{STEADY}\nrequest id: req_Ab1Cd2Ef3Gh4Ij5\n\n{STEADY}"
+    assert Sightings().find(text) == volatile.find(text)
+
+
+def test_a_value_is_known_by_words_in_the_paragraph_before() -> None:
+    text = f"{STEADY}\n## Current time\n\n2026-11-22 10:00:00\n"
+    assert [s.confidence for s in Sightings().find(text)] == [Confidence.SURE]
+
+
+def test_an_example_goes_on_over_paragraphs_until_it_ends() -> None:
+    text = f"<example>\n\n{CLOCK}\n{STEADY}\n{CLOCK}\n</example>\n\n{CLOCK}"
+    found = Sightings().find(text)
+    assert [s.confidence for s in found] == [Confidence.WEAK, Confidence.WEAK, Confidence.SURE]
+
+
+def test_with_a_bound_the_rest_is_searched_when_the_text_comes_again() -> None:
+    paragraphs = "\n\n".join(f"{CLOCK}{STEADY}{number}" for number in range(12))
+    patient = Sightings(searched_characters=1000)
+    counts = [len(patient.find(paragraphs)) for _ in range(12)]
+    assert counts == sorted(counts)
+    assert 0 < counts[0] < 12
+    assert counts[-1] == 12
+
+
+def test_it_forgets_what_was_searched_longest_ago() -> None:
+    small = Sightings(kept_characters=2000)
+    for number in range(50):
+        small.find(f"{number} {STEADY}\n\n{CLOCK}")
+    assert sum(len(a) + len(b) for a, b in small._known) <= 2000
