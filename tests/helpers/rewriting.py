@@ -28,6 +28,8 @@ def case(
     **more: bool,
 ) -> Case:
     """A case under the provider's real rules."""
+    if provider == "openrouter":
+        model = "anthropic/claude-sonnet-4.5"
     return Case(frozenset(wanted), provider, cache_rules(provider, api, model), **more)
 
 
