@@ -36,6 +36,10 @@ _APIS = {
 }
 
 
+_COUNT = "/v1/messages/count_tokens"
+_MISSHAPEN = (AttributeError, LookupError, TypeError, ValueError)
+
+
 class ProviderSim(StubProvider):
     """The server. Which provider's rules hold follows from the path that is asked."""
 
@@ -77,10 +81,23 @@ class ProviderSim(StubProvider):
         owner = "anthropic" if path.startswith("/v1/messages") else "openai"
         if self.provider not in {"", owner}:
             return self._not_found(path, request_id)
-        if path == "/v1/messages/count_tokens":
-            return self._kept(sim_anthropic.count_tokens(body, self._terms(request), request_id))
-        if path not in _APIS:
+        if path not in _APIS and path != _COUNT:
             return super().reply_to(request, body, request_id)
+        try:
+            reply = self._answer(request, owner, body, request_id)
+        except _MISSHAPEN:
+            # The rules ask for what a request of this API has; this one hasn't.
+            reply = _misshapen(owner, request_id)
+        if reply.status == 400:
+            self.refused.append(reply.body.decode())
+        return reply
+
+    def _answer(
+        self, request: web.Request, owner: str, body: dict[str, Any], request_id: str
+    ) -> Reply:
+        path = request.path
+        if path == _COUNT:
+            return sim_anthropic.count_tokens(body, self._terms(request), request_id)
         now = self._time(request)
 
         def bill(prompt: Rendered, failed: bool) -> Usage:
@@ -99,17 +116,9 @@ class ProviderSim(StubProvider):
             return usage
 
         if owner == "anthropic":
-            answer = sim_anthropic.messages(body, self._terms(request), request_id, bill)
-        elif path == "/v1/responses":
-            answer = sim_openai.responses(body, bill)
-        else:
-            answer = sim_openai.chat(body, bill)
-        return self._kept(answer)
-
-    def _kept(self, reply: Reply) -> Reply:
-        if reply.status == 400:
-            self.refused.append(reply.body.decode())
-        return reply
+            return sim_anthropic.messages(body, self._terms(request), request_id, bill)
+        answer = sim_openai.responses if path == "/v1/responses" else sim_openai.chat
+        return answer(body, bill)
 
     def _terms(self, request: web.Request) -> sim_anthropic.Terms:
         return sim_anthropic.Terms(_SECRET, _betas(request), self.blank_text)
@@ -127,6 +136,13 @@ class ProviderSim(StubProvider):
         if self.provider == "anthropic":
             return stub_anthropic.error(404, "Not Found", request_id)
         return stub_openai.error(404, f"Invalid URL (POST {path})")
+
+
+def _misshapen(owner: str, request_id: str) -> Reply:
+    said = "The request does not have the shape of this API."
+    if owner == "anthropic":
+        return stub_anthropic.error(400, said, request_id)
+    return stub_openai.error(400, said)
 
 
 def _betas(request: web.Request) -> frozenset[str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anthropic
 import openai
+import orjson
 import pytest
 
 from gateway.lab import sim_anthropic_rules, sim_openai_rules
 from gateway.lab.provider_sim import ProviderSim
+from tests.helpers import prompt_bodies
+from tests.helpers.dice import Dice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK = {"type": "ephemeral"}
 HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -290,6 +299,41 @@ def test_blank_text_without_a_mark_can_be_let_through() -> None:
     assert sim_anthropic_rules.refusal(body) is not None
     assert sim_anthropic_rules.refusal(body, blank_text=True) is None
     assert sim_anthropic_rules.refusal(ask(text(" ", MARK)), blank_text=True) is not None
+
+
+PATHS = {
+    "/v1/messages": prompt_bodies.anthropic,
+    "/v1/chat/completions": prompt_bodies.openai_chat,
+    "/v1/responses": prompt_bodies.openai_responses,
+}
+ODD = (None, 1, "x", [], {}, True, [1], {"type": 5}, [None])
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where anything stands."""
+    for step in value if isinstance(value, dict) else range(len(value)):
+        yield (*path, step)
+        if isinstance(value[step], dict | list):
+            yield from places(value[step], (*path, step))
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_whatever_is_asked_is_answered_or_refused(path: str) -> None:
+    statuses = Counter[int]()
+    async with ProviderSim() as sim, aiohttp.ClientSession() as session:
+        for seed in range(300):
+            dice = Dice(seed)
+            body: Any = copy.deepcopy(dice.one(PATHS[path](dice)))
+            *way, last = dice.one(list(places(body)))
+            holder = body
+            for step in way:
+                holder = holder[step]
+            holder[last] = dice.one(ODD)
+            async with session.post(f"{sim.url}{path}", data=orjson.dumps(body)) as response:
+                statuses[response.status] += 1
+                await response.read()
+
+    assert set(statuses) == {200, 400}
 
 
 # --- OpenAI -----------------------------------------------------------------------------------
