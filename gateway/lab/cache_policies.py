@@ -40,9 +40,12 @@ def none(prompt: CachePrompt, rules: CacheRules) -> Marking:
 
 
 def system_last(prompt: CachePrompt, rules: CacheRules) -> Marking:
-    """The end of the system prompt (or the tools) and the last block: what most clients do."""
+    """The end of the system prompt (or the tools) and the last block: what most clients do. Of
+    OpenAI's the last one is the implicit one.
+    """
     blocks = prompt.blocks
-    return _marking(rules, [_end_of_frozen(blocks), _markable(blocks, len(blocks) - 1)])
+    found = _marking(rules, [_end_of_frozen(blocks), _markable(blocks, len(blocks) - 1)])
+    return found._replace(mode="")
 
 
 def automatic(prompt: CachePrompt, rules: CacheRules) -> Marking:

@@ -22,7 +22,8 @@ from gateway.core.planner import CachePlanner
 from gateway.core.prefix import CachePrompt, Kind, chain
 from gateway.lab.cache_policies import POLICIES, Marking
 from gateway.lab.cache_sim import CacheSim, MarksRefused, eligible_endings, rendered_chain
-from gateway.lab.optimum import Optimum, Seen
+from gateway.lab.optimum import Optimum
+from gateway.lab.optimum_block import Seen
 from gateway.providers.prices import PER_USD
 from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.marking import marked

@@ -11,10 +11,11 @@ written with some lifetime (w), or uncached (1): the four buckets are cut at bou
    all who renewed it had this block in their prompts, and were billed the block as written or read;
    so the last of them is an appearance tk < ti that was not uncached, and the entry's lifetime spans
    ti - tk; no lifetime is longer than the longest, and the writer's answer had begun before ti.
-2. Who wrote the block at tk with the lifetime L left no entry that reaches over it with a longer
-   one: lifetimes are written the longest first, so what is billed at L lies beyond all longer
-   marks. Until it is first read, L itself limits the gap; after that only the longest lifetime
-   does, since the reader may have written a longer entry further on, on another block's account.
+2. If that entry ends with this block, the block was billed at the entry's own lifetime when it was
+   written; so a gap beyond that is only read over if the block was written with a longer one. If the
+   entry ends further on, the block after this one in ti's prompt appeared at tk, too, within the
+   longest lifetime; and if this block was billed at the lifetime L at tk, L limits the gap as well,
+   for lifetimes are written the longest first, so nothing behind it was written with a longer one.
 3. An entry must end at `minimum_tokens` or later, and where a marker (or the provider's own) can
    stand; so the blocks up to the next such boundary are read and written together or not at all:
    they are one block here, and what no such boundary follows is uncached. (Whether a marker can
@@ -22,14 +23,16 @@ written with some lifetime (w), or uncached (1): the four buckets are cut at bou
 Charging each block the cheapest of what 1 to 3 allow, without asking whether one set of four
 markers within the look-back could do it for all blocks at once, can only lower the sum. Where a
 request could be told apart from what the programme below assumes, it assumes the cheaper: while
-the writer's answer has not begun, an appearance pays 1 and renews the entry.
+the writer's answer has not begun, an appearance pays 1 and renews the entry; and whenever a block is
+read, every entry that reaches over it is renewed.
 """
 
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
+from gateway.lab.optimum_block import LeastCost, Seen
 from gateway.lab.optimum_exact import exact_cost
 
 if TYPE_CHECKING:
@@ -38,32 +41,21 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
 
-_NEVER = float("inf")
-_Written: TypeAlias = tuple[float, float, int]
-
-
-class Seen(NamedTuple):
-    """One appearance of a prompt."""
-
-    at: float
-    first_byte_at: float
-    price: float
-    """Of an uncached token, in any currency: the bound is in it, too."""
-
-
 class Optimum:
     """The bound for one provider's rules. Requests come in the order of their times."""
 
     def __init__(self, rules: CacheRules) -> None:
         self._rules = rules
-        self._lifetimes = tuple((life.ttl_s, life.write) for life in rules.lifetimes)
-        self._longest = max((ttl_s for ttl_s, _ in self._lifetimes), default=0)
+        self._longest = max((life.ttl_s for life in rules.lifetimes), default=0)
+        self._least_cost = LeastCost(rules) if rules.lifetimes else None
         self._uncached = 0.0
         self._requests: list[Seen] = []
         self._sizes: list[int] = []
         self._seen: list[list[int]] = []
         """By block: the numbers of the requests that it appeared in."""
         self._blocks: dict[tuple[Hashable, int], int] = {}
+        self._following: list[list[int]] = []
+        """By block: those that follow it in some prompt."""
         self._family: list[int] = []
         """By block: which of the families it belongs to."""
         self._families: list[list[int]] = []
@@ -102,10 +94,12 @@ class Optimum:
             block = self._blocks[key] = len(self._sizes)
             self._sizes.append(size)
             self._seen.append([])
+            self._following.append([])
             if parent < 0:
                 self._families.append([])
                 self._family.append(len(self._families) - 1)
             else:
+                self._following[parent].append(block)
                 self._family.append(self._family[parent])
             self._families[self._family[block]].append(block)
         return block
@@ -151,54 +145,14 @@ class Optimum:
 
     def _least(self, block: int) -> float:
         """The least that one token of a block pays over its appearances."""
-        if len(self._seen[block]) == 1:
+        numbers = self._seen[block]
+        if len(numbers) == 1:
             return self._price(block)
-        seen = [self._requests[number] for number in self._seen[block]]
-        read, longest = self._rules.read, self._longest
-        dead = 0.0
-        alive = _NEVER
-        # Written and not yet read: cost so far, first byte of the writer, lifetime.
-        written: list[_Written] = []
-        last = seen[0].at
-        for at, first_byte_at, price in seen:
-            gap = at - last
-            last = at
-            if gap > longest:
-                dead = min(dead, alive)
-                alive = _NEVER
-                written = []
-            if alive <= dead and not written:
-                alive += read * price
-                dead += price
-                continue
-            reading = alive + read * price
-            waiting: list[_Written] = []
-            for cost, begins, ttl_s in written:
-                if gap > ttl_s:
-                    # Dead costs no more than that: it never wrote.
-                    continue
-                if at >= begins:
-                    reading = min(reading, cost + read * price)
-                    continue
-                waiting.append((cost + price, begins, ttl_s))
-                waiting.extend(
-                    (cost + write * price, min(begins, first_byte_at), longer)
-                    for longer, write in self._lifetimes
-                    if longer > ttl_s
-                )
-            waiting.extend(
-                (dead + write * price, first_byte_at, ttl_s) for ttl_s, write in self._lifetimes
-            )
-            dead += price
-            alive = reading
-            written = _undominated([each for each in waiting if each[0] < alive])
-        return min(dead, alive, *(cost for cost, _, _ in written))
-
-
-def _undominated(written: Sequence[_Written]) -> list[_Written]:
-    """Without those that another beats in cost, first byte and lifetime."""
-    kept: list[_Written] = []
-    for cost, begins, ttl_s in sorted(written, key=lambda each: (each[0], each[1], -each[2])):
-        if not any(b <= begins and t >= ttl_s for _, b, t in kept):
-            kept.append((cost, begins, ttl_s))
-    return kept
+        seen = [self._requests[number] for number in numbers]
+        onwards: set[int] = set()
+        for following in self._following[block]:
+            for earlier, later in pairwise(self._seen[following]):
+                if self._requests[later].at - self._requests[earlier].at <= self._longest:
+                    onwards.add(later)
+        assert self._least_cost
+        return self._least_cost.of(seen, [number in onwards for number in numbers])

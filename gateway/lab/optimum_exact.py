@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gateway.lab.optimum import Seen
+    from gateway.lab.optimum_block import Seen
     from gateway.providers.prompt_cache import CacheRules
 
 _MOST_STATES = 400

@@ -14,7 +14,8 @@ from gateway.core.prefix import chain
 from gateway.lab.cache_policies import POLICIES
 from gateway.lab.cache_replay import tokens_of
 from gateway.lab.cache_sim import CacheSim, MarksRefused
-from gateway.lab.optimum import Optimum, Seen
+from gateway.lab.optimum import Optimum
+from gateway.lab.optimum_block import Seen
 from tests.helpers.cache_shapes import ANTHROPIC, FIVE, OPENAI, block, prompt
 
 if TYPE_CHECKING:
