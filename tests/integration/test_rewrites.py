@@ -11,6 +11,7 @@ import pytest
 
 from gateway.lab.provider_sim import ProviderSim
 from tests.helpers.doorway import MESSAGES, Doorway, Told, doorway
+from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,56 @@ async def test_with_the_rewrites_on_reads_resume(time: str) -> None:
     first, *later = reads(told)
     assert first == 0
     assert min(later) > 0.85
+
+
+EVERY = ["strip-billing", "sort-tools", "sort-schemas", "round-time", "move-volatile"]
+
+
+async def test_where_thinking_is_bound_no_rewrite_is_made() -> None:
+    async with doorway(stub=ProviderSim(), prompt_cache={"rewrites": EVERY}) as door:
+        for turn in range(3):
+            asked = {**turn_of(turn, turn + 1), "model": "claude-opus-5-5"}
+            told = await door.ask(MESSAGES, orjson.dumps(asked))
+            assert told.status == 200, told.raw
+            assert "x-gateway-rewrites" not in told.headers
+            sent = orjson.loads(door.stub.received[-1].body)
+            assert _texts(sent["system"]) == asked["system"]
+            assert [tool["name"] for tool in sent["tools"]] == [t["name"] for t in asked["tools"]]
+
+
+async def test_an_engine_gets_no_billing_header_whether_or_not_the_request_thinks() -> None:
+    upstreams = {"anthropic": {"base_url": "", "provider": "vllm"}}
+    stub = ProviderSim()
+    async with serve_app(stub.app()) as base:
+        upstreams["anthropic"]["base_url"] = f"{base}/v1"
+        config: dict[str, Any] = {
+            "prompt_cache": {"rewrites": ["strip-billing"]},
+            "upstreams": upstreams,
+        }
+        async with doorway(**config) as door:
+            for number in range(2):
+                header = f"x-anthropic-billing-header: cc_version=2.1; cch=0000{number};"
+                system = [{"type": "text", "text": text} for text in (header, RULES)]
+                asked = {**turn_of(0, 0), "system": system, "thinking": {"type": "adaptive"}}
+                told = await door.ask(MESSAGES, orjson.dumps(asked))
+                assert told.headers["x-gateway-rewrites"] == "strip-billing"
+    sent = [orjson.loads(each.body)["system"] for each in stub.received]
+    assert sent == [[{"type": "text", "text": RULES}]] * 2
+
+
+async def test_a_route_may_have_rewrites_of_its_own_or_none() -> None:
+    routes = [
+        {"path": MESSAGES, "model": "*-haiku-*", "prompt_cache": {"rewrites": []}},
+        {"path": MESSAGES, "model": MODEL, "prompt_cache": {"rewrites": ["sort-tools"]}},
+    ]
+    general = {"rewrites": ["round-time"]}
+    async with doorway(stub=ProviderSim(), routes=routes, prompt_cache=general) as door:
+        made = []
+        for model in ("claude-haiku-4-5", MODEL, "claude-sonnet-5"):
+            body = {**turn_of(0, 2), "model": model}
+            told = await door.ask(MESSAGES, orjson.dumps(body))
+            made.append(told.headers.get("x-gateway-rewrites"))
+    assert made == [None, "sort-tools", "round-time"]
 
 
 def _texts(system: Any) -> str:
