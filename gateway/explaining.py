@@ -139,7 +139,7 @@ class Explaining:
         policy: PromptPolicy,
     ) -> Told:
         rewriter = self._planning.rewriter
-        name = known.endpoint.provider.name
+        name = known.endpoint.caches_as
         asker = Asker(api.name, self._planning.domain(known, None), known.endpoint.name, asked.path)
         lead = read_lead(api.name, document)
         now = self._timer()

@@ -108,7 +108,7 @@ class Planning:
         """The request as it is to be sent. Never raises."""
         began = self._timer()
         ask = turn.known.ask
-        provider, model = turn.known.endpoint.provider.name, ask.model if ask else ""
+        provider, model = turn.known.endpoint.caches_as, ask.model if ask else ""
         try:
             planned = await self._plan(turn, provider, model)
         except NotUnderstood:
@@ -266,7 +266,7 @@ class Planning:
         ticket = planned.ticket
         if not hint or ticket is None or not isinstance(document, dict):
             return
-        if self._hinting.is_given(hint, document, turn.request.headers):
+        if ticket.plan.cache_key or self._hinting.is_given(hint, document, turn.request.headers):
             return
         value = self._hinting.value(hint, planned.key[0], ticket, self._timer())
         if not value:

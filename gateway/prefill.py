@@ -71,13 +71,14 @@ class Prefill:
         try:
             document = parsed(body)
             model = str(document.get("model"))
-            name, kind = endpoint.provider.name, endpoint.deployment
-            rules = cache_rules(name, api, model, deployment=kind)
+            kind = endpoint.deployment
+            rules = cache_rules(endpoint.caches_as, api, model, deployment=kind)
             if rules is not None:
                 marked, prompt = with_marker(api, body, rules, hold_s)
                 document = parsed(marked)
                 ticket = self._planning.expect(endpoint, prompt, rules)
-                document |= self._planning.hint_of(ticket, endpoint)
+                # A prefix that was kept of a request has its hint already.
+                document = {**self._planning.hint_of(ticket, endpoint), **document}
         except Exception:  # noqa: BLE001 - then it is sent as it is written
             _log.exception("a prompt can't be marked", upstream=endpoint.name)
             document = parsed(body)

@@ -39,7 +39,7 @@ class PromptRefresh(Section):
         "local",
         description="Which upstreams' hot prefixes are read again before they expire. local: engines "
         "of one's own (vLLM, SGLang, llama.cpp); all: also paid providers, where the expected saving "
-        "exceeds the cost. Only upstreams with an `api_key` (or engines that need none).",
+        "exceeds the cost. Only upstreams with an `api_key`.",
     )
     daily_usd: Duration = Field(
         1.0, description="Most that refreshes may cost in a day (UTC), by the price table."
@@ -77,7 +77,7 @@ class PromptCache(Section):
     hints: bool = Field(
         True,
         description="Send what keeps one prefix on one machine, where the provider documents it and "
-        "the client sends none: `prompt_cache_key`, `x-grok-conv-id`, `session_id`.",
+        "the client sends none: `prompt_cache_key`, `x-grok-conv-id`, `x-session-id`.",
     )
     isolate: bool = Field(
         False,

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 KEY = "prompt_cache_key"
 SALT = "cache_salt"
-SESSION = "session_id"
+
+# Members by which clients say the same as a header.
+_SAME = {
+    "x-session-id": ("session_id", KEY),
+    "x-session-affinity": (KEY, "user"),
+    "x-grok-conv-id": (KEY,),
+}
 
 _SEPARATED_BY_KEY = frozenset({"openai", "azure"})
 _WITH_KEY = frozenset({"openai_chat", "openai_responses"})
@@ -157,7 +163,7 @@ class Hinting:
         """Has the client said it itself?"""
         if hint in document or hint in headers:
             return True
-        return hint == SESSION and (KEY in document or "x-session-id" in headers)
+        return any(member in document for member in _SAME.get(hint, ()))
 
     def value(self, hint: str, domain: bytes, ticket: Ticket, now: float) -> str:
         """The hint's value; empty where the prompt is too short to be cached."""

@@ -22,6 +22,8 @@ from gateway.core.prompt_policy import PromptPolicy
 from gateway.core.rewrites import Rewrite
 from gateway.errors import BadRequest, NotFound
 from gateway.providers import registry
+from gateway.providers.prompt_cache_hosts import prompt_cache_provider
+from gateway.providers.unknown import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +49,8 @@ class Endpoint:
     """Provider and base URL: who answers, as a part of every identity."""
     deployment: str = ""
     """Azure: `standard`, `provisioned`, or not known."""
+    caches_as: str = UNKNOWN.name
+    """Whose rules hold for its prompt cache: the provider's, or those of its host."""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name}: {self.provider.name} at {self.base_url}>"
@@ -246,4 +250,7 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
         port=parts.port or (443 if parts.scheme == "https" else 80),
         identity=f"{provider.name} {base_url}".encode(),
         deployment=upstream.deployment or "",
+        # What the config says of a provider is believed, `unknown` included.
+        caches_as=(prompt_cache_provider(host) if upstream.provider is None else "")
+        or provider.name,
     )
