@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from gateway.core.plan import Markers
 from gateway.core.planner import CachePlanner
@@ -18,7 +18,7 @@ from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.wire.marking import marked
 from gateway.wire.prompt_blocks import cache_prompt
 from tests.helpers.dice import Dice
-from tests.properties.conftest import many, seeds
+from tests.properties.conftest import EXAMPLES, many, seeds
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -84,7 +84,8 @@ def opened(dice: Dice, model: str) -> Any:
     return {**body, "messages": [{"role": "user", "content": question}]}
 
 
-@many
+# Each is a dozen requests.
+@settings(many, max_examples=max(100, EXAMPLES // 4))
 @given(seed=seeds)
 def test_what_stands_before_a_thinking_block_is_the_same_on_every_turn(seed: int) -> None:
     dice = Dice(seed)
