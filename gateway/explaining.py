@@ -14,15 +14,18 @@ from gateway.core import canonical, identity
 from gateway.core.blocks import BYTES_PER_TOKEN
 from gateway.core.directives import Directives
 from gateway.core.findings import MENDS, shortened
+from gateway.core.plan import PlanReason
 from gateway.core.prefix import chain
 from gateway.core.prompt_policy import untouchable
 from gateway.core.rewrites import Case, Rewrite, allowed, mending
 from gateway.core.volatile import Confidence
+from gateway.core.volatile_traffic import VolatileTraffic
 from gateway.providers import registry
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.recognition import Sender
 from gateway.upstream.choice import take_apart
 from gateway.watching import Behind
+from gateway.wire.base import NotUnderstood
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.rewriting import Asker, Rewriter
 from gateway.wire.system_text import APIS as WITH_SYSTEM_TEXT
@@ -92,9 +95,14 @@ class Explaining:
         }
         if api is OPENAI_EMBEDDINGS or not isinstance(document, dict):
             return told
-        rules = cache_rules(provider.name, api.name, model, deployment=known.endpoint.deployment)
+        caches_as, deployment = known.endpoint.caches_as, known.endpoint.deployment
+        rules = cache_rules(caches_as, api.name, model, deployment=deployment)
         policy = self._choice.prompt_policy(asked, model)
-        prompt = cache_prompt(api.name, document, rules)
+        try:
+            prompt = cache_prompt(api.name, document, rules)
+        except NotUnderstood as odd:
+            reason = PlanReason.NOT_UNDERSTOOD.value
+            return {**told, "prompt": None, "plan": {"reason": reason, "why": str(odd)}}
         told["prompt"] = _prompt(prompt)
         told["plan"] = self._plan(known, prompt, rules, policy)
         if api.name in WITH_SYSTEM_TEXT:
@@ -147,7 +155,7 @@ class Explaining:
         every = Case(frozenset(Rewrite) - {Rewrite.ROUND_HOUR}, name, rules)
         may, hindrance = allowed(every, thinks=thinks(api.name, document))
         # With a memory of its own: explaining begins no conversation.
-        alone = Rewriter(type(rewriter.traffic)(), rewriter.sightings)
+        alone = Rewriter(VolatileTraffic(), rewriter.sightings)
         could = alone.rewrite(body, document, every, asker, now).made
         return {
             "volatile": [self._finding(each, name, may, policy, now) for each in seen],

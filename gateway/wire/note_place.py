@@ -15,7 +15,7 @@ import orjson
 
 from gateway.core.volatile_text import Replacement
 from gateway.wire import prompts
-from gateway.wire.lenient import members
+from gateway.wire.lenient import members, text
 from gateway.wire.splice import Edit
 from gateway.wire.splicing import respelled
 from gateway.wire.system_text import turns
@@ -41,7 +41,9 @@ def note_path(api: str, document: prompts.Object) -> Path | None:
     for index in range(len(said) - 1, -1, -1):
         item = members(said[index])
         member = "output" if item.get("type") == _RESULT else "content"
-        if (member == "output" or item.get("role") in _LISTENERS) and _is_open(item.get(member)):
+        if (member == "output" or text(item.get("role")) in _LISTENERS) and _is_open(
+            item.get(member)
+        ):
             return (name, index, member)
     return None
 

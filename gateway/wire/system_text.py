@@ -76,7 +76,7 @@ def _texts(api: str, document: Object) -> Iterator[SystemText]:
     name = "input" if api == prompts.RESPONSES else "messages"
     for index, item in enumerate(items(document.get(name))):
         # A system message later on belongs to the conversation.
-        if not isinstance(item, dict) or item.get("role") not in SYSTEM_ROLES:
+        if not isinstance(item, dict) or text(item.get("role")) not in SYSTEM_ROLES:
             return
         yield from _of_content((name, index, "content"), item.get("content"))
 
@@ -100,13 +100,14 @@ def thinks(api: str, document: Object) -> bool:
     for name in ("reasoning", "reasoning_effort"):
         asked = document.get(name)
         effort = asked.get("effort") if isinstance(asked, dict) else asked
-        if asked is not None and effort not in {"none", "minimal", False}:
+        if asked is not None and effort is not False and text(effort) not in _NO_EFFORT:
             return True
     if any("encrypted" in text(each) for each in items(document.get("include"))):
         return True
     return any(_is_bound(each, 3) for each in turns(api, document) if isinstance(each, dict))
 
 
+_NO_EFFORT = frozenset({"none", "minimal"})
 _CARRIED = frozenset(
     {"content", "summary", "reasoning_details", "extra_content", "tool_calls", "output"}
 )

@@ -14,9 +14,12 @@ from gateway.app import start
 from gateway.config import Config
 from gateway.core import identity
 from gateway.core.model import Form
+from tests.helpers.dice import Dice
 from tests.helpers.gateway_here import gateway_here, settings
+from tests.helpers.odd_json import odd
 from tests.helpers.otlp_collector import otlp_collector
 from tests.helpers.raw_client import fetch
+from tests.helpers.rewriting import APIS, request
 from tests.helpers.scripted_upstream import ScriptedUpstream, response
 
 if TYPE_CHECKING:
@@ -183,6 +186,21 @@ async def test_what_cannot_be_explained_is_refused_with_a_reason(body: Any, quer
         status, told = await there.explain(body, query)
         assert status == 400
         assert told["error"]["message"]
+
+
+async def test_any_json_is_explained_or_refused() -> None:
+    dice = Dice(7)
+    async with world(prompt_cache={"rewrites": ["sort-tools", "move-volatile"]}) as there:
+        for number in range(150):
+            api = dice.one(APIS)
+            route = {"anthropic_messages": ROUTE, "openai_chat": "/v1/chat/completions"}
+            path = route.get(api, "/v1/responses")
+            body = odd(dice, request(dice, api, number))
+            if dice.yes(0.3):
+                body[dice.one(tuple(body))] = dice.one((5, "x", [], {}, [5], [["x"]], None))
+            status, told = await there.explain({"route": path, "body": body})
+            assert status in {200, 400}, (body, told)
+            assert "plan" in told or "error" in told
 
 
 async def test_with_the_rewrite_on_the_prefix_is_the_same_and_nothing_is_lost_any_more() -> None:

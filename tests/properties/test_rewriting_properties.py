@@ -16,6 +16,7 @@ from gateway.core.volatile_text import Replacement
 from gateway.wire.spans import locate
 from gateway.wire.splicing import respelled
 from tests.helpers.dice import Dice
+from tests.helpers.odd_json import odd
 from tests.helpers.rewriting import APIS, EVERY, case, gone_on, request, rewrite
 from tests.properties.conftest import EXAMPLES, many, seeds
 
@@ -170,3 +171,19 @@ def test_what_is_found_does_not_depend_on_what_was_searched_before(seed: int) ->
     for step in range(3):
         text = system(Dice(seed + step % 2), seed + step) * 3
         assert remembering.find(text) == Sightings().find(text)
+
+
+@every_api
+@some
+@given(seeds)
+def test_odd_requests_are_rewritten_to_json_or_left_alone(api: str, seed: int) -> None:
+    dice = Dice(seed)
+    body = odd(dice, request(dice, api, seed))
+    name = dice.one(tuple(body))
+    body[name] = dice.one((5, "x", [], {}, [5], [["x"]], None, [{"role": ["x"]}], body[name]))
+    done = rewrite(
+        orjson.dumps(body), case(api=api, provider=dice.one(("vllm", PROVIDERS[api]))), api
+    )
+    told = orjson.loads(done.body)
+    assert set(told) <= set(body)
+    assert told.get("temperature") == body.get("temperature")
