@@ -80,6 +80,10 @@ class RunningGateway:
     _secrets: ScopeSecrets
     _telemetry: Telemetry
 
+    def wake(self) -> None:
+        """Look at the clock: it may have been set."""
+        self._assembled.refreshing.wake()
+
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
         self.readiness.drain()

@@ -83,6 +83,10 @@ class Refreshing:
         if self._when != "off":
             self._task = asyncio.get_running_loop().create_task(self._run(), name="refresh")
 
+    def wake(self) -> None:
+        """Look what is due now."""
+        self._changed.set()
+
     async def close(self, timeout_s: float) -> None:
         """Begin nothing new; what is being sent has so long to end."""
         self._stopping = True

@@ -5,12 +5,14 @@ for, with the configured credential and no other.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
 import pytest
 
+from gateway.cache import Clock
 from gateway.lab.provider_sim import ProviderSim
 from gateway.lab.stub_provider import StubProvider
 from tests.helpers.doorway import CHAT, MESSAGES, doorway
@@ -148,3 +150,50 @@ async def test_with_an_engine_of_ones_own_no_credential_is_made_up() -> None:
 
     assert received.header("authorization") is None
     assert received.header("x-api-key") is None
+
+
+def _more_than(stub: StubProvider, calls: int) -> bool:
+    return stub.total_calls > calls
+
+
+class Hands:
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_hot_prefix_outlives_its_lifetime_and_the_next_request_reads_it() -> None:
+    hands = Hands()
+    stub = ProviderSim(clock=hands)
+    async with stub:
+        sections: dict[str, Any] = {
+            "upstreams": await configured(stub),
+            "prompt_cache": {"refresh": {"when": "all"}},
+        }
+        clock = Clock(now=hands, monotonic=hands)
+        async with doorway(stub=ProviderSim(), clock=clock, **sections) as door:
+            lead = [{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}]
+            for number in range(4):
+                told = await door.ask(MESSAGES, question(f"Which ship, {number}?", system=lead))
+                assert told.status == 200
+                hands.now += 60.0
+            # Each time fifteen seconds before the lifetime's end.
+            for calls, pause_s in ((4, 225.0), (5, 285.0)):
+                hands.now += pause_s
+                door.gateway.wake()
+                await until(partial(_more_than, stub, calls))
+            hands.now += 100.0
+            last = await door.ask(MESSAGES, question("And the last?", system=lead))
+            page = await door.metrics()
+        refreshes = [each.json() for each in stub.received if b'"max_tokens":0' in each.body]
+
+    assert len(refreshes) == 2
+    # Ten minutes after the one before it; an entry lives for five.
+    assert last.document["usage"]["cache_read_input_tokens"] > 1024
+    assert 'gateway_warm_requests_total{outcome="ok",reason="refresh"} 2.0' in page
+    assert "Which ship" not in str(refreshes)
+    assert {each.header("x-api-key") for each in stub.received} == {"sk-ours"}
