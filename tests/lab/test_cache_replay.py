@@ -14,7 +14,7 @@ from gateway.cli import main
 from gateway.core.planner import CachePlanner
 from gateway.lab import cache_replay
 from gateway.lab.cache_replay import POLICY_NAMES, Against, Options, Outcome, replay
-from gateway.lab.cache_sim import MarksRefused
+from gateway.lab.cache_sim import CacheSim, MarksRefused
 from gateway.lab.replay_page import as_page
 from gateway.lab.replay_report import as_json, as_table
 from gateway.lab.trace import Times, Trace
@@ -102,7 +102,7 @@ def test_a_refused_request_is_counted_and_billed_in_full(monkeypatch: pytest.Mon
     def refuse(*_: Any, **__: Any) -> None:
         raise MarksRefused("no")
 
-    monkeypatch.setattr(cache_replay.CacheSim, "request", refuse)
+    monkeypatch.setattr(CacheSim, "request", refuse)
     outcome = replay(trace(SAMPLES[0]), against("anthropic"), ["system_last"])
     assert outcome.policies["system_last"].rejected == 40
     assert outcome.policies["system_last"].cost == outcome.without_cache

@@ -118,7 +118,9 @@ GAPS = (10.0, 200.0, 290.0, 310.0, 700.0, 1900.0, 3500.0, 3700.0)
 
 def growing(dice: random.Random, requests: int, most: int) -> Traffic:
     """One conversation: each prompt begins with the one before."""
-    at, blocks, found = 0.0, [], []
+    at = 0.0
+    blocks: list[PrefixBlock] = []
+    found: Traffic = []
     for number in range(requests):
         for more in range(dice.randint(0 if number else 1, 2 if number else most)):
             if len(blocks) < most:
@@ -200,7 +202,9 @@ def test_prices_may_differ_from_request_to_request() -> None:
     blocks = [block("a", 1000)]
     for at, price in ((0.0, 2.0), (10.0, 4.0)):
         optimum.add(Seen(at, at + 1, price), "s", chain(prompt(blocks)), [1000], [True])
-    assert optimum.cost() == (pytest.approx(1000 * (2.5 + 0.4)), True)
+    cost, exact = optimum.cost()
+    assert exact
+    assert cost == pytest.approx(1000 * (2.5 + 0.4))
 
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "automatic"])

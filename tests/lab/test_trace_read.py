@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.blocks import Section
 from gateway.core.prefix import Kind
-from gateway.lab.trace import Times, Trace, TraceError
+from gateway.lab.trace import Call, Times, Trace, TraceError
 from gateway.lab.trace_chats import tau_bench
 from gateway.lab.trace_read import Wanted, arrivals, read
 from gateway.providers.prompt_cache_rules import cache_rules
@@ -76,7 +76,7 @@ def test_bodies_are_of_the_api_that_is_asked_for_and_only_grow(name: str, api: s
 
 
 def test_tool_calls_become_tool_uses_and_their_results_one_message() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Two flights?"},
         {
@@ -156,7 +156,7 @@ def test_claude_code_sessions_keep_their_tokens_and_share_what_they_share() -> N
     assert blocks[1].size == session["system_tokens"] * 4
 
 
-def _total(call: Any) -> int:
+def _total(call: Call) -> int:
     return sum(block.size for block in call.blocks) // 4
 
 
