@@ -128,16 +128,22 @@ def _inner(sight: Sight) -> list[int]:
 
 
 def _premium(sight: Sight, rules: CacheRules, short: int, long: int) -> float:
-    tokens = sight.tokens
-    start = max(sight.read, sight.given)
-    at = tokens[start] if start >= 0 else 0
-    premium = 0.0
-    if long > start:
-        premium += (rules.lifetimes[-1].write - 1.0) * (tokens[long] - at)
-        at = tokens[long]
-    if short > max(start, long):
-        premium += (rules.lifetimes[0].write - 1.0) * (tokens[short] - at)
-    return premium
+    """What writing up to these ends costs beyond what the client's own markers cost anyway."""
+    is_far = sight.given_ttl_s >= rules.lifetimes[-1].ttl_s
+    far, near = (sight.given, -1) if is_far else (-1, sight.given)
+    before = _surcharge(sight, rules, near, far)
+    return _surcharge(sight, rules, max(short, near), max(long, far)) - before
+
+
+def _surcharge(sight: Sight, rules: CacheRules, near: int, far: int) -> float:
+    tokens, at = sight.tokens, sight.read
+    found = 0.0
+    for end, lifetime in ((far, rules.lifetimes[-1]), (near, rules.lifetimes[0])):
+        if end > at:
+            start = tokens[at] if at >= 0 else 0
+            found += (lifetime.write - 1.0) * (tokens[end] - start)
+            at = end
+    return found
 
 
 def _loss(sight: Sight, rules: CacheRules, short: int, long: int) -> float:

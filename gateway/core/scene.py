@@ -216,7 +216,17 @@ class Scene:
         this = self.blocks[block]
         if not this.can_mark or this.client_ttl_s:
             return False
-        return not this.until or self.may_split or block in self.splits
+        if not this.until:
+            return True
+        return (self.may_split or block in self.splits) and not self._is_marked_text(block)
+
+    def _is_marked_text(self, piece: int) -> bool:
+        """Does the text that it is a piece of carry a marker of the client? Then it is warm as it
+        is, and the client's to divide.
+        """
+        while self.blocks[piece].until:
+            piece += 1
+        return self.blocks[piece].client_ttl_s > 0
 
     def last_markable(self) -> int:
         """The last block of the messages that can carry a marker; -1 for none."""

@@ -98,6 +98,12 @@ def test_an_hour_is_not_bought_again_while_an_anchor_is_near() -> None:
     assert choose(seen, rules()).long == -1
 
 
+def test_an_hour_inside_of_what_the_client_writes_for_minutes_is_not_free() -> None:
+    seen = sight([1500, 3000, 3100], odds=Odds(0.3, 0.6, 0.62, 0.62), given=1, given_ttl_s=300)
+    choice = choose(seen, rules())
+    assert choice.long == -1
+
+
 def test_nothing_costs_nothing() -> None:
     assert choose(sight([2000, 2100]), rules()) is NOTHING
 

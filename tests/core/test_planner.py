@@ -94,6 +94,15 @@ def test_a_text_that_requests_share_in_part_is_split_where_they_part() -> None:
     assert answers[-1][0].plan.marks == (Mark(7, 300),)
 
 
+def test_a_text_that_the_client_marked_is_not_split() -> None:
+    provider = Provider()
+    shared = [system(n, 256, until=1000 * (n + 1)) for n in range(8)]
+    for user in range(10):
+        own = [system(100 + user, 128)._replace(client_ttl_s=300), said(500 + user, 60)]
+        ticket, _ = provider.ask([*shared, *own], 10.0 * user)
+        assert not any(ticket.prompt.blocks[m.block].until for m in ticket.plan.marks)
+
+
 def test_a_conversation_keeps_the_split_that_it_was_begun_with() -> None:
     provider = Provider()
     shared = [system(n, 256, until=1000 * (n + 1)) for n in range(8)]
