@@ -118,7 +118,8 @@ class Sent(AbstractAsyncContextManager["Underway"]):
             planning.learn(planned, None)
             await asked.__aexit__(type(problem), problem, problem.__traceback__)
             raise
-        if not refusals.names(_readable(underway, head), added):
+        told = _readable(underway, head)
+        if not refusals.names(told, added):
             underway.upstream = Peeked(underway.upstream, head)
             return underway
         # This one is nobody's answer: nothing of it is kept, or counted as not kept.
@@ -126,7 +127,7 @@ class Sent(AbstractAsyncContextManager["Underway"]):
         await asked.__aexit__(None, None, None)
         self._planned = planning.as_it_came(self._turn, planned)
         again = await self._enter(self._planned, as_it_came=True)
-        if again.upstream.status not in _REFUSALS:
+        if again.upstream.status not in _REFUSALS and refusals.names(told, planned.names):
             planning.refused(planned)
         return again
 

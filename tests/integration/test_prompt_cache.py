@@ -359,6 +359,36 @@ async def test_a_request_that_is_refused_either_way_is_told_so_and_nothing_is_gi
     assert second.status == 400
 
 
+class NoUsage(Refusing):
+    """Streams, and refuses to be asked for their usage."""
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._strict])
+        app.add_routes([web.post("/v1/chat/completions", self._asked)])
+        return app
+
+    @web.middleware
+    async def _strict(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        body = await request.read()
+        if b"stream_options" in body:
+            self.calls[request.path] += 1
+            told = b'{"error":{"message":"Unrecognized request argument: stream_options"}}'
+            return web.Response(status=400, body=told, content_type="application/json")
+        response: web.StreamResponse = await self._observed(request, handler)
+        return response
+
+
+async def test_asking_for_usage_fails_no_request_either() -> None:
+    body = question(stream=True, prompt_cache_key="mine")
+    async with doorway(stub=NoUsage()) as door:
+        told = [await door.ask(CHAT, {**body, "seed": seed}) for seed in range(2)]
+
+    assert [each.status for each in told] == [200, 200]
+    # Nothing is held against markers and keys for that.
+    assert "refused" in told[0].headers["x-gateway-markers"]
+    assert door.calls == 4
+
+
 async def test_a_planner_that_fails_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("the planner is broken")
