@@ -62,7 +62,7 @@ def rules(provider: str, api: str, model: str, deployment: str = "") -> CacheRul
     if model in BREAKPOINTS:
         here = _with_breakpoints(api, BREAKPOINTS[model])
     elif model in AUTOMATIC:
-        here = _automatic(*AUTOMATIC[model])
+        here = _automatic(api, *AUTOMATIC[model])
     else:
         return None
     if provider == "azure":
@@ -92,11 +92,19 @@ def _with_breakpoints(api: str, read: float) -> CacheRules:
         implicit=True,
         implicit_look_back=20,
         # No `hint`: since 2026-09 the guide needs no key for routing, and another key is a miss.
+        binds_thinking=_binds(api),
         prewarm="prewarm" if api == "openai_responses" else "",
     )
 
 
-def _automatic(read: float, lifetimes: tuple[Lifetime, ...]) -> CacheRules:
+def _binds(api: str) -> bool:
+    """Of reasoning that Responses hands back encrypted it isn't said what it may be bound to; Chat
+    Completions hands none back.
+    """
+    return api != "openai_chat"
+
+
+def _automatic(api: str, read: float, lifetimes: tuple[Lifetime, ...]) -> CacheRules:
     return CacheRules(
         provider="openai",
         form=MarkerForm.NONE,
@@ -104,6 +112,7 @@ def _automatic(read: float, lifetimes: tuple[Lifetime, ...]) -> CacheRules:
         read=read,
         lifetimes=lifetimes,
         source=Rule("caches by itself; a key keeps it together", f"{_GUIDE}; {_PRICING}"),
+        binds_thinking=_binds(api),
         hint="prompt_cache_key",
         # Of all prefixes that use one key; what is beyond goes to other machines.
         hint_rpm=15,
@@ -135,6 +144,8 @@ def _at_openrouter(here: CacheRules) -> CacheRules:
         form=MarkerForm.NONE,
         max_marks=0,
         source=Rule("caches by itself; a session keeps it at one host", _ROUTED),
+        # It hands reasoning back in Chat Completions, too.
+        binds_thinking=True,
         hint="x-session-id",
         hint_rpm=0,
         prewarm="",
