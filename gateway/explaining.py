@@ -24,7 +24,7 @@ from gateway.providers import registry
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.recognition import Sender
 from gateway.upstream.choice import take_apart
-from gateway.watching import Behind
+from gateway.watching import Behind, measured
 from gateway.wire.base import NotUnderstood
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.rewriting import Asker, Rewriter
@@ -151,7 +151,7 @@ class Explaining:
         asker = Asker(api.name, self._planning.domain(known, None), known.endpoint.name, asked.path)
         lead = read_lead(api.name, document)
         now = self._timer()
-        seen = rewriter.seen(lead, asker, Behind(api.name, document, lead))
+        seen = rewriter.seen(lead, asker, Behind(lead, lambda: measured(api.name, document)))
         every = Case(frozenset(Rewrite) - {Rewrite.ROUND_HOUR}, name, rules)
         may, hindrance = allowed(every, thinks=thinks(api.name, document))
         # With a memory of its own: explaining begins no conversation.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
     from gateway.telemetry.metrics import Metrics
     from gateway.turn import Turn
+    from gateway.wire.system_text import Lead
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class Planned:
     """What a provider that refuses our changes would name."""
     key: tuple[bytes, str, str] = (b"", "", "")
     """Whose cache it is: domain, API, model."""
+    lead: Lead | None = None
+    """What leads the client's request, where it was read; until the answer was learned from."""
     turn: Turn | None = None
     """Whose request it is, once its answer began."""
 

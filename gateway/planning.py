@@ -33,6 +33,7 @@ from gateway.wire.note_place import unmarked_from
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.refusals import names_of
 from gateway.wire.rewriting import Asker, Rewriter
+from gateway.wire.system_text import APIS, read_lead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +144,11 @@ class Planning:
         turn, planned.turn = planned.turn, None
         if turn is not None:
             sent = planned.body if planned.rewrites else None
-            noticed = self.watching.watch(turn, self._domain(turn), sent)
+            prompt = None if planned.ticket is None else planned.ticket.prompt
+            noticed = self.watching.watch(
+                turn, lambda: self._domain(turn), sent, planned.lead, prompt
+            )
+            planned.lead = None
             if noticed is not None:
                 turn.exchange.span.volatile(*noticed)
 
@@ -232,6 +237,8 @@ class Planning:
         rules, body = planned.rules, turn.body
         assert rules is not None
         document = await self._beside(body, lambda: _parsed(body))
+        if api in APIS and isinstance(document, dict):
+            planned.lead = read_lead(api, document)
         made: frozenset[Rewrite] = frozenset()
         note: Path | None = None
         if wanted:

@@ -2,6 +2,8 @@
 
 Rule 1: watching comes after the answer: it delays nobody, and never fails anything.
 Rule 2: what is counted are places, times and fingerprints of values; no content is kept.
+Rule 3: a body that nobody has read for another reason is read here only as often as costs a
+hundredth of the time.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from gateway.core.blocks import BYTES_PER_TOKEN, tokens
+from gateway.core.blocks import BYTES_PER_TOKEN, Section, tokens
 from gateway.core.sightings import Sightings
 from gateway.core.volatile import Confidence, Pace
 from gateway.wire.rewriting import Asker
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.core.canonical import Json
+    from gateway.core.prefix import CachePrompt
     from gateway.core.volatile import Sighting
     from gateway.core.volatile_traffic import Seen
     from gateway.turn import Turn
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 _LONGEST_BYTES = 1024 * 1024
 # New text that is searched for one request; the rest is searched in the next that has it.
 _SEARCHED_CHARACTERS = 4096
+# How long a body that had to be read for this alone is the last: so many times as long as it took.
+_REST = 100
 # Less than this behind a value is not worth a word in every trace.
 _LEAST_TOKENS = 64
 
@@ -52,21 +57,52 @@ class Watching:
         self._rewriter = rewriter
         self._find = Sightings(searched_characters=_SEARCHED_CHARACTERS).find
         self._timer = timer
+        self._rests_until = float("-inf")
 
-    def watch(self, turn: Turn, domain: bytes, sent: bytes | None = None) -> Noticed | None:
+    def watch(
+        self,
+        turn: Turn,
+        domain: Callable[[], bytes],
+        sent: bytes | None = None,
+        lead: Lead | None = None,
+        prompt: CachePrompt | None = None,
+    ) -> Noticed | None:
         """Count what the turn's request shows, as the client sent it; what to tell of it, if
-        anything. `domain` is that of the provider's cache; `sent` is the body that went out
-        rewritten: what is not in its system texts any more costs nothing.
+        anything. `domain` gives that of the provider's cache; `sent` is the body that went out
+        rewritten: what is not in its system texts any more costs nothing. `lead` and `prompt` are
+        what was read of the request, if it was.
         """
-        if turn.api.name not in APIS or len(turn.body) > _LONGEST_BYTES:
+        api = turn.api.name
+        if api not in APIS or len(turn.body) > _LONGEST_BYTES:
+            return None
+        if lead is not None and prompt is not None:
+            said = prompt
+            return self._count(turn, domain(), sent, lead, lambda: _history(said))
+        began = self._timer()
+        if began < self._rests_until:
             return None
         document: Json = orjson.loads(turn.body)
         if not isinstance(document, dict):
             return None
-        api = turn.api.name
         lead = read_lead(api, document)
+        noticed = self._count(turn, domain(), sent, lead, lambda: measured(api, document))
+        ended = self._timer()
+        self._rests_until = ended + _REST * (ended - began)
+        return noticed
+
+    def _count(
+        self,
+        turn: Turn,
+        domain: bytes,
+        sent: bytes | None,
+        lead: Lead,
+        history: Callable[[], int],
+    ) -> Noticed | None:
+        api = turn.api.name
         asker = Asker(api, domain, turn.known.endpoint.name, turn.asked.path)
-        seen = self._rewriter.seen(lead, asker, Behind(api, document, lead), self._find)
+        seen = self._rewriter.seen(lead, asker, Behind(lead, history), self._find)
+        if not seen:
+            return None
         if sent is not None:
             left = "\n".join(each.text for each in read_lead(api, orjson.loads(sent)).texts)
             seen = [s if s.value in left else s._replace(tokens_behind=0) for s in seen]
@@ -96,10 +132,10 @@ class Behind:
     answer, which earlier turns have sent. Tokens, estimated from bytes.
     """
 
-    def __init__(self, api: str, document: dict[str, Json], lead: Lead) -> None:
+    def __init__(self, lead: Lead, history: Callable[[], int]) -> None:
+        """`history` gives the tokens up to the model's last answer; it is asked once at most."""
         self._lead = lead
-        self._api = api
-        self._document = document
+        self._measure = history
         self._history: int | None = None
 
     def __call__(self, text: SystemText, sighting: Sighting) -> int:
@@ -109,13 +145,24 @@ class Behind:
         count += sum(tokens(later.text) for later in self._lead.texts[at + 1 :])
         if sighting.pace is Pace.REQUEST:
             if self._history is None:
-                self._history = self._measured()
+                self._history = self._measure()
             count += self._history
         return count
 
-    def _measured(self) -> int:
-        said = turns(self._api, self._document)
-        spoke = [
-            n for n, m in enumerate(said) if isinstance(m, dict) and m.get("role") == "assistant"
-        ]
-        return len(orjson.dumps(said[: spoke[-1] + 1])) // BYTES_PER_TOKEN if spoke else 0
+
+def measured(api: str, document: dict[str, Json]) -> int:
+    """Tokens of a conversation up to the model's last answer."""
+    said = turns(api, document)
+    spoke = [n for n, m in enumerate(said) if isinstance(m, dict) and m.get("role") == "assistant"]
+    return len(orjson.dumps(said[: spoke[-1] + 1])) // BYTES_PER_TOKEN if spoke else 0
+
+
+def _history(prompt: CachePrompt) -> int:
+    """The same, of a prompt whose blocks are known."""
+    size = upto = 0
+    for block in prompt.blocks:
+        if block.section is Section.MESSAGES:
+            size += block.size
+            if block.role == "assistant":
+                upto = size
+    return upto // BYTES_PER_TOKEN
