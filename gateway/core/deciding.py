@@ -39,7 +39,7 @@ class Deciding:
         self._rules = rules
         self._markers = markers
         self._scene = Scene(known, prompt, rules, now)
-        self._end = self._scene.last_markable()
+        self._end = self._scene.end()
 
     def ticket(self) -> Ticket:
         """Decide, and note what is expected to come of it."""
@@ -90,7 +90,8 @@ class Deciding:
             client = ()
         if scene.tokens[-1] < scene.minimum:
             reason = PlanReason.CLIENT_MARKS if client else PlanReason.TOO_SHORT
-            return Plan(reason, strips=strips), client, NOTHING
+            # What it was begun with stays, though its length is estimated otherwise by now.
+            return Plan(reason, splits=scene.splits, strips=strips), client, NOTHING
         read, read_ttl_s, kept = scene.readable()
         choice = self._choose(heads, client, read, read_ttl_s, kept)
         mode, implicit = self._mode(choice, client, strips=strips)
@@ -146,7 +147,7 @@ class Deciding:
             read=read,
             read_ttl_s=read_ttl_s,
             kept=kept,
-            end=self._end if self._end >= 0 and scene.takes_mark(self._end) else -1,
+            end=self._end if self._can_end() else -1,
             odds=_by(trust, scene.odds()),
             heads=[head._replace(odds=_by(trust, head.odds)) for head in heads],
             minimum=scene.minimum,
@@ -163,6 +164,9 @@ class Deciding:
             proven = [head for head in sight.heads if head.proven]
             return choose(sight._replace(end=-1, odds=NEVER, heads=proven), self._rules)
         return choice
+
+    def _can_end(self) -> bool:
+        return self._end >= 0 and (self._rules.implicit or self._scene.takes_mark(self._end))
 
     def _mode(self, choice: Choice, client: Sequence[Mark], *, strips: bool) -> tuple[str, bool]:
         """OpenAI's mode to set (empty: leave it), and whether the request is in implicit mode."""

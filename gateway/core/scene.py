@@ -228,10 +228,16 @@ class Scene:
             piece += 1
         return self.blocks[piece].client_ttl_s > 0
 
-    def last_markable(self) -> int:
-        """The last block of the messages that can carry a marker; -1 for none."""
+    def end(self) -> int:
+        """The last block of the messages after which an entry of ours could end; -1 for none.
+
+        Implicit mode ends one behind the last message that isn't the model's, even behind a blank
+        one, which could carry no marker.
+        """
+        implicit = self.rules.implicit and self.prompt.client_mode != "explicit"
         for index in range(len(self.blocks) - 1, self.shared, -1):
-            if self.blocks[index].can_mark:
+            block = self.blocks[index]
+            if block.can_mark or (implicit and block.ends_message and block.role != "assistant"):
                 return index
         return -1
 
