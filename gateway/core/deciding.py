@@ -175,9 +175,16 @@ class Deciding:
             return "", False
         if said:
             return "", said == "implicit"
-        if client or choice.short == self._end >= 0:
+        if client or (choice.short == self._end >= 0 and not self._is_followed()):
             return "", True
         return "explicit", False
+
+    def _is_followed(self) -> bool:
+        """Would implicit mode write what stands behind the last place for a marker, too? The next
+        turn may be without that.
+        """
+        behind = self._scene.blocks[self._end + 1 :]
+        return any(block.ends_message and block.role != "assistant" for block in behind)
 
     def _reason(self, placed: Sequence[Mark], client: Sequence[Mark]) -> PlanReason:
         if placed:

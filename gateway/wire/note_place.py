@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway.core.blocks import Section
 from gateway.core.volatile_text import Replacement
 from gateway.wire import prompts
 from gateway.wire.lenient import members, text
@@ -80,8 +81,12 @@ def unmarked_from(prompt: CachePrompt, path: Path) -> CachePrompt:
     first = next((n for n, block in enumerate(prompt.blocks) if block.path == path), None)
     if first is None:
         return prompt
+    before = list(prompt.blocks[:first])
+    if before and before[-1].section is Section.MESSAGES:
+        # So it will in the next turn, by which a conversation is known again.
+        before[-1] = before[-1]._replace(ends_message=True)
     behind = (block._replace(can_mark=False) for block in prompt.blocks[first:])
-    return prompt._replace(blocks=(*prompt.blocks[:first], *behind))
+    return prompt._replace(blocks=(*before, *behind))
 
 
 def _part(kind: str, text: str) -> bytes:
