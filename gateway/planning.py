@@ -27,10 +27,10 @@ from gateway.planned import Planned, count
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.watching import Watching
 from gateway.wire.base import NotUnderstood
+from gateway.wire.beginnings import Beginnings
 from gateway.wire.marking import marked
 from gateway.wire.members import with_member
 from gateway.wire.note_place import unmarked_from
-from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.refusals import names_of
 from gateway.wire.rewriting import Asker, Rewriter
 from gateway.wire.system_text import APIS, read_lead
@@ -91,6 +91,7 @@ class Planning:
         self._hinting = Hinting(
             CacheKeys(), hints=config.prompt_cache.hints, isolates=self._isolates
         )
+        self._beginnings = Beginnings()
         self._refused: OrderedDict[tuple[bytes, str, str], float] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")
         self._failures = 0
@@ -236,20 +237,24 @@ class Planning:
         who, api, _ = planned.key
         rules, body = planned.rules, turn.body
         assert rules is not None
-        document = await self._beside(body, lambda: _parsed(body))
-        if api in APIS and isinstance(document, dict):
-            planned.lead = read_lead(api, document)
         made: frozenset[Rewrite] = frozenset()
         note: Path | None = None
         if wanted:
+            document = await self._beside(body, lambda: _parsed(body))
+            if api in APIS and isinstance(document, dict):
+                planned.lead = read_lead(api, document)
             # In the loop: what it remembers of texts is its own, and no thread's.
             case = Case(wanted, planned.provider, rules)
             asker = Asker(api, who, turn.known.endpoint.name, turn.asked.path)
             rewritten = self.rewriter.rewrite(body, document, case, asker, self._timer())
             if rewritten.made:
                 body, made, note = rewritten.body, rewritten.made, rewritten.note
-                document = await self._beside(body, lambda: _parsed(body))
-        prompt = await self._beside(body, lambda: cache_prompt(api, document, rules))
+        start = self._beginnings.begin(api, body, rules)
+        reading = await self._beside(body, start.read)
+        self._beginnings.keep(start, reading)
+        document, prompt, landmark = reading.document, reading.prompt, reading.landmark
+        if planned.lead is None and api in APIS and isinstance(document, dict):
+            planned.lead = read_lead(api, document)
         if note is not None:
             prompt = unmarked_from(prompt, note)
         ticket = self.planner.plan(who, prompt, rules, markers, self._timer())
@@ -258,7 +263,7 @@ class Planning:
             sent = body
             names: tuple[bytes, ...] = (_REWRITTEN,) if made else ()
             if plan.changes:
-                sent = await self._beside(body, lambda: marked(body, prompt, plan, rules))
+                sent = await self._beside(body, lambda: marked(body, prompt, plan, rules, landmark))
                 names += names_of(plan, prompt, rules)
             planned.body, planned.names = sent, names
             planned.ticket, planned.reason = ticket, plan.reason

@@ -10,6 +10,7 @@ from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import (
     Gathering,
     Object,
+    Skipped,
     bare,
     digest,
     extras,
@@ -69,12 +70,13 @@ _MARKABLE = _MEDIA | {
 _TEXT, _USE, _RESULT = Kind.TEXT, Kind.TOOL_USE, Kind.TOOL_RESULT
 
 
-def read(body: Object, rules: CacheRules | None) -> CachePrompt:
+def read(body: Object, rules: CacheRules | None, skipped: Skipped | None = None) -> CachePrompt:
     """The prompt of a request."""
     found = _Messages(rules, (MarkerForm.CACHE_CONTROL,))
     found.thinks = _asks_to_think(body)
     # First, because what they hold decides whether the text in front may be split.
-    found.messages(body.get("messages"), rules is not None and rules.marks_assistant)
+    marks_assistant = rules is not None and rules.marks_assistant
+    found.messages(body.get("messages"), marks_assistant, skipped)
     messages = found.take()
     found.tools(body.get("tools"), rules is not None and rules.marks_tools)
     found.system(body.get("system"))
@@ -136,10 +138,13 @@ class _Messages(Gathering):
         if len(self.blocks) > begun:
             self.leave(("system",), begun)
 
-    def messages(self, messages: Json, marks_assistant: bool) -> None:
+    def messages(
+        self, messages: Json, marks_assistant: bool, skipped: Skipped | None = None
+    ) -> None:
         """All messages."""
         add = self.blocks.append
-        for index, message in enumerate(items(messages)):
+        for at, message in enumerate(items(messages)):
+            index = self.skip(skipped, at)
             if not isinstance(message, dict):
                 self.enter(section_messages, "", start=1)
                 self.json(Kind.OTHER, ("messages", index), message)
@@ -283,7 +288,7 @@ class _Messages(Gathering):
 
     def _media_size(self, part: Object, shown: int) -> int:
         if part.get("type") == "image":
-            self.has_images = True
+            self.has_images, self.text_only = True, False
         source = members(part.get("source"))
         inner = source.get("content")
         match source.get("type"):

@@ -9,6 +9,7 @@ from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import (
     Gathering,
     Object,
+    Skipped,
     fingerprint_of,
     media_size,
     rendered,
@@ -40,14 +41,15 @@ _KINDS = {
 _MARKABLE = frozenset({"toolSpec", "image", "document", "toolUse", "toolResult"})
 
 
-def read(body: Object, rules: CacheRules | None) -> CachePrompt:
+def read(body: Object, rules: CacheRules | None, skipped: Skipped | None = None) -> CachePrompt:
     """The prompt of a request. The model is in its path, so `model` is empty but for `modelId`."""
     found = Gathering(rules, (MarkerForm.CACHE_POINT,))
     more = members(body.get("additionalModelRequestFields"))
     found.thinks = any(more.get(name) is not None for name in ("thinking", "reasoning_config"))
     marks_assistant = rules is not None and rules.marks_assistant
     # First, because what they hold decides whether the text in front may be split.
-    for index, message in enumerate(items(body.get("messages"))):
+    for at, message in enumerate(items(body.get("messages"))):
+        index = found.skip(skipped, at)
         shown = members(message)
         role = text(shown.get("role"))
         can_mark = marks_assistant or role != "assistant"

@@ -8,7 +8,7 @@ Rule 3: media are compared by their bytes, and sized by a guess at their tokens.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import orjson
 import xxhash
@@ -118,6 +118,18 @@ def spoken(part: Object) -> tuple[bytes, int]:
     return shown, 0
 
 
+class Skipped(NamedTuple):
+    """Messages that were left out of a document because their blocks are known."""
+
+    before: int
+    """How many messages stand before them."""
+    left_out: int
+    """How many they are."""
+    blocks: Sequence[PrefixBlock]
+    thinks: bool
+    """One of the blocks is of thinking."""
+
+
 class Gathering:
     """The blocks of one prompt while it is read: where the reader is, and what it learned."""
 
@@ -154,6 +166,17 @@ class Gathering:
             return
         # Built anew from its first fields: `_replace` takes as long as all else for a block.
         self.blocks[-1] = PrefixBlock(*last[:7], last.client_ttl_s or ttl, True)
+
+    def skip(self, skipped: Skipped | None, index: int) -> int:
+        """Where the message of this index in the document would stand had none been left out. The
+        blocks of those that were are taken over when their place has come.
+        """
+        if skipped is None or index < skipped.before:
+            return index
+        if index == skipped.before:
+            self.blocks += skipped.blocks
+            self.thinks = self.thinks or skipped.thinks
+        return index + skipped.left_out
 
     def take(self) -> list[PrefixBlock]:
         """The blocks so far; the next ones make a list of their own."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.core.plan import Plan
     from gateway.core.prefix import CachePrompt, Path
     from gateway.providers.prompt_cache import CacheRules
+    from gateway.wire.beginnings import Landmark
     from gateway.wire.seek import Member
 
 _OPTIONS = "prompt_cache_options"
@@ -41,18 +42,31 @@ class Unmarkable(ValueError):
     """The plan can't be performed on this body: it goes as it came. `str()` says why."""
 
 
-def marked(body: bytes, prompt: CachePrompt, plan: Plan, rules: CacheRules) -> bytes:
-    """The body with the plan performed on it. `body` is the JSON that `prompt` was read from.
+def marked(
+    body: bytes,
+    prompt: CachePrompt,
+    plan: Plan,
+    rules: CacheRules,
+    landmark: Landmark | None = None,
+) -> bytes:
+    """The body with the plan performed on it. `body` is the JSON that `prompt` was read from;
+    `landmark`, if it was found in it: marks near the end are then found at once.
 
     Raises `Unmarkable` where they don't fit, or the plan asks for what the rules don't have.
     """
-    return applied(body, edits(body, prompt, plan, rules)) if plan.changes else body
+    return applied(body, edits(body, prompt, plan, rules, landmark)) if plan.changes else body
 
 
-def edits(body: bytes, prompt: CachePrompt, plan: Plan, rules: CacheRules) -> list[Edit]:
+def edits(
+    body: bytes,
+    prompt: CachePrompt,
+    plan: Plan,
+    rules: CacheRules,
+    landmark: Landmark | None = None,
+) -> list[Edit]:
     """What `marked` changes, in the order of the body. Raises `Unmarkable`."""
     try:
-        return _Marking(body, prompt, plan, rules).edits()
+        return _Marking(body, prompt, plan, rules, landmark).edits()
     except Unmarkable:
         raise
     except (ValueError, LookupError, RecursionError) as error:
@@ -114,8 +128,18 @@ def _tree(changes: dict[Path, _Change]) -> _Node:
 class _Marking:
     """One performance of one plan."""
 
-    def __init__(self, body: bytes, prompt: CachePrompt, plan: Plan, rules: CacheRules) -> None:
-        self._seek = Seeker(body)
+    def __init__(
+        self,
+        body: bytes,
+        prompt: CachePrompt,
+        plan: Plan,
+        rules: CacheRules,
+        landmark: Landmark | None,
+    ) -> None:
+        if landmark is not None and landmark.seeker.text is not body:
+            landmark = None
+        self._landmark = landmark
+        self._seek = Seeker(body) if landmark is None else landmark.seeker
         self._body = body
         self._plan = plan
         self._rules = rules
@@ -157,6 +181,8 @@ class _Marking:
                 missing.discard(member.name)
                 if is_root and member.name == _OPTIONS:
                     end = self._options(member.value, added)
+                elif is_root and self._is_marked(member, inner):
+                    end = self._near_the_end(inner)
                 else:
                     end = self._walk(member.value, inner)
             else:
@@ -212,6 +238,25 @@ class _Marking:
             raise Unmarkable("a list is shorter than it was")
         self._edits += without(spans, gone)
         return self._seek.closing(start) + 1
+
+    def _is_marked(self, member: Member, node: _Node) -> bool:
+        """Is it the list of the landmark, and everything to be done in it not before that?"""
+        landmark = self._landmark
+        return (
+            landmark is not None
+            and node.change is None
+            and landmark.name == member.name
+            and not (self._points and self._plan.strips)
+            and all(isinstance(n, int) and n >= landmark.first for n in node.inner)
+        )
+
+    def _near_the_end(self, node: _Node) -> int:
+        assert self._landmark is not None
+        first, places = self._landmark.first, self._landmark.places
+        for index, inner in node.inner.items():
+            assert isinstance(index, int)
+            self._walk(places[index - first], inner)
+        return self._seek.closing(places[-1]) + 1
 
     def _is_point(self, at: int) -> bool:
         if self._body[at] != _OBJECT:

@@ -9,6 +9,7 @@ from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import (
     Gathering,
     Object,
+    Skipped,
     digest,
     extras,
     fingerprint_of,
@@ -68,7 +69,7 @@ _TEXT, _CALL, _RESULT = Kind.TEXT, Kind.TOOL_USE, Kind.TOOL_RESULT
 _MEDIA = frozenset({"image_url", "input_audio", "file"})
 
 
-def read(body: Object, rules: CacheRules | None) -> CachePrompt:
+def read(body: Object, rules: CacheRules | None, skipped: Skipped | None = None) -> CachePrompt:
     """The prompt of a request."""
     found = Gathering(rules, (MarkerForm.CACHE_CONTROL, MarkerForm.BREAKPOINT))
     # A breakpoint stands neither on a tool nor on what the model said.
@@ -79,7 +80,8 @@ def read(body: Object, rules: CacheRules | None) -> CachePrompt:
     leading = leads(messages)
     # First, because what they hold decides whether the text in front may be split.
     for index in range(leading, len(messages)):
-        _message(found, section_messages, index, messages[index], marks_assistant)
+        at = found.skip(skipped, index)
+        _message(found, section_messages, at, messages[index], marks_assistant)
     later = found.take()
     found.tools(body.get("tools"), rules is not None and rules.marks_tools and has_control)
     for index in range(leading):

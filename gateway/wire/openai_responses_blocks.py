@@ -13,6 +13,7 @@ from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import (
     Gathering,
     Object,
+    Skipped,
     digest,
     extras,
     rendered,
@@ -67,7 +68,7 @@ _OUTPUTS = frozenset(
 _MARKABLE_OUTPUTS = frozenset({"function_call_output"})
 
 
-def read(body: Object, rules: CacheRules | None) -> CachePrompt:
+def read(body: Object, rules: CacheRules | None, skipped: Skipped | None = None) -> CachePrompt:
     """The prompt of a request."""
     found = Gathering(rules, (MarkerForm.BREAKPOINT,))
     found.thinks = thinks(body) or "reasoning.encrypted_content" in items(body.get("include"))
@@ -80,7 +81,7 @@ def read(body: Object, rules: CacheRules | None) -> CachePrompt:
         found.leave(("input",), 0)
     # First, because what they hold decides whether the text in front may be split.
     for index in range(leading, len(given)):
-        _item(found, section_messages, index, given[index])
+        _item(found, section_messages, found.skip(skipped, index), given[index])
     later = found.take()
     found.tools(body.get("tools"), can_mark=False)
     if (said := body.get("instructions")) is not None:

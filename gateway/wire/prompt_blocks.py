@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from gateway.core.canonical import Json
     from gateway.providers.prompt_cache import CacheRules
-    from gateway.wire.block_parts import Object
+    from gateway.wire.block_parts import Object, Skipped
 
-_READERS: dict[str, Callable[[Object, CacheRules | None], CachePrompt]] = {
+_READERS: dict[str, Callable[[Object, CacheRules | None, Skipped | None], CachePrompt]] = {
     reader.API: reader.read
     for reader in (
         anthropic_messages_blocks,
@@ -33,11 +33,14 @@ _READERS: dict[str, Callable[[Object, CacheRules | None], CachePrompt]] = {
 }
 
 
-def cache_prompt(api: str, document: Json, rules: CacheRules | None) -> CachePrompt:
+def cache_prompt(
+    api: str, document: Json, rules: CacheRules | None, skipped: Skipped | None = None
+) -> CachePrompt:
     """The prompt of a request to this wire API; without blocks where the API has no markers.
 
     `document` is the parsed body, members in its order. Without `rules`, or with rules that take
-    no markers on this API, no block can be marked, and no text is cut into pieces.
+    no markers on this API, no block can be marked, and no text is cut into pieces. `skipped` are
+    messages that were left out of the document.
     Raises `NotUnderstood` for what is no request at all.
     """
     if not isinstance(document, dict):
@@ -46,7 +49,7 @@ def cache_prompt(api: str, document: Json, rules: CacheRules | None) -> CachePro
     if reader is None:
         return CachePrompt(api, text(document.get("model")), (), 0, 0)
     try:
-        return reader(document, rules)
+        return reader(document, rules, skipped)
     except (TypeError, RecursionError) as error:
         # What is nested deeper than it can be written again.
         raise NotUnderstood(Reason.NOT_UNDERSTOOD, "$", str(error)) from error

@@ -69,10 +69,15 @@ class Seeker:
 
     __slots__ = ("_patterns", "text")
 
-    def __init__(self, text: bytes) -> None:
-        """Seek in this text."""
+    def __init__(self, text: bytes, plain_to: int = 0) -> None:
+        """Seek in this text. `plain_to`: up to this byte it is known to be `plain`."""
         self.text = text
-        self._patterns = _THOROUGH if _LONG_RUN in text else _FAST
+        self._patterns = _FAST if text.find(_LONG_RUN, plain_to) < 0 else _THOROUGH
+
+    @property
+    def plain(self) -> bool:
+        """No string in it has backslashes in long runs."""
+        return self._patterns is _FAST
 
     def begin(self) -> int:
         """Where the one value of the text begins."""
