@@ -8,12 +8,13 @@ hundredth of the time.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from gateway.core.blocks import BYTES_PER_TOKEN, Section, tokens
-from gateway.core.sightings import Sightings
+from gateway.core.sightings import Effort, Sightings
 from gateway.core.volatile import Confidence, Pace
 from gateway.wire.rewriting import Asker
 from gateway.wire.system_text import APIS, read_lead, turns
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 # Longer bodies are not watched: reading one takes milliseconds in which nobody else is served.
 _LONGEST_BYTES = 1024 * 1024
-# New text that is searched for one request; the rest is searched in the next that has it.
-_SEARCHED_CHARACTERS = 4096
 # How long a body that had to be read for this alone is the last: so many times as long as it took.
 _REST = 100
 # Less than this behind a value is not worth a word in every trace.
@@ -55,7 +54,7 @@ class Watching:
     def __init__(self, rewriter: Rewriter, timer: Callable[[], float]) -> None:
         """What is counted goes to the rewriter's traffic; `timer` gives monotonic seconds."""
         self._rewriter = rewriter
-        self._find = Sightings(searched_characters=_SEARCHED_CHARACTERS).find
+        self._sightings = Sightings()
         self._timer = timer
         self._rests_until = float("-inf")
 
@@ -100,7 +99,14 @@ class Watching:
     ) -> Noticed | None:
         api = turn.api.name
         asker = Asker(api, domain, turn.known.endpoint.name, turn.asked.path)
-        seen = self._rewriter.seen(lead, asker, Behind(lead, history), self._find)
+        # New text beyond it is searched in the next request that has it.
+        effort = Effort()
+        seen = self._rewriter.seen(
+            lead,
+            asker,
+            Behind(lead, history),
+            lambda text: self._sightings.find(text, effort),
+        )
         if not seen:
             return None
         if sent is not None:
@@ -137,17 +143,30 @@ class Behind:
         self._lead = lead
         self._measure = history
         self._history: int | None = None
+        self._later: list[int] = []
+        """Behind each text; measured once."""
 
     def __call__(self, text: SystemText, sighting: Sighting) -> int:
         """Of this sighting in this text of the lead."""
-        at = self._lead.texts.index(text)
-        count = tokens(text.text[sighting.end :])
-        count += sum(tokens(later.text) for later in self._lead.texts[at + 1 :])
+        if not self._later:
+            sizes = [tokens(each.text) for each in self._lead.texts]
+            self._later = [sum(sizes) - until for until in accumulate(sizes)]
+        count = tokens_behind(text.text, sighting.end)
+        count += self._later[self._lead.texts.index(text)]
         if sighting.pace is Pace.REQUEST:
             if self._history is None:
                 self._history = self._measure()
             count += self._history
         return count
+
+
+def tokens_behind(text: str, end: int) -> int:
+    """As `tokens(text[end:])`, without a copy of a text that is ASCII: it may be asked for a value on
+    every line of it.
+    """
+    if text.isascii():
+        return -(-(len(text) - end) // BYTES_PER_TOKEN)
+    return tokens(text[end:])
 
 
 def measured(api: str, document: dict[str, Json]) -> int:

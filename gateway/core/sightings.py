@@ -10,7 +10,7 @@ rewrites that depend on it must be the same on every turn of a conversation.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core import volatile
@@ -28,6 +28,7 @@ _LONG_PARAGRAPH = 512
 # What stands before a paragraph that a label or a doubt in it may reach back to.
 _CONTEXT = max(patterns.LABEL_REACH, patterns.EXAMPLE_REACH) + 32
 _KEPT_CHARACTERS = 4 * 1024 * 1024
+_AT_ONCE = 4096
 
 
 class _Searched(NamedTuple):
@@ -40,35 +41,62 @@ class _Searched(NamedTuple):
     """Whether an example is open behind it; None: as before it."""
 
 
+@dataclass(slots=True)
+class Effort:
+    """What may still be done for one request, by who can wait for the rest till its texts come again:
+    searching takes half a millisecond for a kilobyte of prose, and forty times as long where there
+    is one date after the other.
+    """
+
+    characters: int = _AT_ONCE
+    """Of paragraphs that are not known yet. One that is longer is never searched."""
+    paragraphs: int = 8192
+    sightings: int = 64
+
+    def reads(self) -> bool:
+        """May one paragraph more be looked at?"""
+        self.paragraphs -= 1
+        return self.paragraphs >= 0 and self.sightings > 0
+
+    def searches(self, characters: int) -> bool:
+        """May one of this length be searched, that is not known?"""
+        if characters > self.characters:
+            if characters <= _AT_ONCE:
+                # What comes behind it has to wait, too.
+                self.paragraphs = 0
+            return False
+        self.characters -= characters
+        return True
+
+
 class Sightings:
     """Remembers what paragraphs hold, the latest 4 million characters of them."""
 
-    def __init__(
-        self, kept_characters: int = _KEPT_CHARACTERS, searched_characters: int | None = None
-    ) -> None:
-        """`searched_characters`: of paragraphs not known yet so many at most are searched in one
-        call, for who can wait for the rest till the text comes again. Unset: all.
-        """
+    def __init__(self, kept_characters: int = _KEPT_CHARACTERS) -> None:
+        """`kept_characters`: of the paragraphs that are remembered."""
         self._kept = kept_characters
-        self._searched_at_once = searched_characters
         self._size = 0
         self._known: OrderedDict[tuple[str, str], _Searched] = OrderedDict()
 
-    def find(self, text: str) -> list[Sighting]:
-        """The volatile pieces of a text, in order, none overlapping another. Never raises."""
+    def find(self, text: str, effort: Effort | None = None) -> list[Sighting]:
+        """The volatile pieces of a text, in order, none overlapping another. Never raises. `effort`
+        bounds what is done, and is used up by it; without, the text is searched up to LONGEST.
+        """
         found: list[Sighting] = []
         in_example = False
-        searched = 0
         for start, end in _paragraphs(text[:LONGEST]):
+            if effort is not None and not effort.reads():
+                break
             key = text[max(0, start - _CONTEXT) : start], text[start:end]
             known = self._known.get(key)
             if known is None:
-                if self._searched_at_once is not None and searched > self._searched_at_once:
-                    break
-                searched += end - start
+                if effort is not None and not effort.searches(end - start):
+                    continue
                 known = self._search(key)
             else:
                 self._known.move_to_end(key)
+            if effort is not None:
+                effort.sightings -= len(known.sightings)
             for sighting in known.sightings:
                 doubted = in_example and not 0 <= known.closes <= sighting.start
                 if doubted and sighting.kind is not Kind.BILLING_HEADER:

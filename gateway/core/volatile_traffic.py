@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
@@ -22,7 +23,7 @@ import xxhash
 from gateway.core.volatile import Confidence, Kind, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DAY_S = 86_400.0
 
@@ -176,16 +177,25 @@ class VolatileTraffic:
 
 def words_around(text: str, sightings: Sequence[Sighting], index: int) -> int:
     """A fingerprint of the words around one of a text's sightings, the others left out."""
-    here = sightings[index]
-    parts: list[str] = []
+    return next(islice(all_words_around(text, sightings), index, None))
+
+
+def all_words_around(text: str, sightings: Sequence[Sighting]) -> Iterator[int]:
+    """`words_around` each of them, one after the other: the words before are read once."""
+    before = xxhash.xxh3_64()
     at = 0
-    for each in sightings[:index]:
-        parts += (text[at : each.start], each.kind.value)
-        at = each.end
-    parts.append(text[at : here.start])
-    until = sightings[index + 1].start if index + 1 < len(sightings) else len(text)
-    parts += (here.kind.value, text[here.end : min(until, here.end + _BEHIND)])
-    return _fingerprint("\0".join(parts))
+    for index, here in enumerate(sightings):
+        kind = f"\0{here.kind.value}\0".encode()
+        before.update(_utf8(text[at : here.start]) + kind)
+        at = here.end
+        until = sightings[index + 1].start if index + 1 < len(sightings) else len(text)
+        around = before.copy()
+        around.update(_utf8(text[at : min(until, at + _BEHIND)]))
+        yield around.intdigest()
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def conversation_of(domain: bytes, texts: Sequence[str], opening: str) -> int:

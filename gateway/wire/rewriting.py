@@ -28,9 +28,9 @@ from gateway.core.volatile_traffic import (
     Place,
     Seen,
     VolatileTraffic,
+    all_words_around,
     blanked,
     conversation_of,
-    words_around,
 )
 from gateway.wire import tool_order
 from gateway.wire.note_place import note_edit, note_path
@@ -151,10 +151,10 @@ class Rewriter:
         found: list[Seen] = []
         for text in lead.texts:
             sightings = find(text.text)
-            for index, each in enumerate(sightings):
+            words_of = all_words_around(text.text, sightings)
+            for each, words in zip(sightings, words_of, strict=True):
                 if each.confidence is Confidence.WEAK:
                     continue
-                words = words_around(text.text, sightings, index)
                 place = Place(
                     asker.domain, asker.upstream, asker.route, shown(text.path), each.kind, words
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.core import volatile
-from gateway.core.sightings import Sightings
+from gateway.core.sightings import Effort, Sightings
 from gateway.core.volatile import Confidence
 
 CLOCK = "Current time: 2026-11-22T10:00:00Z\n"
@@ -28,11 +28,31 @@ def test_an_example_goes_on_over_paragraphs_until_it_ends() -> None:
 
 def test_with_a_bound_the_rest_is_searched_when_the_text_comes_again() -> None:
     paragraphs = "\n\n".join(f"{CLOCK}{STEADY}{number}" for number in range(12))
-    patient = Sightings(searched_characters=1000)
-    counts = [len(patient.find(paragraphs)) for _ in range(12)]
+    patient = Sightings()
+    counts = [len(patient.find(paragraphs, Effort(characters=1000))) for _ in range(12)]
     assert counts == sorted(counts)
     assert 0 < counts[0] < 12
     assert counts[-1] == 12
+
+
+def test_the_bound_is_one_for_all_texts_of_a_request() -> None:
+    texts = [f"{number} {STEADY}\n\n{CLOCK}" for number in range(1000)]
+    patient, effort = Sightings(), Effort()
+    for text in texts:
+        patient.find(text, effort)
+    assert sum(len(paragraph) for _, paragraph in patient._known) <= Effort().characters
+    dense = Effort()
+    busy = Sightings()
+    busy.find("\n\n".join([CLOCK * 8] * 1000), dense)
+    found = busy.find("\n\n".join([CLOCK * 8] * 1000), Effort())
+    assert len(found) < 100
+    assert dense.sightings <= 0
+
+
+def test_a_paragraph_beyond_the_bound_is_passed_over() -> None:
+    endless = "no line ends here " * 10_000
+    found = Sightings().find(f"{endless}\n\n{CLOCK}", Effort())
+    assert [s.confidence for s in found] == [Confidence.SURE]
 
 
 def test_it_forgets_what_was_searched_longest_ago() -> None:
