@@ -72,7 +72,8 @@ class Watching:
         what was read of the request, if it was.
         """
         api = turn.api.name
-        if api not in APIS or len(turn.body) > _LONGEST_BYTES:
+        # (What recognition can't read, this can't either: it may be encoded.)
+        if api not in APIS or len(turn.body) > _LONGEST_BYTES or turn.known.ask is None:
             return None
         if lead is not None and prompt is not None:
             said = prompt

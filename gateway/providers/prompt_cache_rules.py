@@ -19,14 +19,24 @@ if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
 
 
-@lru_cache(maxsize=1024)
+# Clients choose names, and memories are kept by them: here, in the planner, of refreshes. The longest
+# that anybody documents is an ARN of 2048 characters, of which Bedrock's take less than 200.
+LONGEST_MODEL = 512
+
+
 def cache_rules(provider: str, api: str, model: str, *, deployment: str = "") -> CacheRules | None:
     """What the provider documents for this model id (as the request spells it), or None.
 
     `provider` is a name of the registry, or of one whose rules are known but which isn't served yet
     (`bedrock`, `gemini`, ...). `api` is the wire API's name. `deployment`: see
-    `prompt_cache_openai.rules`; ignored where the provider isn't Azure.
+    `prompt_cache_openai.rules`; ignored where the provider isn't Azure. A model whose name is longer
+    than `LONGEST_MODEL` characters is unknown.
     """
+    return None if len(model) > LONGEST_MODEL else _rules(provider, api, model, deployment)
+
+
+@lru_cache(maxsize=1024)
+def _rules(provider: str, api: str, model: str, deployment: str) -> CacheRules | None:
     named = family(provider, api, model)
     if named is None:
         return None

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.providers import prompt_cache_anthropic, prompt_cache_openai, prompt_cache_other
+from gateway.providers import (
+    prompt_cache_anthropic,
+    prompt_cache_openai,
+    prompt_cache_other,
+    prompt_cache_rules,
+)
 from gateway.providers.model_names import Family, family
 from gateway.providers.price_tables import PRICES
 from gateway.providers.prices import price
@@ -425,3 +430,19 @@ def test_multipliers_and_prices_say_the_same(provider: str, model: str) -> None:
             written = [rates.write_5m, rates.write_1h][: len(rules.lifetimes)]
             expected = [each.write * rates.input for each in rules.lifetimes]
             assert written == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("provider", "api", "model"),
+    [
+        ("vllm", CHAT, "{}"),
+        ("xai", CHAT, "grok-{}"),
+        ("openrouter", CHAT, "anthropic/claude-sonnet-4.5:{}"),
+        ("openai", CHAT, "ft:gpt-4o:{}::x"),
+    ],
+)
+def test_a_name_of_any_length_is_not_remembered(provider: str, api: str, model: str) -> None:
+    assert cache_rules(provider, api, model.format("x" * 30)) is not None
+    before = prompt_cache_rules._rules.cache_info().currsize
+    assert cache_rules(provider, api, model.format("x" * 1000)) is None
+    assert prompt_cache_rules._rules.cache_info().currsize == before
