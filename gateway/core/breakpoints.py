@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from gateway.core.recurrence import Odds
     from gateway.providers.prompt_cache import CacheRules
@@ -52,7 +52,8 @@ class Sight(NamedTuple):
 
     tokens: Sequence[int]
     """Cumulative, at the end of each block."""
-    markable: Sequence[bool]
+    markable: Callable[[int], bool]
+    """May a marker stand on this block?"""
     read: int
     """The deepest block whose prefix can be read now; -1 for none."""
     read_ttl_s: int
@@ -124,7 +125,7 @@ def _can_end(sight: Sight, block: int) -> bool:
 def _inner(sight: Sight) -> list[int]:
     """Boundaries inside of what is new, from the first on."""
     new = range(sight.read + 1, sight.end)
-    return list(islice((b for b in new if sight.markable[b] and _can_end(sight, b)), _MOST_INNER))
+    return list(islice((b for b in new if sight.markable(b) and _can_end(sight, b)), _MOST_INNER))
 
 
 def _premium(sight: Sight, rules: CacheRules, short: int, long: int) -> float:

@@ -5,6 +5,7 @@ Counts and times only. Who asks is `core.planner`.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from gateway.core.blocks import BYTES_PER_TOKEN, Section
@@ -13,7 +14,7 @@ from gateway.core.prefix_tree import PrefixTree
 from gateway.core.recurrence import Awaited, Odds, Recurrence, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from gateway.core.model import Usage
     from gateway.core.prefix import CachePrompt
@@ -185,11 +186,6 @@ def kind_of(prompt: CachePrompt, *, continues: bool) -> str:
     return "asked" if first is Section.SYSTEM else "bare"
 
 
-def cumulative(sizes: Sequence[int], tokens_per_byte: float) -> list[int]:
+def cumulative(sizes: Iterable[int], tokens_per_byte: float) -> list[int]:
     """Tokens up to the end of each block."""
-    total = 0
-    found: list[int] = []
-    for size in sizes:
-        total += size
-        found.append(int(total * tokens_per_byte + 0.5))
-    return found
+    return [int(total * tokens_per_byte + 0.5) for total in accumulate(sizes)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.core.prefix import CLIENT_TTL_S
 from gateway.providers.prompt_cache import MarkerForm
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def facts(
     marks = [Standing(tokens[mark.block], mark.ttl_s, Cause.OURS) for mark in plan.marks]
     if not plan.strips:
         marks += [
-            Standing(tokens[at], block.client_ttl_s, Cause.CLIENT)
-            for at, block in enumerate(prompt.blocks)
-            if block.client_ttl_s
+            Standing(tokens[at], ttl_s, Cause.CLIENT)
+            for at, ttl_s in enumerate(map(CLIENT_TTL_S, prompt.blocks))
+            if ttl_s
         ]
         if prompt.automatic_ttl_s:
             marks.append(Standing(total, prompt.automatic_ttl_s, Cause.CLIENT))

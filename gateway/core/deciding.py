@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from gateway.core import placing
 from gateway.core.breakpoints import NOTHING, Choice, Sight, choose
 from gateway.core.plan import Mark, Markers, Plan, PlanReason
-from gateway.core.prefix import Kind
+from gateway.core.prefix import CLIENT_TTL_S, Kind
 from gateway.core.recurrence import NEVER, Odds
 from gateway.core.scene import Scene
 from gateway.core.ticket import Ticket
@@ -141,9 +142,7 @@ class Deciding:
         deepest = max((mark.block for mark in client), default=-1)
         sight = Sight(
             tokens=scene.tokens,
-            markable=[
-                block > read and scene.takes_mark(block) for block in range(len(scene.blocks))
-            ],
+            markable=scene.takes_mark,
             read=read,
             read_ttl_s=read_ttl_s,
             kept=kept,
@@ -194,11 +193,7 @@ class Deciding:
         return PlanReason.NOTHING_RECURS if self._known.reliability else PlanReason.WITHDRAWN
 
     def _first_long_enough(self) -> int:
-        scene = self._scene
-        for index, tokens in enumerate(scene.tokens):
-            if tokens >= scene.minimum:
-                return index
-        return len(scene.tokens)
+        return bisect_left(self._scene.tokens, self._scene.minimum)
 
     def _inner(self) -> int:
         """The end of what a person said before the last message."""
@@ -225,7 +220,7 @@ def _by(trust: float, odds: Odds) -> Odds:
 
 def _client_marks(prompt: CachePrompt) -> tuple[Mark, ...]:
     blocks = prompt.blocks
-    marks = [Mark(i, block.client_ttl_s) for i, block in enumerate(blocks) if block.client_ttl_s]
+    marks = [Mark(i, ttl_s) for i, ttl_s in enumerate(map(CLIENT_TTL_S, blocks)) if ttl_s]
     if prompt.automatic_ttl_s:
         last = next((i for i in range(len(blocks) - 1, -1, -1) if blocks[i].can_mark), -1)
         if last >= 0 and all(mark.block != last for mark in marks):

@@ -12,8 +12,8 @@ from gateway.core import placing
 from gateway.core.blocks import Section
 from gateway.core.breakpoints import Head
 from gateway.core.cache_domain import cumulative, kind_of
-from gateway.core.prefix import chain, joined, positions
-from gateway.core.prefix_tree import Held
+from gateway.core.prefix import SECTION, SIZE, chain, joined, positions
+from gateway.core.prefix_tree import Held, Node
 from gateway.core.recurrence import Awaited, Odds, Recurrence
 from gateway.providers.prompt_cache import MarkerForm
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.core.cache_domain import CacheDomain
     from gateway.core.plan import Mark
     from gateway.core.prefix import CachePrompt, PrefixBlock
-    from gateway.core.prefix_tree import Detail, Node
+    from gateway.core.prefix_tree import Detail
     from gateway.providers.prompt_cache import CacheRules
 
 _SAFETY_S = 3.0
@@ -32,6 +32,7 @@ _SAFETY_S = 3.0
 _STUCK_S = 120.0
 """A writer whose answer has not begun after this will not make an entry any more."""
 
+_MESSAGES = Section.MESSAGES
 _HEAD_WEIGHT = 3.0
 _MOST_HEADS = 6
 _FIRST = frozenset({"bare", "asked", "armed"})
@@ -49,7 +50,7 @@ class Scene:
         self.now = now
         self.blocks = prompt.blocks
         self.chain = chain(prompt)
-        self.tokens = cumulative([b.size for b in prompt.blocks], known.tokens_per_byte)
+        self.tokens = cumulative(map(SIZE, prompt.blocks), known.tokens_per_byte)
         self.minimum = max(rules.minimum_tokens, known.least_tokens)
         self.positions = positions(prompt.blocks, runs_count_once=rules.runs_count_once)
         self.shared = end_of(self.blocks, Section.SYSTEM, Section.TOOLS)
@@ -77,12 +78,12 @@ class Scene:
 
     def _visit(self) -> int:
         deepest = -1
-        before: Node | None = None
+        before = Node()
         for index, (node, fingerprint) in enumerate(zip(self._nodes, self.chain, strict=True)):
             if node.seen:
                 deepest = index
             node.seen += 1
-            if before is not None and before.next != fingerprint:
+            if before.next != fingerprint:
                 if before.next:
                     before.branches += 1
                 before.next = fingerprint
@@ -98,8 +99,8 @@ class Scene:
     def _settle(self) -> bool:
         continues = False
         last = len(self._nodes) - 1
-        for index in range(self.seen + 1):
-            detail = self._nodes[index].detail
+        for index, node in enumerate(self._nodes[: self.seen + 1]):
+            detail = node.detail
             if detail is None or detail.awaited is None:
                 continue
             if not detail.awaited.settled:
@@ -140,7 +141,10 @@ class Scene:
         far_s = self.rules.lifetimes[-1].ttl_s
         read = kept = -1
         read_ttl_s = 0
+        nodes = self._nodes
         for index in range(self.seen, -1, -1):
+            if nodes[index].detail is None:
+                continue
             for held in self._entries(index):
                 if read < 0 or read == index:
                     read, read_ttl_s = index, max(read_ttl_s, held.ttl_s)
@@ -167,7 +171,10 @@ class Scene:
     def found_by(self, marks: Sequence[Mark]) -> int:
         """The deepest block with an entry that one of the markers finds; -1 for none."""
         blocks = [mark.block for mark in marks]
+        nodes = self._nodes
         for index in range(min(self.seen, max(blocks, default=-1)), -1, -1):
+            if nodes[index].detail is None:
+                continue
             if self._entries(index) and self._finds(index, blocks):
                 return index
         return -1
@@ -247,8 +254,11 @@ class Scene:
         """
         last = len(self.blocks) - 1
         found: list[int] = []
-        for index in range(min(self.seen, last - 1), -1, -1):
-            if self._nodes[index].branches and self.takes_mark(index):
+        parted = [
+            n for n, node in enumerate(self._nodes[: min(self.seen + 1, last)]) if node.branches
+        ]
+        for index in reversed(parted):
+            if self.takes_mark(index):
                 found.append(index)
                 if len(found) == _MOST_HEADS:
                     break
@@ -303,6 +313,11 @@ class Scene:
 
 def end_of(blocks: Sequence[PrefixBlock], *sections: Section) -> int:
     """The last block of these sections; -1 where there is none."""
+    # The conversation comes last as a rule: what is asked for ends in front of it.
+    held = list(map(SECTION, blocks))
+    begun = held.index(_MESSAGES) if _MESSAGES in held else len(held)
+    if _MESSAGES not in sections and held.count(_MESSAGES) == len(held) - begun:
+        blocks = blocks[:begun]
     for index in range(len(blocks) - 1, -1, -1):
         if blocks[index].section in sections:
             return index

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.core.prefix import SIZE
+
 if TYPE_CHECKING:
     from gateway.core.cache_domain import CacheDomain
     from gateway.core.model import Usage
@@ -65,7 +67,7 @@ class Ticket:
             return
         self.begun(now)
         if self.prompt.text_only:
-            known.calibrate(usage.input, sum(block.size for block in self.prompt.blocks))
+            known.calibrate(usage.input, sum(map(SIZE, self.prompt.blocks)))
         size = self.tokens[-1]
         scale = usage.input / size if size else 1.0
         expected = int(self.tokens[self.read] * scale) if self.read >= 0 else 0

@@ -27,7 +27,7 @@ def sight(
     """All blocks markable, the last one the end."""
     return Sight(
         tokens,
-        [True] * len(tokens),
+        lambda _: True,
         read,
         read_ttl_s,
         kept,
