@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.core.prefix import CachePrompt, Kind, PrefixBlock
 from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import (
+    USUAL_NAME,
     Gathering,
     Object,
     Skipped,
@@ -99,9 +100,15 @@ def _asks_to_think(body: Object) -> bool:
     return thinking is not None and members(thinking).get("type") != "disabled"
 
 
-@lru_cache(maxsize=64)
 def _seeds(role: str) -> tuple[int, int, int]:
+    return _known_seeds(role) if len(role) <= USUAL_NAME else _all_seeds(role)
+
+
+def _all_seeds(role: str) -> tuple[int, int, int]:
     return seed(role, "text"), seed(role, "tool_use"), seed(role, "tool_result")
+
+
+_known_seeds = lru_cache(maxsize=64)(_all_seeds)
 
 
 def _fingerprint_of_more(part: Object, known: frozenset[str]) -> int:

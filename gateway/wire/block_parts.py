@@ -52,10 +52,21 @@ digest = xxhash.xxh3_64_intdigest
 section_tools, section_system, section_messages = Section  # each look-up in an enum costs
 
 
-@lru_cache(maxsize=512)
+# Roles and kinds are as long as a client likes; what is remembered of them is not.
+USUAL_NAME = 64
+
+
 def seed(role: str, kind: str) -> int:
     """What the fingerprint of a block starts from."""
+    is_usual = len(role) <= USUAL_NAME and len(kind) <= USUAL_NAME
+    return _known_seed(role, kind) if is_usual else _seed(role, kind)
+
+
+def _seed(role: str, kind: str) -> int:
     return digest(f"{kind}\0{role}".encode())
+
+
+_known_seed = lru_cache(maxsize=512)(_seed)
 
 
 def rendered(value: Json) -> bytes:

@@ -11,6 +11,7 @@ from gateway.core import canonical
 from gateway.core.blocks import Section
 from gateway.core.prefix import CachePrompt, Kind, PrefixBlock, chain
 from gateway.providers.prompt_cache import MarkerForm
+from gateway.wire import anthropic_messages_blocks, block_parts
 from gateway.wire.base import NotUnderstood
 from gateway.wire.prompt_blocks import cache_prompt
 from tests.helpers.prompt_dice import known_rules
@@ -631,3 +632,15 @@ def test_a_cache_point_belongs_to_the_block_before_it() -> None:
         "additionalModelRequestFields": {"thinking": {"type": "enabled"}},
     }
     assert cache_prompt("bedrock_converse", asked, CONVERSE).seed != same.seed
+
+
+def test_names_of_any_length_are_told_apart_and_not_remembered() -> None:
+    memories = (block_parts._known_seed, anthropic_messages_blocks._known_seeds)
+    said({"type": "text", "text": "hi"})
+    before = [memory.cache_info().currsize for memory in memories]
+    words = ["x" * 1000, "x" * 1001]
+    roles = [[block.digest for block in said("hi", role=word)] for word in words]
+    kinds = [[block.digest for block in said({"type": word, "x": 1})] for word in words]
+    assert roles[0] != roles[1]
+    assert kinds[0] != kinds[1]
+    assert [memory.cache_info().currsize for memory in memories] == before
