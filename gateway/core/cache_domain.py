@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from gateway.core.blocks import BYTES_PER_TOKEN, Section
+from gateway.core.experience import Experience, Told
 from gateway.core.prefix import Kind
 from gateway.core.prefix_tree import PrefixTree
 from gateway.core.recurrence import Awaited, Odds, Recurrence, Waiting
@@ -42,8 +43,6 @@ _DOMAIN_BYTES = 8 * 1024
 _AWAITED_BYTES = 160
 """What a domain takes that has seen nothing, and each request that may still be continued."""
 
-_RISK_FLOOR = 4000.0
-_RISK_SHARE = 0.003
 _PROVEN = 4.0
 """Observations of a kind after which its odds are believed."""
 
@@ -58,7 +57,9 @@ _DEEP = 3
 class CacheDomain:
     """Everything that was learned about one cache."""
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, experience: Experience | None = None) -> None:
+        self._experience = experience or Experience()
+        self._told: dict[str, Told] = {}
         self.tree = PrefixTree(budget_bytes)
         self._waiting = Waiting(_MOST_AWAITED)
         self._kinds: dict[str, Recurrence] = {}
@@ -67,8 +68,6 @@ class CacheDomain:
         self.least_tokens = 0
         """The length that turned out to be too short for an entry, where the documents say less."""
         self._reliability = 1.0
-        self._risked = 0.0
-        self._asked_tokens = 0.0
         self.counted_bytes = 0
         """Of its size, what its planner has counted."""
 
@@ -105,19 +104,28 @@ class CacheDomain:
 
     def odds(self, name: str, family: Detail | None = None) -> Odds:
         """Of a kind in general, or among those that share a beginning."""
-        general = self.kind(name).odds(PRIORS[name.partition(" ")[0]], _PRIOR_WEIGHT)
+        prior = PRIORS[name.partition(" ")[0]]
+        expected = self._experience.expected(name, self._told_of(name), prior)
+        general = self.kind(name).odds(expected, _PRIOR_WEIGHT)
         if family is None or family.classes is None or name not in family.classes:
             return general
         return family.classes[name].odds(general, _OWN_WEIGHT)
 
     def tellers(self, name: str, family: Detail | None) -> tuple[Recurrence, ...]:
         """Who is to hear how one of a kind goes on."""
+        everybody = (self.kind(name), *self._experience.tellers(name, self._told_of(name)))
         if family is None:
-            return (self.kind(name),)
+            return everybody
         if family.classes is None:
             family.classes = {}
         own = family.classes.setdefault(name, Recurrence())
-        return (self.kind(name), own)
+        return (*everybody, own)
+
+    def _told_of(self, name: str) -> Told:
+        found = self._told.get(name)
+        if found is None:
+            found = self._told[name] = Told()
+        return found
 
     def expect(self, awaited: Awaited) -> None:
         """Wait for one more."""
@@ -130,21 +138,21 @@ class CacheDomain:
     # --- trust -------------------------------------------------------------------------------
 
     def may_risk(self, name: str, premium: float) -> bool:
-        """May so much be spent on a kind of request that has proved nothing yet? One at a time;
-        what is out unproven beyond that never exceeds a small sum and a third of a percent of all
-        that was asked.
+        """May so much be spent on a kind of request? On one that has proved nothing, here or in
+        other caches, only as much as all of them together may risk.
         """
-        if not self._risked or self.kind(name).weight >= _PROVEN:
-            return True
-        return self._risked + premium <= _RISK_FLOOR + _RISK_SHARE * self._asked_tokens
+        here, others = self.kind(name), self._experience.of_others(name, self._told_of(name))
+        # What never came again leaves odds above what pays for a dozen requests: no proof.
+        proved = here.returns + others.returns >= 1.0 and here.weight + others.weight >= _PROVEN
+        return proved or self._experience.may_risk(premium)
 
     def risk(self, premium: float) -> None:
         """So much (or, negative, so much less) is out unproven."""
-        self._risked = max(0.0, self._risked + premium)
+        self._experience.risk(premium)
 
     def asked(self, tokens: int) -> None:
         """One more request of so many tokens."""
-        self._asked_tokens += tokens
+        self._experience.asked(tokens)
         self._reliability = min(1.0, self._reliability + _RECOVERY)
 
     @property

@@ -54,7 +54,7 @@ class Deciding:
         read = scene.found_by(marks)
         scene.renew(read)
         written = scene.written(marks, read)
-        risked = choice.premium if scene.is_first else 0.0
+        risked = choice.premium if scene.may_be_only else 0.0
         deepest = max(choice.short, choice.long)
         if risked and deepest < self._end:
             scene.stake(deepest, risked)
@@ -158,7 +158,7 @@ class Deciding:
         kind = scene.kind if deepest == sight.end >= 0 else "head"
         if kind == "head" and any(h.proven for h in heads if h.block == deepest):
             return choice
-        if scene.is_first and choice.premium and not self._known.may_risk(kind, choice.premium):
+        if scene.may_be_only and choice.premium and not self._known.may_risk(kind, choice.premium):
             # Only what has been seen to recur.
             proven = [head for head in sight.heads if head.proven]
             return choose(sight._replace(end=-1, odds=NEVER, heads=proven), self._rules)

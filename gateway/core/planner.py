@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.cache_domain import CacheDomain
 from gateway.core.deciding import Deciding
+from gateway.core.experience import Experience
 from gateway.core.plan import Markers, Plan, PlanReason
 from gateway.core.ticket import Ticket
 
@@ -31,6 +32,7 @@ class CachePlanner:
         self._budget = budget_bytes
         self._domains: dict[tuple[bytes, str, str], CacheDomain] = {}
         self._bytes = 0
+        self._experience = Experience()
 
     @property
     def size_bytes(self) -> int:
@@ -74,6 +76,7 @@ class CachePlanner:
         it; None where too much is known to be copied in a moment.
         """
         apart = CachePlanner(self._budget)
+        apart._experience = deepcopy(self._experience)
         name = domain, prompt.api, prompt.model
         known = self._domains.get(name)
         if known is not None:
@@ -85,7 +88,7 @@ class CachePlanner:
     def _domain(self, name: tuple[bytes, str, str]) -> CacheDomain:
         found = self._domains.pop(name, None)
         if found is None:
-            found = CacheDomain(self._budget // 2)
+            found = CacheDomain(self._budget // 2, self._experience)
         self._domains[name] = found
         return found
 

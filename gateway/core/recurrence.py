@@ -60,6 +60,11 @@ class Recurrence:
         """How many observations this stands for."""
         return sum(self._came) + self._lost + self._doubted
 
+    @property
+    def returns(self) -> float:
+        """How many of them came again."""
+        return sum(self._came)
+
     def came(self, gap_s: float) -> None:
         """It came again after so many seconds."""
         bucket = bisect_left(BUCKETS_S, gap_s)
@@ -82,6 +87,14 @@ class Recurrence:
         if sum(self._came) + self._lost > _MOST:
             self._came = [count / 2.0 for count in self._came]
             self._lost /= 2.0
+
+    def without(self, part: Recurrence) -> Recurrence:
+        """What is counted here beyond a part of it that is counted there, too."""
+        rest = Recurrence()
+        rest._came = [max(0.0, a - b) for a, b in zip(self._came, part._came, strict=True)]
+        rest._lost = max(0.0, self._lost - part._lost)
+        rest._doubted = max(0.0, self._doubted - part._doubted)
+        return rest
 
     def odds(self, prior: Odds, weight: float) -> Odds:
         """What is counted, and the prior as if it had been seen `weight` times."""

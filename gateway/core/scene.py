@@ -72,6 +72,13 @@ class Scene:
         return self.kind in _FIRST
 
     @property
+    def may_be_only(self) -> bool:
+        """Nothing says yet that this is more than a single question. One with a history that nobody
+        has met may be: its turns are examples. Not so one that hands a tool's result back.
+        """
+        return self.is_first or (not self.continues and self.kind.startswith("turn"))
+
+    @property
     def family(self) -> Detail | None:
         """What is known of those that share this beginning; None without one."""
         return self.known.tree.details(self._nodes[self.shared]) if self.shared >= 0 else None
