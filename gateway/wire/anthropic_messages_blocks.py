@@ -101,6 +101,7 @@ def _asks_to_think(body: Object) -> bool:
 
 
 def _seeds(role: str) -> tuple[int, int, int]:
+    # (One that is too long is refused there.)
     return _known_seeds(role) if len(role) <= USUAL_NAME else _all_seeds(role)
 
 

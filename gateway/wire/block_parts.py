@@ -17,6 +17,7 @@ from gateway.core.blocks import BYTES_PER_TOKEN, Section
 from gateway.core.canonical import Json, Number
 from gateway.core.prefix import Kind, PrefixBlock
 from gateway.providers.prompt_cache import MarkerForm
+from gateway.wire.base import NotUnderstood
 from gateway.wire.lenient import items, members
 from gateway.wire.pieces import SPLITS_FROM, cuts
 
@@ -52,14 +53,16 @@ digest = xxhash.xxh3_64_intdigest
 section_tools, section_system, section_messages = Section  # each look-up in an enum costs
 
 
-# Roles and kinds are as long as a client likes; what is remembered of them is not.
+# Roles and kinds are as long as a client likes; what is remembered of them is not. (Roles are
+# remembered with their blocks, too.)
 USUAL_NAME = 64
 
 
 def seed(role: str, kind: str) -> int:
-    """What the fingerprint of a block starts from."""
-    is_usual = len(role) <= USUAL_NAME and len(kind) <= USUAL_NAME
-    return _known_seed(role, kind) if is_usual else _seed(role, kind)
+    """What the fingerprint of a block starts from. Raises NotUnderstood for a role that is none."""
+    if len(role) > USUAL_NAME:
+        raise NotUnderstood("a role is longer than any that means something")
+    return _known_seed(role, kind) if len(kind) <= USUAL_NAME else _seed(role, kind)
 
 
 def _seed(role: str, kind: str) -> int:
