@@ -275,6 +275,9 @@ def _start(ground: Ground, names: Iterable[str]) -> None:
         "nginx": ground.nginx,
         "floor": ground.floor,
         "gateway": lambda: ground.gateway("gateway"),
+        "gateway-planned": lambda: ground.gateway(
+            "gateway-planned", {"prompt_cache": {"markers": "auto"}}
+        ),
         "gateway-parse": lambda: ground.gateway("gateway-parse", {"cache": {"door_entries": 0}}),
         "gateway-redis": lambda: ground.gateway(
             "gateway-redis", {"store": {"url": ground.redis(), "memory_bytes": 0}}

@@ -81,7 +81,16 @@ PLAIN: tuple[Case, ...] = (
         "gateway",
         CHAT,
         True,
-        "distinct bodies: parsed, keyed, looked up, forwarded, answer read and stored",
+        "distinct bodies: parsed, keyed, looked up, forwarded, answer read and stored; markers off, "
+        "since nobody beside us plans them",
+        (_STATUS, "fwd=miss"),
+    ),
+    Case(
+        "miss, planned",
+        "gateway-planned",
+        CHAT,
+        True,
+        "the same with markers on, as shipped: the prompt read, planned, marked and learned from",
         (_STATUS, "fwd=miss"),
     ),
     Case(

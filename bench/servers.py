@@ -167,6 +167,8 @@ class Ground:
             "store": {"url": "memory://"},
             "upstreams": {"openai": {"base_url": upstream, "provider": "openai"}},
             "log": {"level": "warning"},
+            # What is beside us plans no markers; the case that shows what planning costs says auto.
+            "prompt_cache": {"markers": "off"},
         }
         for section, members in (sections or {}).items():
             tree[section] = {**tree.get(section, {}), **members}
