@@ -59,7 +59,7 @@ _LONG_BYTES = 1024 * 1024
 _STAND_DOWN_S = 3600.0
 # Thinking that turns out to be bound to the text as it was.
 _REWRITTEN = b"signature"
-_MOST_REFUSED = 1000
+_MOST_MODELS = 1000
 _LOG_EVERY_S = 60.0
 
 _T = TypeVar("_T")
@@ -93,6 +93,7 @@ class Planning:
         )
         self._beginnings = Beginnings()
         self._refused: OrderedDict[tuple[bytes, str, str], float] = OrderedDict()
+        self._taken: OrderedDict[tuple[bytes, str, str], None] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")
         self._failures = 0
         self._logged_at = float("-inf")
@@ -124,6 +125,11 @@ class Planning:
     def begun(self, turn: Turn, planned: Planned) -> None:
         """The first byte of a successful answer came."""
         planned.turn = turn
+        if planned.names:
+            self._taken[planned.key] = None
+            self._taken.move_to_end(planned.key)
+            if len(self._taken) > _MOST_MODELS:
+                self._taken.popitem(last=False)
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.begun(t, self._timer()), planned.ticket)
 
@@ -164,13 +170,17 @@ class Planning:
         turn.exchange.span.planned(asis.reason.value, 0, 0, ())
         return asis
 
+    def was_taken(self, planned: Planned) -> bool:
+        """Has the provider ever (as far as is remembered) taken what we add for this model?"""
+        return planned.key in self._taken
+
     def refused(self, planned: Planned) -> None:
         """The provider took the request as it came, and had refused what was `planned`: nothing is
         added for this model for a while.
         """
         self._refused[planned.key] = self._timer() + _STAND_DOWN_S
         self._refused.move_to_end(planned.key)
-        if len(self._refused) > _MOST_REFUSED:
+        if len(self._refused) > _MOST_MODELS:
             self._refused.popitem(last=False)
         self._telemetry.metrics.prompt_cache.refused(planned.provider, planned.model)
         _log.warning(

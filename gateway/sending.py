@@ -3,6 +3,8 @@ provider refused what was added.
 
 Rule 1: a request that a provider takes without us is never failed by us. What is refused with a 400
 (or 422) was not processed: sending it again costs nothing.
+Rule 2: who has taken what we add is believed to mean the client by a refusal that names nothing of it;
+who never has is asked again whatever the refusal says.
 """
 
 from __future__ import annotations
@@ -108,8 +110,8 @@ class Sent(AbstractAsyncContextManager["Underway"]):
         return self._underway
 
     async def _refused(self, underway: Underway, added: tuple[bytes, ...]) -> Underway:
-        """The answer to the request as it came, where its refusal names what was added; else the
-        same answer, to be handed on.
+        """The answer to the request as it came, where its refusal names what was added, or nobody
+        knows that it is ever taken; else the same answer, to be handed on.
         """
         planned, asked, planning = self._planned, self._asked, self._sending.planning
         try:
@@ -119,7 +121,8 @@ class Sent(AbstractAsyncContextManager["Underway"]):
             await asked.__aexit__(type(problem), problem, problem.__traceback__)
             raise
         told = _readable(underway, head)
-        if not refusals.names(told, added):
+        doubted = bool(planned.names) and not planning.was_taken(planned)
+        if not doubted and not refusals.names(told, added):
             underway.upstream = Peeked(underway.upstream, head)
             return underway
         # This one is nobody's answer: nothing of it is kept, or counted as not kept.
@@ -127,7 +130,9 @@ class Sent(AbstractAsyncContextManager["Underway"]):
         await asked.__aexit__(None, None, None)
         self._planned = planning.as_it_came(self._turn, planned)
         again = await self._enter(self._planned, as_it_came=True)
-        if again.upstream.status not in _REFUSALS and refusals.names(told, planned.names):
+        # (What is too many, or too much just now, was neither taken nor refused.)
+        blamed = refusals.names(told, planned.names) or not refusals.names(told, _USAGE)
+        if again.upstream.status == 200 and planned.names and blamed:
             planning.refused(planned)
         return again
 

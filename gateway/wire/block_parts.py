@@ -15,6 +15,7 @@ import xxhash
 
 from gateway.core.blocks import BYTES_PER_TOKEN, Section
 from gateway.core.canonical import Json, Number
+from gateway.core.model import Reason
 from gateway.core.prefix import Kind, PrefixBlock
 from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.base import NotUnderstood
@@ -61,7 +62,7 @@ USUAL_NAME = 64
 def seed(role: str, kind: str) -> int:
     """What the fingerprint of a block starts from. Raises NotUnderstood for a role that is none."""
     if len(role) > USUAL_NAME:
-        raise NotUnderstood("a role is longer than any that means something")
+        raise NotUnderstood(Reason.NOT_UNDERSTOOD, "$", "a role is longer than any there is")
     return _known_seed(role, kind) if len(kind) <= USUAL_NAME else _seed(role, kind)
 
 

@@ -292,6 +292,10 @@ class Refusing(StubProvider):
         super().__init__()
         self.named = named
         self.always = always
+        self.knows = False
+        """It does know them."""
+        self.afterwards = 0
+        """The status of all that it doesn't refuse."""
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._refusing])
@@ -301,13 +305,15 @@ class Refusing(StubProvider):
     @web.middleware
     async def _refusing(self, request: web.Request, handler: Any) -> web.StreamResponse:
         body = await request.read()
-        if b"cache_control" in body or self.always:
+        if (b"cache_control" in body and not self.knows) or self.always:
             what = "system.0.cache_control: Extra inputs are not permitted"
             error = {"type": "invalid_request_error", "message": what if self.named else "no " * 99}
             told = orjson.dumps({"type": "error", "error": error})
             self.calls[request.path] += 1
             self.received.append(Received(request.method, request.path_qs, (), body))
             return web.Response(status=400, body=told, content_type="application/json")
+        if self.afterwards:
+            return web.json_response({"type": "error"}, status=self.afterwards)
         response: web.StreamResponse = await self._observed(request, handler)
         return response
 
@@ -336,12 +342,38 @@ async def test_the_answer_to_the_second_attempt_is_kept_like_any_other() -> None
 
 
 async def test_a_refusal_that_names_nothing_of_ours_is_the_clients_byte_for_byte() -> None:
-    async with doorway(stub=Refusing(named=False)) as door:
-        told = await door.ask(MESSAGES, conversation(1))
+    stub = Refusing(named=False)
+    stub.knows = True
+    async with doorway(stub=stub) as door:
+        assert (await door.ask(MESSAGES, conversation(1))).status == 200
+        assert b"cache_control" in bodies(door)[0]
+        stub.always = True
+        told = await door.ask(MESSAGES, conversation(2))
 
-        assert door.calls == 1
+        assert door.calls == 2
     assert told.status == 400
     assert told.document["error"]["message"] == "no " * 99
+
+
+async def test_who_never_took_our_markers_need_not_say_what_is_wrong() -> None:
+    async with doorway(stub=Refusing(named=False)) as door:
+        told = [await door.ask(MESSAGES, conversation(turn)) for turn in range(3)]
+
+        assert door.calls == 4
+    assert [each.status for each in told] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("status", [429, 529])
+async def test_only_who_takes_the_request_as_it_came_has_refused_our_markers(status: int) -> None:
+    stub = Refusing()
+    async with doorway(stub=stub) as door:
+        stub.afterwards = status
+        assert (await door.ask(MESSAGES, conversation(1))).status == status
+        stub.afterwards = 0
+        stub.knows = True
+        told = await door.ask(MESSAGES, conversation(1))
+
+    assert told.headers["x-gateway-markers"].startswith("placed")
 
 
 async def test_a_request_that_is_refused_either_way_is_told_so_and_nothing_is_given_up() -> None:
@@ -356,7 +388,8 @@ async def test_a_request_that_is_refused_either_way_is_told_so_and_nothing_is_gi
     assert first.status == 400
     assert b"cache_control" in first.raw
     # What was refused either way says nothing of markers: they are placed again.
-    assert second.status == 400
+    assert second.status == 200
+    assert b"cache_control" in bodies(door)[2]
 
 
 class NoUsage(Refusing):
