@@ -9,6 +9,7 @@ rewrites that depend on it must be the same on every turn of a conversation.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,9 @@ LONGEST = 256 * 1024
 
 _PARAGRAPH = "\n\n"
 _LONG_PARAGRAPH = 512
+_LONG_LINE = 1024
+# No value of those that are looked for has such a place in it.
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z]{3}) (?=[a-z]{3})")
 # What stands before a paragraph that a label or a doubt in it may reach back to.
 _CONTEXT = max(patterns.LABEL_REACH, patterns.EXAMPLE_REACH) + 32
 _KEPT_CHARACTERS = 4 * 1024 * 1024
@@ -119,21 +123,32 @@ class Sightings:
 
 def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
     """Where each paragraph begins and ends. A long one is cut at its line ends: that a value in it
-    gets longer moves no boundary outside of it.
+    gets longer moves no boundary outside of it. A long line is cut between two plain words, so that
+    what stands at its head is searched however long it is.
     """
     start = 0
     while start < len(text):
         at = text.find(_PARAGRAPH, start)
         end = at + len(_PARAGRAPH) if at >= 0 else len(text)
-        while end - start > _LONG_PARAGRAPH:
-            line_end = text.find("\n", start + _LONG_PARAGRAPH, end) + 1
-            if not line_end:
-                break
-            yield start, line_end
-            start = line_end
+        while end - start > _LONG_PARAGRAPH and (cut := _cut(text, start, end)):
+            yield start, cut
+            start = cut
         if start < end:
             yield start, end
         start = end
+
+
+def _cut(text: str, start: int, end: int) -> int:
+    """Where what begins at `start` is cut; 0 for nowhere."""
+    least = start + _LONG_PARAGRAPH
+    line_end = text.find("\n", least, min(end, least + _LONG_LINE)) + 1
+    if line_end or end - start <= _LONG_LINE:
+        return line_end
+    line_end = text.rfind("\n", start, least) + 1
+    if line_end:
+        return line_end
+    between = _BETWEEN_WORDS.search(text, least, min(end, least + _LONG_LINE))
+    return 0 if between is None else between.end()
 
 
 def _search(before: str, paragraph: str) -> _Searched:

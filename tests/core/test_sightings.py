@@ -55,6 +55,15 @@ def test_a_paragraph_beyond_the_bound_is_passed_over() -> None:
     assert [s.confidence for s in found] == [Confidence.SURE]
 
 
+def test_what_stands_at_the_head_of_a_long_text_without_a_paragraph_is_found() -> None:
+    rules = "Say what the harbour book says and no more. " * 400
+    for head in (CLOCK, CLOCK.replace("\n", " ")):
+        found = Sightings().find(head + rules, Effort())
+        assert [s.confidence for s in found] == [Confidence.SURE]
+    text = f"{rules}{CLOCK.strip()} {rules}"
+    assert Sightings().find(text) == volatile.find(text)
+
+
 def test_it_forgets_what_was_searched_longest_ago() -> None:
     small = Sightings(kept_characters=2000)
     for number in range(50):
