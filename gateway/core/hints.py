@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from gateway.core.blocks import BYTES_PER_TOKEN, Section
-from gateway.core.prefix import chain
+from gateway.core.prefix import SIZE, chain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,11 +175,12 @@ class Hinting:
         tokens = ticket.tokens[-1] if ticket.tokens else _tokens(prompt)
         if tokens < rules.minimum_tokens:
             return ""
-        fingers = ticket.chain or chain(prompt)
         first = next(
             (at for at, each in enumerate(prompt.blocks) if each.section is Section.MESSAGES),
-            len(fingers) - 1,
+            len(prompt.blocks) - 1,
         )
+        # Nothing behind the first message of the conversation matters.
+        fingers = ticket.chain or chain(prompt._replace(blocks=prompt.blocks[: first + 1]))
         conversation = fingers[first]
         if hint != KEY:
             name = domain + conversation.to_bytes(8, "big")
@@ -189,4 +190,4 @@ class Hinting:
 
 
 def _tokens(prompt: CachePrompt) -> int:
-    return int(sum(block.size for block in prompt.blocks) / BYTES_PER_TOKEN)
+    return int(sum(map(SIZE, prompt.blocks)) / BYTES_PER_TOKEN)

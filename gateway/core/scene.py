@@ -273,12 +273,14 @@ class Scene:
             if 0 <= end < last and end not in found and self.takes_mark(end):
                 found.append(end)
         found.sort()
-        return [self._head(index) for index in found]
+        # A request that continues another tells nothing of how heads go on.
+        general = self.known.odds("head") if self.continues and found else None
+        return [self._head(index, general) for index in found]
 
-    def _head(self, index: int) -> Head:
+    def _head(self, index: int, general: Odds | None) -> Head:
         known, now = self.known, self.now
         detail = known.tree.details(self._nodes[index])
-        general = known.odds("head")
+        general = general or known.odds("head")
         if not self.continues:
             if detail.started is not None:
                 known.risk(-detail.started.premium)
