@@ -27,6 +27,7 @@ from gateway.wire.prompt_blocks import cache_prompt
 if TYPE_CHECKING:
     from gateway.cache import Clock
     from gateway.config import Config
+    from gateway.core.model import Usage
     from gateway.core.prefix import CachePrompt
     from gateway.core.refresh import Arrivals
     from gateway.planned import Planned
@@ -186,13 +187,21 @@ class Refreshing:
         return None if at is None else max(1.0, at - self._clock.monotonic())
 
     async def _read_again(self, name: bytes, kept: Kept) -> None:
+        # Others were waited for meanwhile: a request may have come, or the lifetime gone by, and then
+        # this would be a write.
+        now = self._clock.monotonic()
+        if kept.due(MARGIN_S) > now:
+            return
+        if kept.lapsed(now):
+            self._prefixes.forget(name)
+            return
         if kept.upstream in self._denied or not self._budget.take(
             kept.picodollars, kept.tokens, self._clock.now()
         ):
             self._prefixes.forget(name)
             return
         began = self._clock.monotonic()
-        outcome, _ = await self._prefill.write(
+        outcome, usage = await self._prefill.write(
             self._choice.endpoints[kept.upstream],
             kept.path,
             kept.body,
@@ -200,7 +209,7 @@ class Refreshing:
             hold_s=kept.worth.ttl_s,
             timeout_s=TIMEOUT_S,
         )
-        if outcome == OK:
+        if outcome == OK and not _wrote(usage):
             kept.used_at = max(kept.used_at, began)
             kept.in_a_row += 1
             return
@@ -208,6 +217,11 @@ class Refreshing:
         if outcome in DENIED:
             self._denied.add(kept.upstream)
             _log.warning("its credential is refused: no more refreshes", upstream=kept.upstream)
+
+
+def _wrote(usage: Usage | None) -> bool:
+    """Was it not there any more? Then writing is what each refresh would do, and pay for."""
+    return usage is not None and usage.cache_write_5m + usage.cache_write_1h > usage.cache_read
 
 
 def _read(api: str, body: bytes, rules: CacheRules) -> CachePrompt:

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.cache import Clock
 from gateway.config import Config
+from gateway.core.model import Usage
 from gateway.core.plan import Markers
 from gateway.core.planner import CachePlanner
 from gateway.planned import Planned
@@ -45,17 +46,19 @@ class FakePrefill:
     def __init__(self, outcome: str = "ok") -> None:
         self.sent: list[tuple[float, str, bytes]] = []
         self.outcome = outcome
+        self.takes_s = 0.5
+        self.usage: Usage | None = None
 
     async def write(
         self, endpoint: Any, path: str, body: bytes, *, why: str, hold_s: float, timeout_s: float
-    ) -> tuple[str, None]:
+    ) -> tuple[str, Usage | None]:
         assert why == "refresh"
         assert path in APIS
         assert hold_s >= 300
         assert timeout_s > 0
         self.sent.append((asyncio.get_running_loop().time(), endpoint.name, body))
-        await asyncio.sleep(0.5)
-        return self.outcome, None
+        await asyncio.sleep(self.takes_s)
+        return self.outcome, self.usage
 
 
 class Scene:
@@ -229,3 +232,43 @@ def test_stopping_waits_for_what_is_being_sent_and_begins_nothing_new() -> None:
     scene = played(stop_while_sending)
 
     assert len(scene.times) == 1
+
+
+def test_behind_a_provider_that_hangs_nothing_is_read_that_has_lapsed() -> None:
+    async def many_behind_slow_ones(scene: Scene) -> None:
+        scene.prefill.takes_s = 15.0
+        for _ in range(3):
+            for number in range(20):
+                scene.answered(f"{number} {SYSTEM}")
+            await asyncio.sleep(100)
+        await asyncio.sleep(400)
+
+    scene = played(many_behind_slow_ones)
+    # All came at 200 s, and live for 300: of five rounds of four, two are in time.
+    assert scene.times
+    assert max(at for at in scene.times if at < 700) < 500
+    assert len([at for at in scene.times if at < 700]) == 8
+
+
+def test_a_request_that_comes_while_others_are_read_again_spares_its_own() -> None:
+    async def asked_meanwhile(scene: Scene) -> None:
+        scene.prefill.takes_s = 10.0
+        for _ in range(3):
+            for number in range(5):
+                scene.answered(f"{number} {SYSTEM}")
+            await asyncio.sleep(100)
+        await asyncio.sleep(185)  # 485 s: four are being read
+        scene.answered(f"4 {SYSTEM}")
+        await asyncio.sleep(100)
+
+    assert len(played(asked_meanwhile).times) == 4
+
+
+def test_a_refresh_that_had_to_write_is_the_last() -> None:
+    async def writes(scene: Scene) -> None:
+        scene.prefill.usage = Usage(
+            uncached_input=3, cache_read=0, cache_write_5m=4000, cache_write_1h=0, output=1
+        )
+        await three_and_wait(scene)
+
+    assert len(played(writes).times) == 1

@@ -117,6 +117,10 @@ class Kept:
         """When it has to be read again, in the clock's seconds."""
         return self.used_at + max(1.0, self.worth.ttl_s - margin_s)
 
+    def lapsed(self, now: float) -> bool:
+        """Has the provider forgotten it?"""
+        return now - self.used_at >= self.worth.ttl_s
+
 
 class Prefixes:
     """The prefixes that are kept to be refreshed, bounded in bytes: the longest unused go first."""
@@ -181,10 +185,9 @@ class Prefixes:
             if kept.due(margin_s) > now:
                 continue
             odds = kept.arrivals.odds(now, kept.worth.ttl_s)
-            lapsed = now - kept.used_at >= kept.worth.ttl_s
             spent = kept.in_a_row * kept.worth.refresh
             vain = spent + kept.worth.refresh > MOST_IN_VAIN * kept.worth.spared
-            if lapsed or vain or not pays(kept.worth, odds):
+            if kept.lapsed(now) or vain or not pays(kept.worth, odds):
                 self.forget(name)
             else:
                 found.append((name, kept))
