@@ -106,7 +106,9 @@ class Explaining:
         told["prompt"] = _prompt(prompt)
         told["plan"] = self._plan(known, prompt, rules, policy)
         if api.name in WITH_SYSTEM_TEXT:
-            told |= self._volatile(known, asked, api, body, document, rules, policy)
+            told |= await self._planning.searching(
+                lambda: self._volatile(known, asked, api, body, document, rules, policy)
+            )
         return told
 
     def _plan(

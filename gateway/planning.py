@@ -56,6 +56,13 @@ _MARKERS = "x-gateway-markers"
 
 # What takes longer to read than others should have to wait for is read in a thread.
 _LONG_BYTES = 1024 * 1024
+# So short that it takes less, whatever it holds.
+_SHORT_BYTES = 128 * 1024
+# Messages, parts, tools, and what is in them.
+_MANY_OBJECTS = 8192
+# Planning more than these would be a tenth of a second in which nobody else is served, and no model
+# has room for as many that are worth an entry.
+_MOST_BLOCKS = 32_768
 _STAND_DOWN_S = 3600.0
 # Thinking that turns out to be bound to the text as it was.
 _REWRITTEN = b"signature"
@@ -253,14 +260,19 @@ class Planning:
             document = await self._beside(body, lambda: _parsed(body))
             if api in APIS and isinstance(document, dict):
                 planned.lead = read_lead(api, document)
-            # In the loop: what it remembers of texts is its own, and no thread's.
             case = Case(wanted, planned.provider, rules)
             asker = Asker(api, who, turn.known.endpoint.name, turn.asked.path)
-            rewritten = self.rewriter.rewrite(body, document, case, asker, self._timer())
+            now = self._timer()
+            rewritten = await self.searching(
+                lambda: self.rewriter.rewrite(body, document, case, asker, now)
+            )
             if rewritten.made:
                 body, made, note = rewritten.body, rewritten.made, rewritten.note
         start = self._beginnings.begin(api, body, rules)
         reading = await self._beside(body, start.read)
+        if len(reading.prompt.blocks) > _MOST_BLOCKS:
+            planned.reason = PlanReason.NOT_UNDERSTOOD
+            return
         self._beginnings.keep(start, reading)
         document, prompt, landmark = reading.document, reading.prompt, reading.landmark
         if planned.lead is None and api in APIS and isinstance(document, dict):
@@ -314,8 +326,15 @@ class Planning:
 
     async def _beside(self, body: bytes, work: Callable[[], _T]) -> _T:
         """The work done, for a long body in a thread: nobody else waits for it."""
-        if len(body) <= _LONG_BYTES:
+        is_short = len(body) <= _SHORT_BYTES
+        if is_short or (len(body) <= _LONG_BYTES and body.count(b"{") <= _MANY_OBJECTS):
             return work()
+        return await self.searching(work)
+
+    async def searching(self, work: Callable[[], _T]) -> _T:
+        """The work done in the one thread that searches in texts: what the rewriter remembers of them
+        is that thread's alone, and a text that is new takes half a millisecond for each kilobyte.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # --- telling --------------------------------------------------------------------------------

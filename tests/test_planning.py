@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -253,3 +254,34 @@ async def test_those_who_want_to_know_are_told_of_answers_and_may_fail(
     scene.planning.learn(planned, None)
 
     assert told == [(turn, planned)]
+
+
+async def test_a_prompt_of_a_hundred_thousand_blocks_goes_as_it_came(telemetry: Telemetry) -> None:
+    scene = Scene(telemetry, {})
+    roles = itertools.cycle(("user", "assistant"))
+    said = [{"role": next(roles), "content": "h"} for _ in range(100_000)]
+    turn = scene.turn("claude-sonnet-4-5", "anthropic", MESSAGES, messages=said)
+
+    planned = await scene.planning.plan(turn)
+
+    assert planned.body is turn.body
+    assert planned.told() == "none; reason=not-understood"
+
+
+@pytest.mark.parametrize("text", ["short", "You answer questions about the tides.\n\n" * 9000])
+async def test_texts_are_searched_beside_the_loop(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    scene = Scene(telemetry, {"prompt_cache": {"rewrites": ["move-volatile"]}})
+    rewriter = scene.planning.rewriter
+    searched, find = [], rewriter.sightings.find
+
+    def seen(*args: Any) -> Any:
+        searched.append(threading.current_thread().name)
+        return find(*args)
+
+    monkeypatch.setattr(rewriter.sightings, "find", seen)
+    await scene.planning.plan(scene.turn("claude-sonnet-4-5", "anthropic", MESSAGES, system=text))
+
+    assert searched
+    assert {name.rpartition("_")[0] for name in searched} == {"warmgate-plan"}

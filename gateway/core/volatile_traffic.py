@@ -139,7 +139,9 @@ class VolatileTraffic:
 
     def everywhere(self, place: Place) -> list[Tally]:
         """What was counted at this place in any cache domain."""
-        return [tally for known, tally in self._tallies.items() if known[1:] == place[1:]]
+        # (Of a copy: whoever explains a request does so in a thread.)
+        tallies = list(self._tallies.items())
+        return [tally for known, tally in tallies if known[1:] == place[1:]]
 
     def confirmed(
         self, conversation: int, seen: Sequence[Seen], *, first_turn: bool, now: float

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gateway.core.rewrites import Case, Hindrance, Rewrite, allowed
-from gateway.core.sightings import Sightings
+from gateway.core.sightings import LONGEST, Sightings
 from gateway.core.volatile import Confidence, Kind
 from gateway.core.volatile_text import (
     Replacement,
@@ -177,7 +178,7 @@ class _Job:
         self.api = api
         self.document = document
         self.wanted = wanted
-        self.lead = read_lead(api, document)
+        self.lead = _searched(read_lead(api, document))
         self._takes_markers = case.rules is not None and case.rules.takes_markers
         self._find = rewriter.sightings.find
         self._sorting = rewriter.sorting
@@ -250,6 +251,13 @@ class _Job:
             steps.append(step)
             text = _applied(text, step)
         return text
+
+
+def _searched(lead: Lead) -> Lead:
+    """With those of its texts that are searched: together as long as the longest one may be."""
+    until = accumulate(len(each.text) for each in lead.texts[1:])
+    few = 1 + sum(1 for characters in until if characters <= LONGEST)
+    return lead._replace(texts=lead.texts[:few])
 
 
 class _Change(NamedTuple):

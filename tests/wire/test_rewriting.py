@@ -225,3 +225,18 @@ def test_what_is_likely_moves_in_conversations_that_begin_after_it_was_confirmed
     body = asked(20, "answer", "and then?", "more", "so?")
     raw = orjson.dumps(body)
     assert alone.rewrite(raw, body, case(wanted=MOVE), asker, 0.0).body is raw
+
+
+def test_texts_are_searched_up_to_the_longest_that_one_may_be() -> None:
+    stamp = "Current time: 2026-11-22T10:00:00Z\n"
+    texts = [stamp + "Be brief. " * 10_000 for _ in range(4)]
+    body = orjson.dumps(
+        {
+            "model": MODEL,
+            "system": [{"type": "text", "text": each} for each in texts],
+            "messages": [{"role": "user", "content": "Hi"}],
+        }
+    )
+    made = rewrite(body, case({Rewrite.ROUND_TIME}))
+    left = [each["text"] for each in orjson.loads(made.body)["system"]]
+    assert [stamp in each for each in left] == [False, False, False, True]
