@@ -95,7 +95,7 @@ class Deciding:
             return Plan(reason, splits=scene.splits, strips=strips), client, NOTHING
         read, read_ttl_s, kept = scene.readable()
         choice = self._choose(heads, client, read, read_ttl_s, kept)
-        mode, implicit = self._mode(choice, client, strips=strips)
+        mode, implicit = self._mode(choice, client, read, strips=strips)
         wanted = sorted(heads, key=lambda h: -h.odds.five_minutes * scene.tokens[h.block])
         placed = placing.place(
             choice,
@@ -167,14 +167,21 @@ class Deciding:
     def _can_end(self) -> bool:
         return self._end >= 0 and (self._rules.implicit or self._scene.takes_mark(self._end))
 
-    def _mode(self, choice: Choice, client: Sequence[Mark], *, strips: bool) -> tuple[str, bool]:
-        """OpenAI's mode to set (empty: leave it), and whether the request is in implicit mode."""
+    def _mode(
+        self, choice: Choice, client: Sequence[Mark], read: int, *, strips: bool
+    ) -> tuple[str, bool]:
+        """OpenAI's mode to set (empty: leave it), and whether the request is in implicit mode.
+
+        A conversation's mode is not changed where nothing is gained by it: the guide says that an
+        entry is lost when implicit becomes explicit. One that is asked again writes nothing anyway.
+        """
         said = "" if strips else self._prompt.client_mode
         if not self._rules.implicit:
             return "", False
         if said:
             return "", said == "implicit"
-        if client or (choice.short == self._end >= 0 and not self._is_followed()):
+        ends = self._end in {choice.short, read} and self._end >= 0
+        if client or (ends and not self._is_followed()):
             return "", True
         return "explicit", False
 

@@ -65,6 +65,8 @@ class Scene:
         self.kind = kind_of(prompt, continues=self.continues)
         self.splits = self.opening.split or ()
         self.may_split = self.opening.split is None and self.is_first
+        self._marked_texts: list[bool] | None = None
+        """By block: does the text that it ends or is a piece of carry the client's marker?"""
 
     @property
     def is_first(self) -> bool:
@@ -238,9 +240,13 @@ class Scene:
         """Does the text that it is a piece of carry a marker of the client? Then it is warm as it
         is, and the client's to divide.
         """
-        while self.blocks[piece].until:
-            piece += 1
-        return self.blocks[piece].client_ttl_s > 0
+        if self._marked_texts is None:
+            marked: list[bool] = []
+            for block in reversed(self.blocks):
+                is_inner = block.until > 0 and bool(marked)
+                marked.append(marked[-1] if is_inner else block.client_ttl_s > 0)
+            self._marked_texts = marked[::-1]
+        return self._marked_texts[piece]
 
     def end(self) -> int:
         """The last block of the messages after which an entry of ours could end; -1 for none.

@@ -103,6 +103,28 @@ def test_a_text_that_the_client_marked_is_not_split() -> None:
         assert not any(ticket.prompt.blocks[m.block].until for m in ticket.plan.marks)
 
 
+def test_a_marked_text_of_many_pieces_is_looked_through_once() -> None:
+    asked: list[int] = []
+
+    class Counted(int):
+        """The end of a piece, that counts how often it is looked at."""
+
+        def __bool__(self) -> bool:
+            asked.append(self)
+            return int(self) != 0
+
+        def __gt__(self, other: int) -> bool:
+            asked.append(self)
+            return int(self) > other
+
+    count = 1000
+    pieces = [system(n, 10)._replace(until=Counted(n + 1)) for n in range(count)]
+    provider = Provider()
+    provider.ask([*pieces, system(count, 10)._replace(client_ttl_s=300), said(1, 1)], 0.0)
+
+    assert count <= len(asked) < 20 * count
+
+
 def test_a_conversation_keeps_the_split_that_it_was_begun_with() -> None:
     provider = Provider()
     shared = [system(n, 256, until=1000 * (n + 1)) for n in range(8)]
@@ -271,6 +293,15 @@ def test_openais_agents_are_left_in_implicit_mode() -> None:
         assert not ticket.plan.mode
         if turn:
             assert usage.cache_read >= ticket.tokens[-3] - 1
+
+
+def test_openais_agents_stay_in_implicit_mode_when_a_request_is_sent_again() -> None:
+    provider = Provider(rules("gpt-6-sol", "openai"))
+    for turn, blocks in enumerate(conversation(1, 4)):
+        first, _ = provider.ask(blocks, 20.0 * turn)
+        again, usage = provider.ask(blocks, 20.0 * turn + 5.0)
+        assert (first.plan.mode, again.plan.mode) == ("", "")
+        assert usage.cache_read == usage.input
 
 
 def test_more_new_blocks_than_the_look_back_reaches_are_bridged() -> None:
