@@ -15,7 +15,7 @@ import orjson
 
 from gateway.providers.prompt_cache import MarkerForm
 from gateway.wire.block_parts import INNER, MARKERS
-from gateway.wire.seek import Seeker, offsets
+from gateway.wire.seek import Member, Seeker, offsets
 from gateway.wire.splice import Edit, applied, rewritten, without
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from gateway.core.prefix import CachePrompt, Path
     from gateway.providers.prompt_cache import CacheRules
     from gateway.wire.beginnings import Landmark
-    from gateway.wire.seek import Member
 
 _OPTIONS = "prompt_cache_options"
 _KEY = "prompt_cache_key"
@@ -86,12 +85,14 @@ class _Change:
     """The client's markers on it and in it are taken out."""
 
 
-@dataclass(slots=True)
 class _Node:
     """A place on the way to changes."""
 
-    inner: dict[str | int, _Node] = field(default_factory=dict)
-    change: _Change | None = None
+    __slots__ = ("change", "inner")
+
+    def __init__(self) -> None:
+        self.inner: dict[str | int, _Node] = {}
+        self.change: _Change | None = None
 
 
 def _changes(prompt: CachePrompt, plan: Plan) -> dict[Path, _Change]:
@@ -120,7 +121,10 @@ def _tree(changes: dict[Path, _Change]) -> _Node:
     for path, change in changes.items():
         node = root
         for step in path:
-            node = node.inner.setdefault(step, _Node())
+            inner = node.inner.get(step)
+            if inner is None:
+                inner = node.inner[step] = _Node()
+            node = inner
         node.change = change
     return root
 
@@ -187,7 +191,7 @@ class _Marking:
                     end = self._walk(member.value, inner)
             else:
                 end = self._seek.end(member.value)
-            found.append(member._replace(end=end))
+            found.append(Member(member.name, member.start, member.value, end))
             start = self._seek.next(end)
         if is_root and _OPTIONS in missing:
             missing.discard(_OPTIONS)

@@ -147,7 +147,7 @@ class Seeker:
         at = self.opened(at, _OBJECT)
         while (member := self.member(at)) is not None:
             end = self.end(member.value)
-            found.append(member._replace(end=end))
+            found.append(Member(member.name, member.start, member.value, end))
             at = self.next(end)
         return found, at + 1
 
