@@ -46,6 +46,9 @@ _AWAITED_BYTES = 160
 _PROVEN = 4.0
 """Observations of a kind after which its odds are believed."""
 
+_MISHAPS = 3
+"""Prefixes in a row of which nothing was kept, until they are taken to be too short."""
+
 _LEARNING = 0.2
 _RECOVERY = 0.004
 _TRUSTED = 0.35
@@ -67,6 +70,8 @@ class CacheDomain:
         self._calibrated = 0.0
         self.least_tokens = 0
         """The length that turned out to be too short for an entry, where the documents say less."""
+        self._kept_nothing = 0
+        self._longest_unkept = 0
         self._reliability = 1.0
         self.counted_bytes = 0
         """Of its size, what its planner has counted."""
@@ -92,6 +97,21 @@ class CacheDomain:
         measured = tokens / size
         self._tokens_per_byte = (old * self._tokens_per_byte + weight * measured) / (old + weight)
         self._calibrated = old + weight
+
+    def kept_nothing(self, tokens: int) -> None:
+        """Nothing was kept of a prefix that was to be, so long or longer. Once may be a mishap at
+        the provider, or an answer that doesn't say what it wrote; several times is a minimum.
+        """
+        self._kept_nothing += 1
+        self._longest_unkept = max(self._longest_unkept, tokens)
+        if self._kept_nothing >= _MISHAPS:
+            self.least_tokens = max(self.least_tokens, tokens)
+
+    def kept(self, tokens: int) -> None:
+        """A prefix of that length was written or read: the minimum is no larger."""
+        if tokens <= self._longest_unkept:
+            self._kept_nothing = self._longest_unkept = 0
+        self.least_tokens = min(self.least_tokens, tokens)
 
     # --- odds --------------------------------------------------------------------------------
 

@@ -76,12 +76,14 @@ class Ticket:
             if usage.cache_read < _HALF * expected:
                 self._lose(usage.cache_read / scale)
         wrote = usage.cache_write_5m + usage.cache_write_1h
+        if usage.cache_read or wrote:
+            known.kept(usage.cache_read + wrote)
         if self.written and not wrote and usage.cache_read < _HALF * usage.input:
             # Nothing was kept of it: too short for this model, whatever its documents say.
             if not usage.cache_read:
                 length = int(self.tokens[self.written[-1][0]] * scale) + 1
                 most = _LONGEST_MINIMUM * rules.minimum_tokens
-                known.least_tokens = max(known.least_tokens, min(length, most))
+                known.kept_nothing(min(length, most))
             self._forget()
 
     def _entry(self, block: int, ttl_s: int, form: int) -> Held | None:

@@ -251,6 +251,34 @@ def test_tokens_are_estimated_by_what_answers_said_of_this_model() -> None:
     assert ticket.tokens[-1] == pytest.approx(4000, rel=0.01)
 
 
+def learned_of(planner: CachePlanner, number: int, usage: Usage) -> bool:
+    """Ask for an agent's prompt of 2,000 tokens; was it marked at its end?"""
+    blocks = [tools(1, 1500), said(10 * number, 400), returned(10 * number + 1, 100)]
+    ticket = planner.plan(b"d", prompt(*blocks), rules(), Markers.AUTO, 400.0 * number)
+    planner.begun(ticket, 400.0 * number + 1)
+    planner.learn(ticket, usage, 400.0 * number + 2)
+    return any(mark.block == len(blocks) - 1 for mark in ticket.plan.marks)
+
+
+def test_one_answer_that_kept_nothing_does_not_make_prompts_too_short_for_good() -> None:
+    planner = CachePlanner()
+    assert learned_of(planner, 0, Usage(uncached_input=2000))
+    assert learned_of(planner, 1, Usage(cache_write_5m=2000))
+    assert learned_of(planner, 2, Usage(uncached_input=2000))
+    assert learned_of(planner, 3, Usage(uncached_input=2000))
+    assert learned_of(planner, 4, Usage(cache_write_5m=2000))
+
+
+def test_a_minimum_that_no_document_says_is_learned_and_unlearned() -> None:
+    planner = CachePlanner()
+    for number in range(3):
+        assert learned_of(planner, number, Usage(uncached_input=2000))
+    assert not learned_of(planner, 3, Usage(uncached_input=2000))
+    # It was read all the same, by a marker that somebody else placed.
+    learned_of(planner, 4, Usage(uncached_input=500, cache_read=1500))
+    assert learned_of(planner, 5, Usage(cache_write_5m=2000))
+
+
 def test_a_failed_answer_leaves_no_entry_behind() -> None:
     provider = Provider()
     blocks = conversation(1, 2)
