@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from bench.bodies import chat
+from gateway.config.prompt_caching import PromptCache
 from gateway.core.causes import facts, shares
 from gateway.core.model import Usage
 from gateway.core.money import bill
 from gateway.core.plan import Markers
-from gateway.core.planner import BUDGET_BYTES, CachePlanner
+from gateway.core.planner import CachePlanner
 from gateway.providers.prices import price
 from gateway.providers.prompt_cache_rules import cache_rules
-from gateway.wire.beginnings import BUDGET_BYTES as REMEMBERED_BYTES
 from gateway.wire.beginnings import Beginnings
 from gateway.wire.marking import marked
 
@@ -158,7 +158,8 @@ def memory() -> dict[str, float]:
     rules = cache_rules(_NAMES[api][0], api, _NAMES[api][1])
     assert rules is not None
     before = rss_bytes()
-    planner, known = CachePlanner(), Beginnings()
+    budget = PromptCache().tree_bytes
+    planner, known = CachePlanner(budget), Beginnings(budget // 2)
     most = 0
     for seed in range(700):
         (body,) = claude(64 * 1024, 400, 1, seed)
@@ -170,9 +171,9 @@ def memory() -> dict[str, float]:
         most = max(most, planner.size_bytes)
     return {
         "trees, at most": most / _MIB,
-        "their budget": BUDGET_BYTES / _MIB,
+        "their budget, for all models and credentials": budget / _MIB,
         "beginnings": known.size_bytes / _MIB,
-        "budget of these": REMEMBERED_BYTES / _MIB,
+        "budget of these": budget / 2 / _MIB,
         "both in the process": (rss_bytes() - before) / _MIB,
     }
 

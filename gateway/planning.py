@@ -98,7 +98,7 @@ class Planning:
         self._hinting = Hinting(
             CacheKeys(), hints=config.prompt_cache.hints, isolates=self._isolates
         )
-        self._beginnings = Beginnings()
+        self._beginnings = Beginnings(config.prompt_cache.tree_bytes // 2)
         self._refused: OrderedDict[tuple[bytes, str, str], float] = OrderedDict()
         self._taken: OrderedDict[tuple[bytes, str, str], None] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")

@@ -72,7 +72,8 @@ class PromptCache(Section):
     tree_bytes: Count = Field(
         32 * MIB,
         description="Byte budget of what is remembered of prompts (fingerprints, no content); "
-        "beyond it, what was seen longest ago is forgotten.",
+        "beyond it, what was seen longest ago is forgotten. Half as much again remembers how "
+        "conversations were read, so that their next turn is not read anew.",
     )
     hints: bool = Field(
         True,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.core.prefix import CachePrompt, PrefixBlock
     from gateway.providers.prompt_cache import CacheRules
 
-BUDGET_BYTES = 32 * 1024 * 1024
+BUDGET_BYTES = 16 * 1024 * 1024
 BLOCK_BYTES = 360
 """What a remembered block takes, its path and numbers included; a test holds it to what the process
 really pays."""
