@@ -60,6 +60,8 @@ _LONG_BYTES = 1024 * 1024
 _SHORT_BYTES = 128 * 1024
 # Messages, parts, tools, and what is in them.
 _MANY_OBJECTS = 8192
+# Where the thread has so much to do, the request goes as it came.
+_THREAD_WAIT_S = 3.0
 # Planning more than these would be a tenth of a second in which nobody else is served, and no model
 # has room for as many that are worth an entry.
 _MOST_BLOCKS = 32_768
@@ -264,7 +266,7 @@ class Planning:
             asker = Asker(api, who, turn.known.endpoint.name, turn.asked.path)
             now = self._timer()
             rewritten = await self.searching(
-                lambda: self.rewriter.rewrite(body, document, case, asker, now)
+                lambda: self.rewriter.rewrite(body, document, case, asker, now), _THREAD_WAIT_S
             )
             if rewritten.made:
                 body, made, note = rewritten.body, rewritten.made, rewritten.note
@@ -329,13 +331,15 @@ class Planning:
         is_short = len(body) <= _SHORT_BYTES
         if is_short or (len(body) <= _LONG_BYTES and body.count(b"{") <= _MANY_OBJECTS):
             return work()
-        return await self.searching(work)
+        return await self.searching(work, _THREAD_WAIT_S)
 
-    async def searching(self, work: Callable[[], _T]) -> _T:
+    async def searching(self, work: Callable[[], _T], within_s: float | None = None) -> _T:
         """The work done in the one thread that searches in texts: what the rewriter remembers of them
         is that thread's alone, and a text that is new takes half a millisecond for each kilobyte.
+        Raises TimeoutError for what isn't done `within_s`.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        async with asyncio.timeout(within_s):
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # --- telling --------------------------------------------------------------------------------
 

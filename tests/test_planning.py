@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 import pytest
 
-from gateway import config
+from gateway import config, planning
 from gateway.cache import Clock
 from gateway.config import Config
 from gateway.core.directives import NOTHING
@@ -285,3 +286,20 @@ async def test_texts_are_searched_beside_the_loop(
 
     assert searched
     assert {name.rpartition("_")[0] for name in searched} == {"warmgate-plan"}
+
+
+async def test_where_the_thread_is_busy_the_request_goes_as_it_came(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_THREAD_WAIT_S", 0.05)
+    scene = Scene(telemetry, {"prompt_cache": {"rewrites": ["move-volatile"]}})
+    free = threading.Event()
+    busy = asyncio.ensure_future(scene.planning.searching(lambda: free.wait(10.0)))
+    turn = scene.turn("claude-sonnet-4-5", "anthropic", MESSAGES)
+
+    planned = await asyncio.wait_for(scene.planning.plan(turn), 5.0)
+    free.set()
+
+    assert await busy
+    assert planned.body is turn.body
+    assert planned.told() == "none; reason=failed"
