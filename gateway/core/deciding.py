@@ -118,7 +118,7 @@ class Deciding:
         until = max(choice.short, choice.long)
         marked = {mark.block for mark in placed}
         plan = Plan(
-            self._reason(placed, client),
+            self._reason(placed, client, implicit=implicit),
             marks=placed,
             splits=tuple(split for split in scene.splits if split not in marked),
             strips=strips,
@@ -192,11 +192,15 @@ class Deciding:
         behind = self._scene.blocks[self._end + 1 :]
         return any(block.ends_message and block.role != "assistant" for block in behind)
 
-    def _reason(self, placed: Sequence[Mark], client: Sequence[Mark]) -> PlanReason:
+    def _reason(
+        self, placed: Sequence[Mark], client: Sequence[Mark], *, implicit: bool
+    ) -> PlanReason:
         if placed:
             return PlanReason.PLACED
         if client:
             return PlanReason.CLIENT_MARKS
+        if implicit:
+            return PlanReason.IMPLICIT
         return PlanReason.NOTHING_RECURS if self._known.reliability else PlanReason.WITHDRAWN
 
     def _first_long_enough(self) -> int:

@@ -25,6 +25,8 @@ class PlanReason(StrEnum):
 
     PLACED = "placed"
     """Markers were added."""
+    IMPLICIT = "implicit"
+    """The provider writes the end of the prompt by itself, and is left to: that pays."""
     NOTHING_RECURS = "nothing-recurs"
     """No boundary is likely enough to be read again within a lifetime."""
     TOO_SHORT = "too-short"

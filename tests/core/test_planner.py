@@ -319,6 +319,7 @@ def test_openais_agents_are_left_in_implicit_mode() -> None:
         ]
         ticket, usage = provider.ask(own, 20.0 * turn)
         assert not ticket.plan.mode
+        assert ticket.plan.reason in {PlanReason.IMPLICIT, PlanReason.PLACED}
         if turn:
             assert usage.cache_read >= ticket.tokens[-3] - 1
 
