@@ -41,9 +41,8 @@ def spelled(dice: Dice, body: Json) -> bytes:
 
 def _text(dice: Dice) -> str:
     kind = dice.up_to(9)
-    if kind == 0:
-        return dice.one(BLANK)
-    return dice.one(LONG) if kind < 4 else dice.one(SHORT)
+    text: str = dice.one(BLANK if kind == 0 else LONG if kind < 4 else SHORT)
+    return text
 
 
 # --- Anthropic --------------------------------------------------------------------------------
@@ -178,9 +177,9 @@ def _mark(dice: Dice, body: Json) -> None:
         elif dice.yes(0.3):
             mark["ttl"] = dice.one(("5m", None))
         places[place]["cache_control"] = mark
-    for place in places:
-        if "cache_control" not in place and dice.yes(0.05):
-            place["cache_control"] = None
+    for holder in places:
+        if "cache_control" not in holder and dice.yes(0.05):
+            holder["cache_control"] = None
     if dice.yes(0.2):
         body["cache_control"] = {"type": "ephemeral"}
         if hours == len(chosen) and dice.yes():

@@ -12,11 +12,14 @@ from gateway.lab.provider_sim import ProviderSim
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from openai.types.chat.completion_create_params import PromptCacheOptions
+
 NEW = "gpt-6-sol"
 OLD = "gpt-5.1"
 LONG = "The house rules, word by word. " * 200
 """1,550 tokens, more than the minimum of 1,024."""
 MARK: Any = {"mode": "explicit"}
+EXPLICIT: PromptCacheOptions = {"mode": "explicit"}
 
 
 class Clock:
@@ -52,8 +55,8 @@ def ask(question: str = "One?", *, marked: bool = False, **more: Any) -> Any:
     return {"model": NEW, "messages": messages, **more}
 
 
-def told(usage: Any) -> tuple[int, int, int]:
-    """All of the prompt, read, written."""
+def told(usage: Any) -> tuple[int, int, int | None]:
+    """All of the prompt, read, written; nothing for the latter where writes are not billed."""
     details = usage.prompt_tokens_details
     return usage.prompt_tokens, details.cached_tokens, details.cache_write_tokens
 
@@ -74,12 +77,13 @@ async def test_without_a_mark_a_changed_tail_reads_the_end_of_the_first_messages
 async def test_a_mark_on_what_is_shared_is_read_behind_any_tail(
     client: openai.AsyncOpenAI, clock: Clock
 ) -> None:
-    explicit = {"prompt_cache_options": {"mode": "explicit"}, "marked": True}
-    first = await client.chat.completions.create(**ask("One?", **explicit))
+    one = ask("One?", marked=True, prompt_cache_options=EXPLICIT)
+    two = ask("Two?", marked=True, prompt_cache_options=EXPLICIT)
+    first = await client.chat.completions.create(**one)
     clock.now += 1799
-    other = await client.chat.completions.create(**ask("Two?", **explicit))
+    other = await client.chat.completions.create(**two)
     clock.now += 1801
-    late = await client.chat.completions.create(**ask("Two?", **explicit))
+    late = await client.chat.completions.create(**two)
 
     assert [told(each.usage) for each in (first, other, late)] == [
         (1551, 0, 1550),
@@ -89,7 +93,7 @@ async def test_a_mark_on_what_is_shared_is_read_behind_any_tail(
 
 
 async def test_explicit_mode_without_a_mark_caches_nothing(client: openai.AsyncOpenAI) -> None:
-    asked = ask(prompt_cache_options={"mode": "explicit"})
+    asked = ask(prompt_cache_options=EXPLICIT)
     await client.chat.completions.create(**asked)
     again = await client.chat.completions.create(**asked)
 
@@ -100,11 +104,10 @@ async def test_marks_beyond_four_are_dropped_without_a_word(
     sim: ProviderSim, client: openai.AsyncOpenAI
 ) -> None:
     parts = [{"type": "text", "text": LONG, "prompt_cache_breakpoint": MARK} for _ in range(6)]
-    options = {"mode": "explicit"}
     asked: Any = {"model": NEW, "messages": [{"role": "user", "content": parts}]}
-    await client.chat.completions.create(**asked, prompt_cache_options=options)
+    await client.chat.completions.create(**asked, prompt_cache_options=EXPLICIT)
     asked["messages"][0]["content"] = parts[:2]
-    early = await client.chat.completions.create(**asked, prompt_cache_options=options)
+    early = await client.chat.completions.create(**asked, prompt_cache_options=EXPLICIT)
 
     assert told(early.usage)[1] == 0
     assert not sim.refused

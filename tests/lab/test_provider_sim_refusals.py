@@ -306,7 +306,7 @@ PATHS = {
     "/v1/chat/completions": prompt_bodies.openai_chat,
     "/v1/responses": prompt_bodies.openai_responses,
 }
-ODD = (None, 1, "x", [], {}, True, [1], {"type": 5}, [None])
+ODD: tuple[Any, ...] = (None, 1, "x", [], {}, True, [1], {"type": 5}, [None])
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

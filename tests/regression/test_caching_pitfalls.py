@@ -29,7 +29,8 @@ def text(said: str, **more: Any) -> dict[str, Any]:
 def billed(number: int, **more: Any) -> dict[str, Any]:
     """As Claude Code asks: a block at the head that is another one each time."""
     head = f"x-anthropic-billing-header: cc_version=2.1.258; cc_entrypoint=cli; cch={number:05x};"
-    return agent(number, system=[text(head), text(WORDS * 100)], **more)
+    body: dict[str, Any] = agent(number, system=[text(head), text(WORDS * 100)], **more)
+    return body
 
 
 async def test_pitfall_01_a_billing_header_that_changes_does_not_cost_the_prefix() -> None:

@@ -133,16 +133,16 @@ def test_pitfall_12_each_token_is_paid_once_and_at_its_own_price(
 @pytest.mark.parametrize("path", [MESSAGES, CHAT])
 async def test_pitfall_13_streams_count_what_documents_count(path: str, stream: bool) -> None:
     """envoy ai-gateway#2236, rust-genai#258: usage of streams lost, or added up twice."""
+    bodies = [agent(turn) if path == MESSAGES else loop(turn) for turn in range(3)]
     async with behind() as door:
-        for turn in range(3):
-            body = agent(turn) if path == MESSAGES else loop(turn)
+        for body in bodies:
             await door.tell(path, {**body, "stream": stream})
         usages = list(door.stub.usages)
         counts = {
             operation: await counted(door, "gateway_prompt_cache_tokens_total", operation=operation)
             for operation in ("read", "write")
         }
-        tails = [each.raw for each in [await door.ask(path, {**body, "stream": stream})]]
+        tails = [each.raw for each in [await door.ask(path, {**bodies[-1], "stream": stream})]]
 
     assert usages[2].cache_read > 1000
     assert counts["read"] == sum(used.cache_read for used in usages)
