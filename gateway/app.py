@@ -98,7 +98,10 @@ class RunningGateway:
         await self.background.close(_BACKGROUND_CLOSE_S)
         parts = self._assembled
         await asyncio.gather(
-            parts.warming.close(_WARMING_CLOSE_S), parts.refreshing.close(_WARMING_CLOSE_S)
+            parts.warming.close(_WARMING_CLOSE_S),
+            parts.refreshing.close(_WARMING_CLOSE_S),
+            # Nobody needs what an engine would tell now.
+            parts.engines.close(0.0),
         )
         parts.planning.close()
         await self._client.close()
@@ -167,7 +170,13 @@ async def start(
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
     await probes.setup()
     admin = AdminPort(
-        config, store, generations, clock.now, environ, explain=assembled.explaining.explain
+        config,
+        store,
+        generations,
+        clock.now,
+        environ,
+        explain=assembled.explaining.explain,
+        engines=assembled.engines.told,
     )
     try:
         api_url = await _listen(api, config.server.host, config.server.port)
@@ -185,6 +194,7 @@ async def start(
     # Ready when the prompts of the config are warm, or have had their time.
     assembled.warming.start(readiness.ready)
     assembled.refreshing.start()
+    assembled.engines.start()
     _log.info(
         "listening", api=api_url, probes=probe_url, admin=admin.url, store=describe(store_url)
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
 from gateway.acceptance import Acceptance
 from gateway.answering import Answering
 from gateway.asking import Asking
@@ -23,9 +25,12 @@ from gateway.randomness import Randomness
 from gateway.recognition import Recognition
 from gateway.refreshing import Refreshing
 from gateway.sending import Sending
+from gateway.server import forwarding
 from gateway.serving import Serving
 from gateway.store.tiered import TieredStore
+from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.choice import Choice
+from gateway.upstream.engines import Engines
 from gateway.warm import Warm
 from gateway.warming import Warming
 
@@ -37,7 +42,8 @@ if TYPE_CHECKING:
     from gateway.store.generations import Generations
     from gateway.store.secret import ScopeSecrets
     from gateway.telemetry.setup import Telemetry
-    from gateway.upstream.client import UpstreamClient
+    from gateway.upstream.choice import Endpoint
+    from gateway.upstream.client import Call, UpstreamClient
 
 MOST_CALLS = 10_000
 """Calls that requests may share, at once; beyond that each makes its own."""
@@ -70,6 +76,7 @@ class Assembled(NamedTuple):
     planning: Planning
     warming: Warming
     refreshing: Refreshing
+    engines: Engines
 
 
 def assemble(config: Config, parts: Parts) -> Assembled:
@@ -164,4 +171,18 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         planning,
         Warming(config, choice, prefill),
         refreshing,
+        _engines(parts, choice),
     )
+
+
+def _engines(parts: Parts, choice: Choice) -> Engines:
+    def ask(endpoint: Endpoint, url: str) -> Call:
+        headers = CIMultiDict({"Accept": "text/plain;version=0.0.4"})
+        # With the credential that the config has: llama.cpp asks for one.
+        sent = forwarding.request_headers(CIMultiDictProxy(headers), endpoint, "")
+        return parts.client.call("GET", url, sent, None, endpoint, lambda _: NULL_ATTEMPT)
+
+    engines = Engines(choice.endpoints.values(), ask, parts.clock.monotonic)
+    if list(engines):
+        parts.telemetry.metrics.watch_engines(engines.told)
+    return engines

@@ -287,6 +287,7 @@ FILE_FAULTS = [
     ("upstreams: {openai: {provider: opnai}}", "upstreams.openai.provider", "`opnai` is not one of", "openai"),
     ("upstreams: {openai: {apikey: k}}", "upstreams.openai.apikey", "not a setting", "api_key"),
     ("routes: [{upstream: vlm}]", "routes[0].upstream", "`vlm` is not an upstream", "anthropic, openai"),
+    ("upstreams: {openai: {metrics_interval_s: 5}}", "upstreams.openai.metrics_interval_s", "can't be read", "vllm, sglang, llamacpp"),
     ("routes: [{}, {paht: /v1}]", "routes[1].paht", "not a setting", "`routes[1].path`"),
     ("routes: [{path: v1/chat}]", "routes[0].path", "match no path", "/v1"),
     ("routes: [{cache: {when: never}}]", "routes[0].cache.when", "`never` is not one of", "deterministic"),

@@ -50,7 +50,33 @@ async def stats(desk: Desk, limit: int, out: BinaryIO, *, as_json: bool) -> int:
     out.write(
         f"purges: {purges['names']:,} names remembered, sequence {purges['sequence']}{heard}\n".encode()
     )
+    out.writelines(_engine(name, each) for name, each in (told.get("engines") or {}).items())
     return OK
+
+
+def _engine(name: str, told: Mapping[str, Any]) -> bytes:
+    """One line for what an engine says of itself, or why it doesn't."""
+    shares = told["prefix_hit_share"]
+    known = [
+        f"{told[state]:,} {state}" for state in ("running", "waiting") if told[state] is not None
+    ]
+    known += [
+        f"{words} {share:.0%}"
+        for words, share in (
+            ("KV cache", told["kv_usage"]),
+            ("prefix hits", shares["interval"]),
+            ("in total", shares["total"]),
+        )
+        if share is not None
+    ]
+    if told["restarts"]:
+        known.append(f"restarts: {told['restarts']:,}")
+    if told["age_s"] is not None:
+        known.append(f"{told['age_s']:.1f} s ago")
+    if told["failing_s"] is not None:
+        known.append(f"FAILING for {told['failing_s']:.1f} s ({told['failure']})")
+    said = ", ".join(known) or "not read yet"
+    return f"engine {name} ({told['engine']}): {said}\n".encode()
 
 
 async def show(desk: Desk, key: str, out: BinaryIO, *, as_json: bool, payload: bool) -> int:

@@ -14,6 +14,7 @@ from gateway.config.caching import Cache, Route
 from gateway.config.kinds import (
     BaseUrl,
     Credential,
+    Duration,
     Host,
     Network,
     Port,
@@ -29,6 +30,9 @@ from gateway.config.redaction import redact
 from gateway.config.redis_store import redis_contradictions
 from gateway.config.section import MIB, MINUTES, SECONDS, Section
 from gateway.config.storage import Store
+
+_ENGINES = ("vllm", "sglang", "llamacpp")
+"""Providers that one hosts oneself, and that tell what their prefix cache does."""
 
 
 class Server(Section):
@@ -88,6 +92,11 @@ class Upstream(Section):
     )
     propagate_trace: bool = Field(
         False, description="Send our `traceparent` along (never baggage)."
+    )
+    metrics_interval_s: Duration = Field(
+        0.0,
+        description="vllm, sglang, llamacpp: read the engine's `/metrics` (beside `/v1`) so often, and "
+        "tell its load and prefix hits in `GET /admin/stats` and in metrics; 0 never.",
     )
 
 
@@ -190,6 +199,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, .
     """
     yield from _one_port_twice(tree.get("server"))
     yield from _routes_to_nowhere(tree.get("routes"), tree.get("upstreams"))
+    yield from _silent_engines(tree.get("upstreams"))
     yield from redis_contradictions(tree.get("store"))
     yield from admin_contradictions(tree.get("admin"))
     yield from warm_contradictions(tree.get("warm"), tree.get("upstreams"), DEFAULT_UPSTREAMS)
@@ -229,4 +239,18 @@ def _routes_to_nowhere(routes: Any, upstreams: Any) -> _Found:
                 ("routes", index, "upstream"),
                 f"`{name}` is not an upstream",
                 f"use one of {', '.join(sorted(map(str, known)))}, or add it under `upstreams`",
+            )
+
+
+def _silent_engines(upstreams: Any) -> _Found:
+    for name, upstream in (upstreams if isinstance(upstreams, Mapping) else {}).items():
+        if not isinstance(upstream, Mapping) or upstream.get("provider") in _ENGINES:
+            continue
+        wanted = upstream.get("metrics_interval_s")
+        # What is no number is a fault of its own.
+        if wanted and not isinstance(wanted, bool) and str(wanted).strip().strip("0.") != "":
+            yield (
+                ("upstreams", name, "metrics_interval_s"),
+                "is set for an upstream whose metrics can't be read",
+                f"set its provider to one of {', '.join(_ENGINES)}, or leave it out",
             )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
     Explain = Callable[[str, bytes, Mapping[str, str]], Awaitable[dict[str, Any]]]
+    Tell = Callable[[], dict[str, dict[str, Any]]]
 
 _log = structlog.get_logger("warmgate.admin")
 
@@ -59,15 +60,23 @@ class Admin:
     """Answers requests on the admin port."""
 
     def __init__(
-        self, inventory: Inventory, serving: Store, token: str | None, explain: Explain
+        self,
+        inventory: Inventory,
+        serving: Store,
+        token: str | None,
+        *,
+        explain: Explain,
+        engines: Tell,
     ) -> None:
         """`serving` is the store that requests are served from, `inventory` its furthest part.
-        `explain` takes a path, a body and headers (`gateway.explaining`).
+        `explain` takes a path, a body and headers (`gateway.explaining`); `engines` tells what each
+        watched engine says of itself (`gateway.upstream.engines`).
         """
         self._inventory = inventory
         self._serving = serving
         self._token = token
         self._explained = explain
+        self._engines = engines
 
     def app(self) -> web.Application:
         """The application of the admin port."""
@@ -130,6 +139,7 @@ class Admin:
                     "budget_bytes": getattr(memory, "budget_bytes", 0),
                 },
                 "purges": purges_told(self._inventory),
+                "engines": self._engines(),
             }
         )
 

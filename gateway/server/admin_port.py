@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.config import Config
-    from gateway.server.admin import Explain
+    from gateway.server.admin import Explain, Tell
     from gateway.store.base import Store
     from gateway.store.generations import Generations
 
@@ -37,6 +37,7 @@ class AdminPort:
         environ: Mapping[str, str],
         *,
         explain: Explain,
+        engines: Tell,
     ) -> None:
         """`store` is the one that requests are served from; `clock` gives seconds since the epoch."""
         self._where = (config.admin.host, config.admin.port)
@@ -50,7 +51,8 @@ class AdminPort:
             self._own or store, generations, clock, limit_bytes=config.cache.max_entry_bytes
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
-        self._runner = web.AppRunner(Admin(inventory, store, token, explain).app(), access_log=None)
+        admin = Admin(inventory, store, token, explain=explain, engines=engines)
+        self._runner = web.AppRunner(admin.app(), access_log=None)
         self.url: str | None = None
         """Where it listens; None when it doesn't."""
 

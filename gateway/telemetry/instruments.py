@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import platform
 import threading
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from opentelemetry.metrics import CallbackOptions, Observation
 from prometheus_client import generate_latest
 
 from gateway.telemetry import semconv as s
+from gateway.telemetry.engine_gauges import observe_engines
 from gateway.telemetry.metrics import ROUTES, Metrics, ModelNames
 from gateway.telemetry.prompt_cache import PromptCacheTallies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import MeterProvider
     from prometheus_client import CollectorRegistry
@@ -75,8 +76,16 @@ class Instruments(Metrics):
 
     __slots__ = (
         *("_aborted", "_called", "_chunk", "_ended", "_entry_size", "_http", "_inference"),
-        *("_inflight", "_lock", "_looked", "_lookup", "_lookups", "_models", "_outcomes"),
-        *("_overhead", "_prompt_cache", "_registry", "_rendering", "_requests", "_routes"),
+        *("_inflight", "_lock", "_looked", "_lookup", "_lookups", "_meter", "_models"),
+        *(
+            "_outcomes",
+            "_overhead",
+            "_prompt_cache",
+            "_registry",
+            "_rendering",
+            "_requests",
+            "_routes",
+        ),
         *("_saved", "_store"),
         *("_stores", "_tokens", "_unavailable", "_usage"),
     )
@@ -147,7 +156,7 @@ class Instruments(Metrics):
         self._outcomes: dict[str, tuple[Count, Spread, Spread]] = {}
         self._tokens: dict[tuple[str, str | None], tuple[Count, Count]] = {}
         # What is read when it is collected costs no request anything, and stays with the SDK.
-        meter = provider.get_meter(s.SCOPE, version)
+        self._meter = meter = provider.get_meter(s.SCOPE, version)
         meter.create_observable_up_down_counter(
             s.M_INFLIGHT, [self._observe_inflight], "{request}", "Requests being answered now."
         )
@@ -328,6 +337,9 @@ class Instruments(Metrics):
         series = self._unavailable.at({s.L_OPERATION: operation})
         with self._lock:
             series.value += 1
+
+    def watch_engines(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
+        observe_engines(self._meter, told)
 
     def render(self) -> bytes:
         # The reader hands its data over through one queue: two scrapes at once would each print

@@ -7,13 +7,15 @@ answered for. What a client made up is `_other`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.telemetry.prompt_cache import NULL_PROMPT_CACHE
 from gateway.telemetry.semconv import OTHER
 from gateway.telemetry.text import SHORT, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.core.model import Reason, Result, Usage
     from gateway.telemetry.prompt_cache import PromptCacheMetrics
 
@@ -133,6 +135,9 @@ class Metrics:
 
     def store_unavailable(self, operation: str) -> None:
         """The store did not answer: `get`, `put` or `delete`."""
+
+    def watch_engines(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
+        """Show what `told` says of engines (`gateway.upstream.engines`) whenever somebody looks."""
 
     def render(self) -> bytes:
         """The Prometheus text (version 0.0.4). Takes milliseconds: call it in a thread."""

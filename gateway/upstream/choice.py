@@ -51,6 +51,8 @@ class Endpoint:
     """Azure: `standard`, `provisioned`, or not known."""
     caches_as: str = UNKNOWN.name
     """Whose rules hold for its prompt cache: the provider's, or those of its host."""
+    metrics_interval_s: float = 0.0
+    """How often an engine's own metrics are read; 0 for never."""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name}: {self.provider.name} at {self.base_url}>"
@@ -253,4 +255,5 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
         # What the config says of a provider is believed, `unknown` included.
         caches_as=(prompt_cache_provider(host) if upstream.provider is None else "")
         or provider.name,
+        metrics_interval_s=upstream.metrics_interval_s,
     )

@@ -315,7 +315,13 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
             "1",
         )
         tell(telemetry)
-        await collector.wait_for(lambda c: semconv.M_REQUESTS in c.metrics)
+        shares = {"interval": 0.5, "total": 0.5}
+        engine = {"running": 1, "waiting": 0, "kv_usage": 0.5, "prefix_hit_share": shares}
+        known = {"restarts": 0, "age_s": 1.0, "failing_s": None}
+        telemetry.metrics.watch_engines(lambda: {"gpu": engine | known})
+        await collector.wait_for(
+            lambda c: {semconv.M_REQUESTS, semconv.M_ENGINE_UP} <= set(c.metrics)
+        )
         await asyncio.to_thread(telemetry.close, 5)
     names = {name for key, name in vars(semconv).items() if key.startswith("M_")}
     assert set(collector.metrics) == names

@@ -1,0 +1,80 @@
+"""What engines tell of themselves, as metrics: read when somebody collects, never counted here.
+
+What an engine doesn't tell has no series; neither has the load of one that can't be read now, because
+a figure that stands still looks like an engine at rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from gateway.telemetry import semconv as s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from opentelemetry.metrics import Meter
+
+    Told = dict[str, dict[str, Any]]
+
+
+def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
+    """`told` gives what `gateway.upstream.engines.Engine.told` gives, by the upstream's name."""
+
+    def gauge(name: str, unit: str, what: str, of: Callable[[dict[str, Any]], Any]) -> None:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            return _observed((labels, of(engine)) for labels, engine in _fresh(told()))
+
+        meter.create_observable_gauge(name, [observe], unit, what)
+
+    def requests(_: CallbackOptions) -> Iterable[Observation]:
+        return _observed(
+            ({**labels, s.L_STATE: state}, engine[state])
+            for labels, engine in _fresh(told())
+            for state in ("running", "waiting")
+        )
+
+    def up(_: CallbackOptions) -> Iterable[Observation]:
+        return _observed(
+            ({s.L_UPSTREAM: name}, 0 if _failing(engine) else 1) for name, engine in told().items()
+        )
+
+    def restarts(_: CallbackOptions) -> Iterable[Observation]:
+        return _observed(
+            ({s.L_UPSTREAM: name}, engine["restarts"]) for name, engine in told().items()
+        )
+
+    meter.create_observable_gauge(
+        s.M_ENGINE_UP, [up], "", "Whether the engine's metrics could be read last time."
+    )
+    meter.create_observable_gauge(
+        s.M_ENGINE_REQUESTS, [requests], "{request}", "Requests in the engine, by state."
+    )
+    gauge(
+        s.M_ENGINE_KV_USAGE, "1", "Part of the engine's KV cache in use.", lambda e: e["kv_usage"]
+    )
+    gauge(
+        s.M_ENGINE_PREFIX_HITS,
+        "1",
+        "Part of the prompt tokens of the last interval that the engine had.",
+        lambda e: e["prefix_hit_share"]["interval"],
+    )
+    meter.create_observable_counter(
+        s.M_ENGINE_RESTARTS, [restarts], "{restart}", "Times that the engine's counters began anew."
+    )
+
+
+def _failing(engine: dict[str, Any]) -> bool:
+    return engine["failing_s"] is not None or engine["age_s"] is None
+
+
+def _fresh(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    for name, engine in told.items():
+        if not _failing(engine):
+            yield {s.L_UPSTREAM: name}, engine
+
+
+def _observed(values: Iterable[tuple[dict[str, str], float | None]]) -> list[Observation]:
+    return [Observation(value, labels) for labels, value in values if value is not None]
