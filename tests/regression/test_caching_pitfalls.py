@@ -5,16 +5,21 @@ provider that refuses what the real one refuses.
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import orjson
 import pytest
+from aiohttp import web
 
 from gateway.lab import sim_prompt
 from gateway.lab.provider_sim import ProviderSim
 from tests.helpers.caching import HOUR, MARK, WORDS, agent, behind, marks, tool
 from tests.helpers.doorway import CHAT, MESSAGES
+from tests.helpers.gateway_here import gateway_here
+from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -312,6 +317,67 @@ async def test_pitfall_11_an_hour_never_comes_after_five_minutes(
     for body in sent:
         lifetimes = [ttl for _, ttl in marks(body)]
         assert lifetimes == sorted(lifetimes, key=lambda ttl: ttl != "1h")
+
+
+@pytest.mark.parametrize("names", ["new", "old", "both"])
+async def test_pitfall_24_metrics_of_vllm_are_read_by_their_new_names_and_their_old_ones(
+    names: str,
+) -> None:
+    """vLLM production-stack: a dashboard that reads the old name shows nothing after an upgrade."""
+    pages = count(1)
+    new = (
+        "# TYPE vllm:num_requests_running gauge\n"
+        'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n'
+        'vllm:num_requests_waiting{engine="0",model_name="m"} 1.0\n'
+        'vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25\n'
+        'vllm:prefix_cache_queries_total{engine="0",model_name="m"} Q\n'
+        'vllm:prefix_cache_hits_total{engine="0",model_name="m"} H\n'
+    )
+    old = new.replace(":kv_cache_", ":gpu_cache_").replace(":prefix_cache_", ":gpu_prefix_cache_")
+    both = new + "".join(line for line in old.splitlines(True) if ":gpu_" in line)
+    page = {"new": new, "old": old, "both": both}[names]
+
+    async def tell(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer sk-gpu"
+        at = next(pages)
+        return web.Response(text=page.replace("Q", f"{1000 * at}").replace("H", f"{800 * at}.0"))
+
+    app = web.Application()
+    app.router.add_get("/metrics", tell)
+    gpu = {"provider": "vllm", "api_key": "sk-gpu", "metrics_interval_s": 0.1}
+    async with (
+        serve_app(app) as base,
+        gateway_here(base, upstreams={"gpu": {"base_url": f"{base}/v1", **gpu}}) as gateway,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(20),
+    ):
+        told: Any = None
+        while told is None or told["prefix_hit_share"]["interval"] is None:
+            async with session.get(f"{gateway.admin_url}/admin/stats") as answer:
+                told = (await answer.json())["engines"]["gpu"]
+        async with session.get(f"{gateway.probe_url}/metrics") as answer:
+            metrics = await answer.text()
+
+    assert told.pop("age_s") < 20
+    assert told == {
+        "engine": "vllm",
+        "running": 3,
+        "waiting": 1,
+        "kv_usage": 0.25,
+        "prefix_hit_share": {"interval": 0.8, "total": 0.8},
+        "restarts": 0,
+        "failing_s": None,
+        "failure": None,
+    }
+    for line in (
+        'gateway_engine_up{upstream="gpu"} 1.0',
+        'gateway_engine_requests{state="running",upstream="gpu"} 3.0',
+        'gateway_engine_requests{state="waiting",upstream="gpu"} 1.0',
+        'gateway_engine_kv_usage{upstream="gpu"} 0.25',
+        'gateway_engine_prefix_hits{upstream="gpu"} 0.8',
+        'gateway_engine_restarts_total{upstream="gpu"} 0.0',
+    ):
+        assert line in metrics
 
 
 @pytest.mark.parametrize("deferred", [1, 2])
