@@ -109,7 +109,7 @@ _LLAMACPP = _from(
     prompt_tokens="llamacpp:prompt_tokens prompt tokens that were computed: none that were cached",
 )
 _LLAMACPP_NEW = _from(
-    "llama.cpp decaf508b (2026-08-13), and the metrics that its server's tests expect (2026-11)",
+    "llama.cpp decaf508b (2026-08-13), and what a server of 2026-10 told (2026-11)",
     hit="llamacpp:prompt_tokens_cached tokens; before that commit hits are not told at all",
 )
 _LLAMACPP_OLD = _from(

@@ -128,7 +128,24 @@ llamacpp:requests_processing 2
 # TYPE llamacpp:requests_deferred gauge
 llamacpp:requests_deferred 1
 """
-LLAMACPP_CACHED = LLAMACPP + "llamacpp:prompt_tokens_cached_total 3000\n"
+# From a server that was asked for 4293 tokens of prompt, and told 3135 of them as cached.
+LLAMACPP_CACHED = """\
+# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed, excluding cached tokens
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total 1158
+# HELP llamacpp:prompt_tokens_cached_total Number of prompt tokens reused from the cache
+# TYPE llamacpp:prompt_tokens_cached_total counter
+llamacpp:prompt_tokens_cached_total 3135
+# HELP llamacpp:prompt_tokens_seconds Average prompt throughput in tokens/s
+# TYPE llamacpp:prompt_tokens_seconds gauge
+llamacpp:prompt_tokens_seconds 0
+# HELP llamacpp:requests_processing Number of requests processing
+# TYPE llamacpp:requests_processing gauge
+llamacpp:requests_processing 0
+# HELP llamacpp:requests_deferred Number of requests deferred
+# TYPE llamacpp:requests_deferred gauge
+llamacpp:requests_deferred 0
+"""
 LLAMACPP_OLD = LLAMACPP + "llamacpp:kv_cache_usage_ratio 0.5\nllamacpp:kv_cache_tokens 1234\n"
 JUNK = """\
 vllm:num_requests_running
@@ -195,7 +212,7 @@ CASES: dict[str, tuple[str, str, EngineState]] = {
     "llama.cpp tells hits": (
         "llamacpp",
         LLAMACPP_CACHED,
-        EngineState(2, 1, None, 4000.0, 3000.0, prompt_tokens=1000.0),
+        EngineState(0, 0, None, 4293.0, 3135.0, prompt_tokens=1158.0),
     ),
     "old llama.cpp": ("llamacpp", LLAMACPP_OLD, EngineState(2, 1, 0.5, prompt_tokens=1000.0)),
     "junk": (
