@@ -63,13 +63,13 @@ class Engine:
     @property
     def recent_share(self) -> float | None:
         """Which part of the prompt tokens of the last interval was in the prefix cache, from 0 to 1;
-        None where the engine doesn't tell, or nothing was asked.
+        None where the engine doesn't tell, nothing was asked, or it was read but once.
         """
         if self.state is None:
             return None
         if self.state.queried_tokens is None or self.state.hit_tokens is None:
             return self.state.hit_share
-        return hit_share(self.state, self._earlier)
+        return None if self._earlier is None else hit_share(self.state, self._earlier)
 
     @property
     def total_share(self) -> float | None:
