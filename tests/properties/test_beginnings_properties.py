@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from gateway.wire.beginnings import Beginnings
 from gateway.wire.marking import Unmarkable, marked
 from gateway.wire.prompt_blocks import cache_prompt
 from tests.helpers.prompt_dice import PromptDice, known_rules
-from tests.properties.conftest import many, seeds
+from tests.properties.conftest import EXAMPLES, many, seeds
 
 if TYPE_CHECKING:
     from gateway.core.prefix import CachePrompt
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RULES = {api: rules for api, rules in known_rules().items() if api != "bedrock_converse"}
 LIST = {"openai_responses": "input"}
 PADDING = 'word \\ "quoted" \u00fc \\\\\\\\ ' * 40
+
+# Each example is a long conversation, read turn by turn.
+conversations = settings(many, max_examples=min(EXAMPLES, 1200))
 
 
 def conversation(api: str, dice: PromptDice, rules: CacheRules) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def read(known: Beginnings, api: str, body: bytes, rules: CacheRules | None) -> 
 
 
 @pytest.mark.parametrize("api", RULES)
-@many
+@conversations
 @given(seed=seeds)
 def test_a_prompt_is_read_the_same_with_a_memory_as_without(api: str, seed: int) -> None:
     dice = PromptDice(seed)

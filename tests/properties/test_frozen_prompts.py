@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)
 # Each example is a dozen requests.
-conversations = settings(many, max_examples=min(EXAMPLES, 2000))
+conversations = settings(many, max_examples=min(EXAMPLES, 1000))
 
 ANTHROPIC, CHAT, RESPONSES = "anthropic_messages", "openai_chat", "openai_responses"
 BINDING = {
