@@ -254,12 +254,15 @@ def give_large_blocks_back() -> None:
     Some free memory at the heap's end is kept: otherwise bodies of 100 KiB and more have the system
     take it back and clear it anew for each request, at a tenth of a large one's price.
     """
+    _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+    _glibc("mallopt", _M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+
+
+def _glibc(function: str, *numbers: int) -> None:
     try:
         import ctypes  # noqa: PLC0415 - only where there is a glibc
 
-        glibc = ctypes.CDLL(None)
-        glibc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        glibc.mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+        getattr(ctypes.CDLL(None), function)(*numbers)
     except (ImportError, OSError, AttributeError):
         # Another C library: it has its own ways.
         return
@@ -291,9 +294,11 @@ async def _serve(config: Config) -> int:
         return 1
     sys.stdout.write(_greeting(gateway))
     sys.stdout.flush()
-    # Nor what was built at start.
+    # Nor what was built at start. What starting took beside that is given back: where modules
+    # had to be compiled, up to 20 MB.
     gc.collect()
     gc.freeze()
+    _glibc("malloc_trim", 0)
     await stopping.wait()
     await gateway.stop()
     return 0
