@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.core.causes import Cause, Share, facts, shares
-from gateway.core.money import bill, usd
+from gateway.core.money import bill, gain, usd
 from gateway.providers.prices import price
 
 if TYPE_CHECKING:
@@ -83,16 +83,11 @@ def count(metrics: Metrics, planned: Planned, answer: Answer) -> None:
     if listed is None:
         return
     rates = listed.at(usage.input)
+    gains = {cause: gain(share, rates) for cause, share in by_cause.items()}
     metrics.prompt_cache.paid(
         usd(bill(usage, listed).total),
-        {cause: usd(each.read * (rates.input - rates.read)) for cause, each in by_cause.items()},
-        {
-            cause: usd(
-                each.write_5m * (rates.write_5m - rates.input)
-                + each.write_1h * (rates.write_1h - rates.input)
-            )
-            for cause, each in by_cause.items()
-        },
+        {cause: usd(each.spared) for cause, each in gains.items()},
+        {cause: usd(each.premium) for cause, each in gains.items()},
         provider=provider,
         model=model,
     )
