@@ -20,6 +20,7 @@ from gateway.core.blocks import BYTES_PER_TOKEN
 from gateway.core.prefix import chain
 from gateway.core.refresh import Budget, Kept, Prefixes, Worth
 from gateway.prefill import DENIED, OK
+from gateway.providers.base import ENGINES
 from gateway.providers.prices import price
 from gateway.wire.prefill_body import lead_document, lead_of
 from gateway.wire.prompt_blocks import cache_prompt
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from gateway.upstream.choice import Choice
 
 _log = structlog.get_logger("warmgate.refreshing")
-
-ENGINES = frozenset({"vllm", "sglang", "llamacpp"})
 
 MARGIN_S = 20.0
 """So long before the lifetime's end a prefix is read again."""

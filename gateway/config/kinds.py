@@ -161,6 +161,9 @@ def _store_url(url: str) -> str:
 ProviderName = Literal[
     "openai", "azure", "anthropic", "vllm", "sglang", "llamacpp", "openrouter", "unknown"
 ]
+ENGINES = ("vllm", "sglang", "llamacpp")
+"""Providers that one hosts oneself: they tell what their prefix cache does, and usually ask for no
+credential. The providers' own list is `providers.base.ENGINES`; the config knows no provider."""
 When = Annotated[Literal["always", "deterministic", "off"], BeforeValidator(_switch)]
 Coalesce = Annotated[Literal["deterministic", "all", "off"], BeforeValidator(_switch)]
 Markers = Annotated[Literal["off", "respect", "auto", "strip"], BeforeValidator(_switch)]

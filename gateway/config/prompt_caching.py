@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from gateway.config.kinds import (
+    ENGINES,
     Count,
     Duration,
     Markers,
@@ -134,9 +135,6 @@ class WarmUp(Section):
         return read
 
 
-_KEYLESS = frozenset({"vllm", "sglang", "llamacpp"})
-"""Providers whose servers are usually one's own, and ask for no credential."""
-
 _Found = Iterator[tuple[tuple[str | int, ...], str, str]]
 
 
@@ -178,7 +176,7 @@ def needs_no_key(upstream: Any) -> bool:
     """Has this upstream (as written) a credential, or is it an engine that asks for none?"""
     if not isinstance(upstream, Mapping):
         return False
-    return bool(upstream.get("api_key")) or upstream.get("provider") in _KEYLESS
+    return bool(upstream.get("api_key")) or upstream.get("provider") in ENGINES
 
 
 def _unreadable(index: int, file: Any) -> _Found:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from gateway.config.admin import Admin, admin_contradictions
 from gateway.config.caching import Cache, Route
 from gateway.config.kinds import (
+    ENGINES,
     BaseUrl,
     Credential,
     Duration,
@@ -30,9 +31,6 @@ from gateway.config.redaction import redact
 from gateway.config.redis_store import redis_contradictions
 from gateway.config.section import MIB, MINUTES, SECONDS, Section
 from gateway.config.storage import Store
-
-_ENGINES = ("vllm", "sglang", "llamacpp")
-"""Providers that one hosts oneself, and that tell what their prefix cache does."""
 
 
 class Server(Section):
@@ -244,7 +242,7 @@ def _routes_to_nowhere(routes: Any, upstreams: Any) -> _Found:
 
 def _silent_engines(upstreams: Any) -> _Found:
     for name, upstream in (upstreams if isinstance(upstreams, Mapping) else {}).items():
-        if not isinstance(upstream, Mapping) or upstream.get("provider") in _ENGINES:
+        if not isinstance(upstream, Mapping) or upstream.get("provider") in ENGINES:
             continue
         wanted = upstream.get("metrics_interval_s")
         # What is no number is a fault of its own.
@@ -252,5 +250,5 @@ def _silent_engines(upstreams: Any) -> _Found:
             yield (
                 ("upstreams", name, "metrics_interval_s"),
                 "is set for an upstream whose metrics can't be read",
-                f"set its provider to one of {', '.join(_ENGINES)}, or leave it out",
+                f"set its provider to one of {', '.join(ENGINES)}, or leave it out",
             )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.volatile import Kind
 from gateway.core.volatile_text import is_bare_clock
+from gateway.providers.base import ENGINES
 
 if TYPE_CHECKING:
     from gateway.providers.prompt_cache import CacheRules
@@ -72,9 +73,6 @@ class Case:
 
 ANTHROPIC = "anthropic"
 
-ENGINES = frozenset({"vllm", "sglang", "llamacpp"})
-"""Run the weights themselves, on text: none signs or checks anything in it."""
-
 
 def allowed(case: Case, *, thinks: bool) -> tuple[frozenset[Rewrite], Hindrance | None]:
     """Which of the wanted rewrites may be made, and what speaks against the others, if anything.
@@ -93,6 +91,7 @@ def allowed(case: Case, *, thinks: bool) -> tuple[frozenset[Rewrite], Hindrance 
     hindrance = _hindrance(case, thinks=thinks)
     if hindrance is None:
         return wanted, None
+    # Engines run the weights themselves, on text: none signs or checks anything in it.
     if hindrance is Hindrance.THINKS and case.provider in ENGINES:
         return wanted & {Rewrite.STRIP_BILLING}, hindrance
     return frozenset(), hindrance

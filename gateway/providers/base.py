@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
+ENGINES = frozenset({"vllm", "sglang", "llamacpp"})
+"""Providers that one hosts oneself. The config has the same list, since it knows no provider."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Why a line stands in a table, and who says so (page or SDK file, with its date)."""

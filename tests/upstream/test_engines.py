@@ -11,7 +11,8 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.config import Config
-from gateway.config.tree import _ENGINES
+from gateway.config.kinds import ENGINES as CONFIGURABLE
+from gateway.providers.base import ENGINES
 from gateway.providers.engine_metrics import ENGINE_METRICS
 from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.choice import Choice
@@ -227,7 +228,7 @@ async def test_only_engines_that_are_to_be_read_are_watched() -> None:
 
 
 def test_the_config_lets_the_engines_be_read_whose_metrics_are_known() -> None:
-    assert set(_ENGINES) == set(ENGINE_METRICS)
+    assert set(CONFIGURABLE) == set(ENGINE_METRICS) == ENGINES
     for provider in ENGINE_METRICS:
         gpu = {"base_url": "http://gpu/v1", "provider": provider, "metrics_interval_s": 5}
         config = Config.model_validate({"upstreams": {"gpu": gpu}})
