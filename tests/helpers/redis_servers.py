@@ -18,6 +18,8 @@ READY_S = 10.0
 
 KINDS = ("valkey", "redis")
 
+_GIVEN: set[int] = set()
+
 
 def binary(kind: str) -> Path | None:
     """The server's executable, or None where it is not installed."""
@@ -128,14 +130,18 @@ def missing_is_a_failure() -> bool:
 
 def free_port() -> int:
     """Below the ephemeral range: while a server is down, a client that dials its port from that
-    same port would talk to itself, and any other connection could take the port.
+    same port would talk to itself, and any other connection could take the port. Never the same one
+    twice: a cluster's twelve ports are all asked for before the first is bound.
     """
     for _ in range(100):
         port = random.SystemRandom().randrange(20_000, 32_000)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _GIVEN.add(port)
             return port
     raise RuntimeError("no free port")
