@@ -40,7 +40,8 @@ demo: setup ## See hits and misses; needs no key and no network
 	@$(BIN)/gateway demo
 
 test: setup ## All tests, those against a real server included
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n logical -m pure
+	@$(BIN)/pytest -m "not pure"
 
 bench: setup ## Measure beside nginx; QUICK=1, CASES=door,miss, PEERS=1
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(PEERS),--peers) \
@@ -59,7 +60,8 @@ format: setup ## Let the formatter and the linter mend what they can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lock: setup ## Bring the lock file up to date with pyproject.toml
+lock: ## Bring the lock file up to date with pyproject.toml
+	@test -x $(BIN)/uv || $(MAKE) --no-print-directory setup
 	@$(BIN)/uv lock
 
 clean: ## Remove what setup and the tools made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,17 @@ from tests.helpers.redis_servers import KINDS, RedisServer, binary, missing_is_a
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PURE = frozenset(("core", "golden", "properties", "providers", "wire"))
+"""Folders whose tests compute and wait for nothing: they may run beside each other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what may run on all cores at once."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in PURE:
+            item.add_marker(pytest.mark.pure)
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.redis) for kind in KINDS])
