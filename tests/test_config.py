@@ -172,6 +172,10 @@ def company(path: str, variable: str) -> dict[str, str]:
     """Variables without which this one makes no sense: what is for Redis needs one, say."""
     if path == "warm":
         return {"GATEWAY_UPSTREAMS": '{"vllm": {"base_url": "http://gpu/v1", "provider": "vllm"}}'}
+    if path.endswith("dns_interval_s"):
+        return {"GATEWAY_UPSTREAMS__OPENAI__DNS": "http://vllm.models:8000/v1"}
+    if ".routing." in path or ".health." in path:
+        return {"GATEWAY_UPSTREAMS__OPENAI__BACKENDS": "[http://gpu:8000/v1]"}
     if not path.startswith("store.") or path == "store.url":
         return {}
     needed = {
@@ -186,6 +190,10 @@ def test_every_variable_can_name_a_file_instead(setting: Any, write: Any) -> Non
     examples = {
         "upstreams": '{"vllm": {"base_url": "http://gpu:8000/v1"}}',
         "upstreams.<name>.base_url": "http://gpu:8000/v1",
+        "upstreams.<name>.engine": "openai",
+        "upstreams.<name>.backends": '[{"url": "http://gpu:8000/v1", "weight": 2}]',
+        "upstreams.<name>.dns": "http://vllm.models:8000/v1",
+        "upstreams.<name>.health.path": "/health",
         "upstreams.<name>.provider": "unknown",
         "upstreams.<name>.api_key": SECRET,
         "upstreams.<name>.deployment": "standard",

@@ -9,6 +9,7 @@ from gateway.config.caching import Cache, Route, RouteCache, StoreClasses
 from gateway.config.environment import CONFIG_FILE
 from gateway.config.kinds import ProviderName, When
 from gateway.config.load import Loaded, load, load_with_origins
+from gateway.config.pools import BackendAt, Health, Routing
 from gateway.config.prompt_caching import PromptCache, PromptRefresh, RoutePromptCache, WarmUp
 from gateway.config.section import HOURS, KIB, MIB, MINUTES, SECONDS, Section
 from gateway.config.storage import Store, StoreTls
@@ -22,8 +23,10 @@ __all__ = [
     "MIB",
     "MINUTES",
     "SECONDS",
+    "BackendAt",
     "Cache",
     "Config",
+    "Health",
     "Loaded",
     "Log",
     "PromptCache",
@@ -32,6 +35,7 @@ __all__ = [
     "Route",
     "RouteCache",
     "RoutePromptCache",
+    "Routing",
     "Section",
     "Server",
     "Store",

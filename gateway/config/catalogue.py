@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PREFIX = "GATEWAY_"
 NESTS = "__"
-_UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
+_UNITS = {"_per_s": "in a second", "_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ _STORE_FORMS = (
     "redis+cluster://host1,host2 (rediss for TLS)"
 )
 _UPSTREAM_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+# A header's value and a part of a path; an address with its port is one.
+_BACKEND_NAME = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,128}")
 # RFC 9110 section 5.1: field-name = token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
@@ -64,6 +66,14 @@ def _upstream_name(name: str) -> str:
 def _warm_name(name: str) -> str:
     if not _UPSTREAM_NAME.fullmatch(name):
         raise broken("is not a name for a warm-up", "use 1 to 64 of a-z, 0-9, - and _")
+    return name
+
+
+def _backend_name(name: str) -> str:
+    if not _BACKEND_NAME.fullmatch(name):
+        raise broken(
+            "is not a name for a backend", "use 1 to 128 of a-z, A-Z, 0-9, _ . : [ ] and -"
+        )
     return name
 
 
@@ -176,6 +186,7 @@ Rewrite = Literal[
     "move-volatile",
 ]
 Refresh = Annotated[Literal["off", "local", "all"], BeforeValidator(_switch)]
+Policy = Literal["prefix", "session", "round_robin", "least_pending", "delegate"]
 Traces = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
@@ -188,6 +199,7 @@ Network = Annotated[str, AfterValidator(_network)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 WarmName = Annotated[str, AfterValidator(_warm_name)]
 UpstreamName = Annotated[str, AfterValidator(_upstream_name)]
+BackendName = Annotated[str, AfterValidator(_backend_name)]
 PathGlob = Annotated[str, AfterValidator(_glob_over_path)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]

@@ -21,6 +21,7 @@ from gateway.config.kinds import (
     WarmName,
     broken,
 )
+from gateway.config.pools import provider_of
 from gateway.config.section import MIB, MINUTES, SECONDS, Section
 
 
@@ -176,7 +177,8 @@ def needs_no_key(upstream: Any) -> bool:
     """Has this upstream (as written) a credential, or is it an engine that asks for none?"""
     if not isinstance(upstream, Mapping):
         return False
-    return bool(upstream.get("api_key")) or upstream.get("provider") in ENGINES
+    provider = provider_of(upstream.get("engine"), upstream.get("provider"))
+    return bool(upstream.get("api_key")) or provider in ENGINES
 
 
 def _unreadable(index: int, file: Any) -> _Found:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import orjson
 from blake3 import blake3
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from gateway.config.admin import Admin, admin_contradictions
 from gateway.config.caching import Cache, Route
@@ -25,6 +25,16 @@ from gateway.config.kinds import (
     Traces,
     UpstreamName,
     broken,
+)
+from gateway.config.pools import (
+    DNS_INTERVAL_S,
+    BackendAt,
+    EngineName,
+    Health,
+    Routing,
+    pool_contradictions,
+    provider_of,
+    with_default,
 )
 from gateway.config.prompt_caching import PromptCache, WarmUp, warm_contradictions
 from gateway.config.redaction import redact
@@ -61,11 +71,37 @@ class Server(Section):
     )
 
 
-class Upstream(Section):
-    """A provider endpoint; our `/v1/X` maps to `<base_url>/X`."""
+# For the chart's schema: one kind of address at least.
+_ADDRESSED: dict[str, Any] = {
+    "anyOf": [{"required": [each]} for each in ("base_url", "backends", "dns")]
+}
 
-    base_url: BaseUrl = Field(
-        description="Base URL with the provider's own prefix: https://api.openai.com/v1."
+
+class Upstream(Section):
+    """A provider endpoint, or a pool of replicas; our `/v1/X` maps to `<base_url>/X`."""
+
+    model_config = ConfigDict(json_schema_extra=_ADDRESSED)
+
+    base_url: BaseUrl | None = Field(
+        None,
+        description="Base URL with the provider's own prefix: https://api.openai.com/v1. Required, "
+        "unless there are `backends` or `dns`.",
+    )
+    engine: EngineName | None = Field(
+        None,
+        description="What runs there, where it is one's own; it names the `provider` too. openai: any "
+        "other server of OpenAI's API. Unset: as `provider` says, else openai.",
+    )
+    backends: tuple[BackendAt, ...] = Field(
+        (), description="Replicas of one model: a pool (docs/how-to/pools.md)."
+    )
+    dns: BaseUrl | None = Field(
+        None,
+        description="A URL whose host name has one address for each replica, such as a headless "
+        "Service: http://vllm.models:8000/v1.",
+    )
+    dns_interval_s: Positive = Field(
+        DNS_INTERVAL_S, description="How often that name is resolved anew."
     )
     provider: ProviderName | None = Field(
         None,
@@ -96,6 +132,8 @@ class Upstream(Section):
         description="vllm, sglang, llamacpp: read the engine's `/metrics` (beside `/v1`) so often, and "
         "tell its load and prefix hits in `GET /admin/stats` and in metrics; 0 never.",
     )
+    routing: Routing | None = Field(None, description="Pools: which replica gets a request.")
+    health: Health | None = Field(None, description="Pools: when a replica is trusted.")
 
 
 class Telemetry(Section):
@@ -151,19 +189,14 @@ class Config(Section):
     @field_validator("upstreams", mode="before")
     @classmethod
     def _keep_the_defaults(cls, given: Any) -> Any:
-        """The two defaults stay; what is given overrides them member by member.
-
-        Another base URL is another endpoint: the default's provider is not inherited with it,
-        because the wrong provider's rules would make wrong cache keys.
-        """
+        """The two defaults stay; what is given overrides them member by member."""
         if not isinstance(given, Mapping):
             return given
         merged: dict[Any, Any] = dict(DEFAULT_UPSTREAMS)
         for name, upstream in given.items():
             default = DEFAULT_UPSTREAMS.get(name)
             if default and isinstance(upstream, Mapping):
-                inherited = {} if "base_url" in upstream else default
-                merged[name] = {**inherited, **upstream}
+                merged[name] = with_default(upstream, default)
             else:
                 merged[name] = upstream
         return merged
@@ -197,6 +230,7 @@ def contradictions(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, .
     """
     yield from _one_port_twice(tree.get("server"))
     yield from _routes_to_nowhere(tree.get("routes"), tree.get("upstreams"))
+    yield from pool_contradictions(tree.get("upstreams"), DEFAULT_UPSTREAMS)
     yield from _silent_engines(tree.get("upstreams"))
     yield from redis_contradictions(tree.get("store"))
     yield from admin_contradictions(tree.get("admin"))
@@ -242,7 +276,9 @@ def _routes_to_nowhere(routes: Any, upstreams: Any) -> _Found:
 
 def _silent_engines(upstreams: Any) -> _Found:
     for name, upstream in (upstreams if isinstance(upstreams, Mapping) else {}).items():
-        if not isinstance(upstream, Mapping) or upstream.get("provider") in ENGINES:
+        if not isinstance(upstream, Mapping):
+            continue
+        if provider_of(upstream.get("engine"), upstream.get("provider")) in ENGINES:
             continue
         wanted = upstream.get("metrics_interval_s")
         # What is no number is a fault of its own.
@@ -250,5 +286,5 @@ def _silent_engines(upstreams: Any) -> _Found:
             yield (
                 ("upstreams", name, "metrics_interval_s"),
                 "is set for an upstream whose metrics can't be read",
-                f"set its provider to one of {', '.join(ENGINES)}, or leave it out",
+                f"set its engine to one of {', '.join(ENGINES)}, or leave it out",
             )

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gateway.config.pools import engine_of, provider_of
 from gateway.config.prompt_caching import RoutePromptCache
 from gateway.core.plan import Markers
 from gateway.core.policy import CachePolicy
@@ -53,6 +54,12 @@ class Endpoint:
     """Whose rules hold for its prompt cache: the provider's, or those of its host."""
     metrics_interval_s: float = 0.0
     """How often an engine's own metrics are read; 0 for never."""
+    pool: bool = False
+    """It has replicas (`gateway.upstream.replicas`): `base_url` is only the first, or a name for all."""
+    engine: str = ""
+    """What runs there: `vllm`, `sglang`, `llamacpp`, or `openai` for any other server of its API."""
+    authority: str = ""
+    """What `Host`, and TLS, are to say in the place of the URL's own host, which is but a number."""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name}: {self.provider.name} at {self.base_url}>"
@@ -231,12 +238,26 @@ def url(endpoint: Endpoint, asked: Asked) -> str:
     return f"{endpoint.base_url}{asked.path.removeprefix('/v1')}{query}"
 
 
+def replica_endpoint(pool: Endpoint, base_url: str, authority: str = "") -> Endpoint:
+    """Of one replica: as its pool's in all but where it is. Equal identity: any may answer."""
+    host, port = _where(base_url)
+    return replace(pool, base_url=base_url, host=host, port=port, pool=False, authority=authority)
+
+
+def _where(base_url: str) -> tuple[str, int]:
+    parts = urlsplit(base_url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _endpoint(name: str, upstream: Upstream) -> Endpoint:
-    parts = urlsplit(upstream.base_url)
-    base_url = upstream.base_url.rstrip("/")
-    host = parts.hostname or ""
-    provider = registry.resolve(upstream.provider, host)
-    if not provider.serves(host):
+    # Replicas may come and go while it runs: who it is, is what the config says.
+    urls = [each.url for each in upstream.backends]
+    urls += [url for url in (upstream.dns, upstream.base_url) if url is not None]
+    base_url = upstream.dns or urls[0]
+    host, port = _where(base_url)
+    named = provider_of(upstream.engine, upstream.provider)
+    provider = registry.resolve(named, host)
+    if not all(provider.serves(_where(url)[0]) for url in urls):
         # Somebody else's door to the provider (another gateway, a stand-in): it may read headers
         # that the provider doesn't know, credentials among them.
         provider = replace(provider, header_prefixes=None, headers_excluded={})
@@ -248,12 +269,13 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
         connect_timeout_s=upstream.connect_timeout_s,
         idle_timeout_s=upstream.idle_timeout_s,
         propagate_trace=upstream.propagate_trace,
-        host=parts.hostname or "",
-        port=parts.port or (443 if parts.scheme == "https" else 80),
-        identity=f"{provider.name} {base_url}".encode(),
+        host=host,
+        port=port,
+        identity=" ".join((provider.name, *sorted(set(urls)))).encode(),
         deployment=upstream.deployment or "",
         # What the config says of a provider is believed, `unknown` included.
-        caches_as=(prompt_cache_provider(host) if upstream.provider is None else "")
-        or provider.name,
+        caches_as=(prompt_cache_provider(host) if named is None else "") or provider.name,
         metrics_interval_s=upstream.metrics_interval_s,
+        pool=bool(upstream.backends or upstream.dns),
+        engine=engine_of(upstream.engine, upstream.provider),
     )

@@ -167,7 +167,7 @@ class Call(AbstractAsyncContextManager["Response"]):
 
     async def _ask(self) -> Response:
         base, target = _taken_apart(self._url)
-        origin = self._origin = self._pool.origin(base)
+        origin = self._origin = self._pool.origin(base, self._endpoint.authority)
         method, headers, body = self._method, self._headers, self._body
         length: int | None = None
         if isinstance(body, bytes):

@@ -39,7 +39,10 @@ class Origin:
     # What aiohttp's connector asks of a request.
     ssl: bool = True
     proxy: None = None
-    server_hostname: None = None
+    server_hostname: str | None = None
+    """Whom TLS asks for and believes, where it isn't the URL's host."""
+    is_gone: bool = False
+    """Nothing is kept for it any more."""
 
     @property
     def port(self) -> int | None:
@@ -78,7 +81,7 @@ class Pool:
         """Needs a running loop."""
         self._loop = asyncio.get_running_loop()
         self._connector = _Connector(self._loop)
-        self._origins: dict[str, Origin] = {}
+        self._origins: dict[tuple[str, str], Origin] = {}
         self._busy: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -91,17 +94,31 @@ class Pool:
         """Those on which something is asked."""
         return frozenset(self._busy)
 
-    def origin(self, base: str) -> Origin:
-        """For `scheme://authority`. Raises ValueError for what is no such thing."""
-        known = self._origins.get(base)
+    def origin(self, base: str, known_as: str = "") -> Origin:
+        """For `scheme://authority`; `known_as` is the authority that it is to be addressed by, where
+        that is another. Raises ValueError for what is no such thing.
+        """
+        known = self._origins.get((base, known_as))
         if known is None:
             scheme, _, authority = base.partition("://")
             url = URL.build(scheme=scheme, authority=authority, encoded=True)
             if scheme not in {"http", "https"} or not url.raw_host:
                 raise ValueError("no http:// or https:// URL with a host")
             line = url.host_port_subcomponent or ""
-            known = self._origins[base] = Origin(url, line)
+            known = Origin(url, line)
+            if known_as:
+                known.host_line = known_as
+                known.server_hostname = URL.build(authority=known_as, encoded=True).raw_host
+            self._origins[base, known_as] = known
         return known
+
+    def forget(self, base: str, known_as: str = "") -> None:
+        """Keep nothing for an origin that is gone; what is asked there goes on to its end."""
+        known = self._origins.pop((base, known_as), None)
+        if known is not None:
+            known.is_gone = True
+            while known.kept:
+                known.kept.pop().abort()
 
     async def take(self, origin: Origin, connect_s: float) -> Connection:
         """A connection, kept or new. Raises ClientConnectorError, ConnectionTimeoutError."""
@@ -133,7 +150,7 @@ class Pool:
     ) -> None:
         """Keep a connection whose response has ended in order; end any other."""
         self._busy.discard(connection)
-        if not connection.finish():
+        if not connection.finish() or origin.is_gone:
             self.end(connection)
             return
         keep_s = KEEPALIVE_S
