@@ -28,7 +28,7 @@ class ModelGateway:
     """What a gateway should do, in its simplest form: remember meanings, and answer from them."""
 
     def __init__(self, config: Config, *, forgets: str = "", lies: bool = False) -> None:
-        self._upstream = config.upstreams["openai"].base_url.removesuffix("/v1")
+        self._upstream = (config.upstreams["openai"].base_url or "").removesuffix("/v1")
         self._known: set[bytes] = set()
         self._forgets = forgets
         self._lies = lies
