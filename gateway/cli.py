@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway import __version__, replay_arguments
+from gateway import __version__, replay_arguments, simulate_arguments
 from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
@@ -118,24 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     add_to(cache, _add_config)
 
     simulate = verbs.add_parser(
-        "simulate", help="a provider's prompt cache, with its rules and errors, on a local port"
+        "simulate", help="a provider's prompt cache, or a self-hosted engine, on a local port"
     )
-    simulate.add_argument("provider", choices=("anthropic", "openai"))
-    simulate.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
-    simulate.add_argument("--port", type=int, default=0, metavar="N", help="0 takes a free one")
-    simulate.add_argument(
-        "--ttft",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="until an answer begins, which is when what it wrote can be read",
-    )
-    simulate.add_argument(
-        "--clock",
-        choices=("real", "header"),
-        default="real",
-        help="header: the time of a request is what its x-simulated-now says, and nobody waits",
-    )
+    simulate_arguments.add_to(simulate)
     simulate.set_defaults(verb=_simulate)
 
     replay = verbs.add_parser(
@@ -228,9 +213,11 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from gateway.simulatecmd import run  # noqa: PLC0415 - `serve` never imports the lab
+    from gateway import simulatecmd  # noqa: PLC0415 - `serve` never imports the lab
 
-    return run(
+    if arguments.provider == "engine":
+        return simulatecmd.run_engine(arguments, sys.stdout, sys.stderr)
+    return simulatecmd.run(
         arguments.provider,
         arguments.host,
         arguments.port,

@@ -97,6 +97,7 @@ MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
 MAY_IMPORT["simulatecmd"] = {"lab"}
+MAY_IMPORT["simulate_arguments"] = set()
 MAY_IMPORT["replaycmd"] = {"core", "lab", "providers", "wire"}
 MAY_IMPORT["replay_arguments"] = set()
 MAY_IMPORT["assembly"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anthropic
 import openai
 import pytest
@@ -28,8 +29,8 @@ START_S = 20.0
 
 
 @asynccontextmanager
-async def simulating(*arguments: str) -> AsyncIterator[str]:
-    """The base URL that it prints; it ends well when it is told to."""
+async def simulating(*arguments: str, status: int = 0) -> AsyncIterator[str]:
+    """The base URL that it prints; it ends with this status, at the latest when it is told to."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "simulate", *arguments),
         cwd=Path(__file__).parents[1],
@@ -44,10 +45,11 @@ async def simulating(*arguments: str) -> AsyncIterator[str]:
         assert found, line
         yield found[0]
     finally:
-        process.send_signal(signal.SIGTERM)
+        if not status:
+            process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(START_S):
-            status = await process.wait()
-    assert status == 0
+            ended = await process.wait()
+    assert ended == status
 
 
 async def test_it_serves_anthropics_sdk_at_the_times_that_headers_say() -> None:
@@ -84,6 +86,49 @@ async def test_it_serves_openais_sdk_and_nobody_elses() -> None:
     assert again.usage is not None
     assert again.usage.prompt_tokens_details is not None
     assert again.usage.prompt_tokens_details.cached_tokens == 1550
+
+
+async def test_it_serves_openais_sdk_as_an_engine_of_ones_own() -> None:
+    asked: Any = {"model": "mine", "messages": [{"role": "user", "content": LONG}]}
+    flags = ("--engine", "sglang", "--cache-report", "--decode-s", "0", "--name", "blue")
+    async with (
+        simulating("engine", *flags) as url,
+        openai.AsyncOpenAI(base_url=url, api_key="mine", max_retries=0) as client,
+    ):
+        await client.chat.completions.create(**asked)
+        again = await client.chat.completions.create(**asked)
+
+    assert again.system_fingerprint == "blue"
+    assert again.usage is not None
+    assert again.usage.prompt_tokens_details is not None
+    assert again.usage.prompt_tokens_details.cached_tokens == 1552
+
+
+async def test_an_engine_that_is_told_to_die_ends_as_one_that_was_killed() -> None:
+    async with (
+        asyncio.timeout(2 * START_S),
+        aiohttp.ClientSession() as session,
+        simulating("engine", status=simulatecmd.KILLED) as url,
+    ):
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(f"{url.removesuffix('/v1')}/sim/die")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--engine", "triton"],
+        ["--cache-tokens", "0"],
+        ["--prefill-rate", "0"],
+        ["--decode-s", "-1"],
+        ["--slots", "0"],
+    ],
+)
+def test_an_engine_that_cant_be_is_refused(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["simulate", "engine", *flags])
+
+    assert left.value.code == 2
 
 
 def test_a_port_that_is_taken_is_said_to_be() -> None:
