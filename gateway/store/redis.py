@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AskError, MovedError, ResponseError
@@ -17,8 +18,9 @@ from gateway.store.deadline import within
 from gateway.store.redis_address import Address, Place
 from gateway.store.redis_feed import subscribed
 from gateway.store.redis_finders import ClusterFinder, ServiceFinder
+from gateway.store.redis_line import Line
 from gateway.store.redis_node import Node
-from gateway.store.redis_replies import judge
+from gateway.store.redis_replies import in_words, judge
 from gateway.store.redis_topology import Discovered, OneServer
 
 if TYPE_CHECKING:
@@ -234,6 +236,27 @@ class RedisStore:
             return await self._topology.primary(channel.encode()).connections.own()
 
         return subscribed(connect, channel)
+
+    async def line(self, key: str) -> Line:
+        """A new connection to the server that takes writes for the key (as `named` makes it), for who
+        keeps it: not of the pool, without the breaker. Raises `StoreUnavailable`.
+        """
+        await self._topology.start(self._deadline_s)
+        node = self._topology.primary(key.encode())
+
+        def is_current() -> bool:
+            with suppress(StoreUnavailable):
+                return self._topology.primary(key.encode()) is node
+            return False
+
+        try:
+            return Line(await node.connections.own(), is_current, node.on_trouble)
+        except Exception as exc:
+            if judge(exc).look_again:
+                node.on_trouble()
+            raise StoreUnavailable(
+                f"no connection to {node.place} ({in_words(exc)})", judge(exc).reason
+            ) from exc
 
     async def close(self) -> None:
         """Close all connections."""
