@@ -102,6 +102,7 @@ class RunningGateway:
             parts.refreshing.close(_WARMING_CLOSE_S),
             # Nobody needs what an engine would tell now.
             parts.engines.close(0.0),
+            parts.pools.close(0.0),
         )
         parts.planning.close()
         await self._client.close()
@@ -177,7 +178,10 @@ async def start(
         environ,
         explain=assembled.explaining.explain,
         engines=assembled.engines.told,
+        pools=assembled.pools,
     )
+    # Whom DNS names must be known before the first request.
+    await assembled.pools.start()
     try:
         api_url = await _listen(api, config.server.host, config.server.port)
         probe_url = await _listen(probes, config.server.probe_host, config.server.probe_port)
@@ -185,6 +189,7 @@ async def start(
         await api.cleanup()
         await probes.cleanup()
         await admin.close()
+        await assembled.pools.close(0.0)
         await client.close()
         await secrets.close()
         await generations.close()

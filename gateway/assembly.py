@@ -31,10 +31,13 @@ from gateway.store.tiered import TieredStore
 from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.choice import Choice
 from gateway.upstream.engines import Engines
+from gateway.upstream.pools import Pools
 from gateway.warm import Warm
 from gateway.warming import Warming
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.background import Background
     from gateway.cache import Clock
     from gateway.config import Config
@@ -77,12 +80,14 @@ class Assembled(NamedTuple):
     warming: Warming
     refreshing: Refreshing
     engines: Engines
+    pools: Pools
 
 
 def assemble(config: Config, parts: Parts) -> Assembled:
     """The proxy of one config, and who does something beside it."""
     store, telemetry, clock = parts.store, parts.telemetry, parts.clock
     choice = Choice(config)
+    pools = _pools(config, parts, choice)
     door = Door(config.cache.door_entries, config.generation().encode())
     records = store.back if isinstance(store, TieredStore) else store
     random_bytes = Randomness()
@@ -172,17 +177,32 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         Warming(config, choice, prefill),
         refreshing,
         _engines(parts, choice),
+        pools,
     )
 
 
 def _engines(parts: Parts, choice: Choice) -> Engines:
-    def ask(endpoint: Endpoint, url: str) -> Call:
-        headers = CIMultiDict({"Accept": "text/plain;version=0.0.4"})
-        # With the credential that the config has: llama.cpp asks for one.
-        sent = forwarding.request_headers(CIMultiDictProxy(headers), endpoint, "")
-        return parts.client.call("GET", url, sent, None, endpoint, lambda _: NULL_ATTEMPT)
-
+    ask = _asker(parts, "text/plain;version=0.0.4")
     engines = Engines(choice.endpoints.values(), ask, parts.clock.monotonic)
     if list(engines):
         parts.telemetry.metrics.watch_engines(engines.told)
     return engines
+
+
+def _pools(config: Config, parts: Parts, choice: Choice) -> Pools:
+    pools = Pools(config.upstreams, choice.endpoints, _asker(parts, "*/*"), parts.clock.monotonic)
+    for pool in pools.values():
+        pool.on_forgotten = parts.client.forget
+    return pools
+
+
+def _asker(parts: Parts, accept: str) -> Callable[[Endpoint, str], Call]:
+    """Who GETs a page of an endpoint for us."""
+
+    def ask(endpoint: Endpoint, url: str) -> Call:
+        headers = CIMultiDict({"Accept": accept})
+        # With the credential that the config has: llama.cpp asks for one.
+        sent = forwarding.request_headers(CIMultiDictProxy(headers), endpoint, "")
+        return parts.client.call("GET", url, sent, None, endpoint, lambda _: NULL_ATTEMPT)
+
+    return ask

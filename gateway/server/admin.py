@@ -10,7 +10,7 @@ Rule 3: payloads are shown only on demand, and purging is a rehearsal unless `dr
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -56,6 +56,13 @@ class Refused(Exception):
         self.code = code
 
 
+class Desk(Protocol):
+    """Answers some more paths of the admin port."""
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Add their routes."""
+
+
 class Admin:
     """Answers requests on the admin port."""
 
@@ -78,8 +85,8 @@ class Admin:
         self._explained = explain
         self._engines = engines
 
-    def app(self) -> web.Application:
-        """The application of the admin port."""
+    def app(self, *desks: Desk) -> web.Application:
+        """The application of the admin port, and of what else is asked there."""
         app = web.Application(client_max_size=_EXPLAINED_BYTES, middlewares=[self._guarded])
         app.router.add_get("/admin/stats", self._stats)
         app.router.add_get("/admin/cache/entries", self._list)
@@ -87,6 +94,8 @@ class Admin:
         app.router.add_post("/admin/cache/purge", self._purge)
         app.router.add_post("/admin/cache/reclaim", self._reclaim)
         app.router.add_post("/admin/explain", self._explain)
+        for desk in desks:
+            desk.add_to(app.router)
         app.router.add_route("*", "/{anything:.*}", _nothing)
         return app
 
@@ -129,7 +138,7 @@ class Admin:
         tally = await self._inventory.tally(limit=limit)
         serving = self._serving
         memory = serving.memory if isinstance(serving, TieredStore) else serving
-        return _json(
+        return json_answer(
             {
                 "store": self._inventory.store.name,
                 **tally.told(),
@@ -160,7 +169,7 @@ class Admin:
                 shown.append(told)
             if len(shown) >= limit:
                 break
-        return _json({"entries": shown})
+        return json_answer({"entries": shown})
 
     async def _show(self, request: web.Request) -> web.Response:
         key = request.match_info["key"].lower()
@@ -175,12 +184,12 @@ class Admin:
                 payload = await self._inventory.payload(bytes.fromhex(key))
             except LookupError:
                 raise Refused(404, "not_found", "no entry lies under this key") from None
-            audited("show payload", who=self._who(request), result="shown", key=key)
+            audited("show payload", who=self.who(request), result="shown", key=key)
             return web.Response(body=payload, content_type="text/plain", headers=_NO_STORE)
         found = await self._inventory.find(key)
         if not found:
             raise Refused(404, "not_found", "no entry has this key")
-        return _json({"entries": found})
+        return json_answer({"entries": found})
 
     # --- what is made of a request ----------------------------------------------------------------
 
@@ -191,7 +200,7 @@ class Admin:
         if route is not None:
             body = await _read(request, _EXPLAINED_BYTES)
         else:
-            asked = await _body(request, _EXPLAINED_BYTES)
+            asked = await body_of(request, _EXPLAINED_BYTES)
             route, headers = asked.pop("route", None), asked.pop("headers", None) or {}
             inner = asked.pop("body", None)
             if asked:
@@ -204,14 +213,14 @@ class Admin:
         ):
             raise Refused(400, "bad_request", "headers are an object of text")
         try:
-            return _json(await self._explained(route, body, headers))
+            return json_answer(await self._explained(route, body, headers))
         except (GatewayError, ValueError) as exc:
             raise Refused(400, "bad_request", str(exc)) from exc
 
     # --- what is done to it -----------------------------------------------------------------------
 
     async def _purge(self, request: web.Request) -> web.Response:
-        asked = await _body(request)
+        asked = await body_of(request)
         dry_run = asked.pop("dry_run", True)
         if not isinstance(dry_run, bool):
             raise Refused(400, "bad_request", "dry_run is true or false")
@@ -225,20 +234,20 @@ class Admin:
         }
         if not dry_run:
             facts = {"what": told["what"], "entries": told["entries"], "exact": told["exact"]}
-            who = self._who(request)
+            who = self.who(request)
             try:
                 told["sequence"] = await self._inventory.purge(selection)
             except StoreUnavailable as exc:
                 audited("purge", who=who, result=f"failed: {exc}", **facts)
                 raise
             audited("purge", who=who, result="purged", sequence=told["sequence"], **facts)
-        return _json(told)
+        return json_answer(told)
 
     async def _reclaim(self, request: web.Request) -> web.Response:
-        await _body(request)
+        await body_of(request)
         deleted = await self._inventory.reclaim()
-        audited("reclaim", who=self._who(request), result="deleted", entries=deleted)
-        return _json({"deleted": deleted})
+        audited("reclaim", who=self.who(request), result="deleted", entries=deleted)
+        return json_answer({"deleted": deleted})
 
     def _selected(self, asked: dict[str, Any]) -> Selection:
         lists = {name: asked.pop(name, []) for name in ("keys", "tags", "models")}
@@ -264,7 +273,7 @@ class Admin:
         except ValueError as exc:
             raise Refused(400, "bad_selection", str(exc)) from exc
 
-    def _who(self, request: web.Request) -> str:
+    def who(self, request: web.Request) -> str:
         """Who asks, as far as it can be known: the token's holder, or somebody on this host; and
         what they say of themselves.
         """
@@ -296,7 +305,8 @@ async def _read(request: web.Request, most: int) -> bytes:
     return body
 
 
-async def _body(request: web.Request, most: int = _BODY_BYTES) -> dict[str, Any]:
+async def body_of(request: web.Request, most: int = _BODY_BYTES) -> dict[str, Any]:
+    """The object that a request brings. Raises Refused."""
     try:
         read = orjson.loads(await _read(request, most))
     except ValueError as exc:
@@ -314,14 +324,16 @@ def _whole(request: web.Request, name: str, default: int, most: int) -> int:
 
 
 async def _nothing(_: web.Request) -> web.Response:
-    return _error(404, "not_found", "there is /admin/stats, /admin/explain and /admin/cache/...")
+    there = "/admin/stats, /admin/backends, /admin/explain and /admin/cache/..."
+    return _error(404, "not_found", f"there is {there}")
 
 
-def _json(body: dict[str, Any], status: int = 200) -> web.Response:
+def json_answer(body: dict[str, Any], status: int = 200) -> web.Response:
+    """An answer that nobody keeps."""
     return web.Response(
         status=status, body=orjson.dumps(body), content_type="application/json", headers=_NO_STORE
     )
 
 
 def _error(status: int, code: str, message: str) -> web.Response:
-    return _json({"error": {"code": code, "message": message}}, status)
+    return json_answer({"error": {"code": code, "message": message}}, status)

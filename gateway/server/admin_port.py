@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from gateway.server.admin import Admin
+from gateway.server.admin_backends import AdminBackends
 from gateway.store.inventory import Inventory
 from gateway.store.open import open_store
 from gateway.store.walk import furthest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.server.admin import Explain, Tell
     from gateway.store.base import Store
     from gateway.store.generations import Generations
+    from gateway.upstream.pools import Pools
 
 _log = structlog.get_logger("warmgate.admin")
 
@@ -38,6 +40,7 @@ class AdminPort:
         *,
         explain: Explain,
         engines: Tell,
+        pools: Pools,
     ) -> None:
         """`store` is the one that requests are served from; `clock` gives seconds since the epoch."""
         self._where = (config.admin.host, config.admin.port)
@@ -52,7 +55,8 @@ class AdminPort:
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
         admin = Admin(inventory, store, token, explain=explain, engines=engines)
-        self._runner = web.AppRunner(admin.app(), access_log=None)
+        app = admin.app(AdminBackends(pools, admin.who))
+        self._runner = web.AppRunner(app, access_log=None)
         self.url: str | None = None
         """Where it listens; None when it doesn't."""
 

@@ -56,6 +56,11 @@ class UpstreamClient:
             await self.pool.close()
             self.pool = None
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """Keep no connection to an endpoint that is gone; what is asked there goes on to its end."""
+        if self.pool is not None:
+            self.pool.forget(_taken_apart(endpoint.base_url)[0], endpoint.authority)
+
     def call(  # noqa: PLR0917
         self,
         method: str,

@@ -69,6 +69,8 @@ class Replicas:
         """A replica is there that was not there at the start; or DNS told of the first ones."""
         self.on_left: Callable[[Backend], None] = _nobody
         """It is gone for good: nothing of it need stay."""
+        self.on_unhealthy: Callable[[Backend], None] = _nobody
+        """It fails its probes: who waits there for an answer may well wait for ever."""
         self.on_recovered: Callable[[Backend], None] = _nobody
         """It was unhealthy or ejected, and isn't any more."""
         self.on_emptied: Callable[[Backend], None] = _warm_enough
@@ -282,6 +284,7 @@ class Replicas:
         match change:
             case Change.UNHEALTHY:
                 _log.warning("a replica fails its probes", why=backend.failure, **facts)
+                self.on_unhealthy(backend)
             case Change.EJECTED:
                 for_s = round(backend.ejected_for_s, 3)
                 _log.warning("a replica is left alone", why=backend.failure, for_s=for_s, **facts)
