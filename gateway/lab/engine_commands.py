@@ -39,7 +39,7 @@ def commands(engine: EngineServer) -> list[web.RouteDef]:
         return expect
 
     def refuse(request: web.Request) -> None:
-        engine.refuse_for(float(request.query["seconds"]))
+        engine.refuse(float(request.query["seconds"]))
 
     def go(_request: web.Request) -> None:
         engine.faults.go()

@@ -7,7 +7,6 @@ cache of a size, tells what was cached, and fails on command (`/sim/...`, or the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -18,18 +17,20 @@ from gateway.lab.engine_answers import Asked, Voice
 from gateway.lab.engine_cache import BlockCache, Slots
 from gateway.lab.engine_commands import commands
 from gateway.lab.engine_faults import Faults, Mishap
+from gateway.lab.engine_port import Port
 from gateway.lab.engine_work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from gateway.lab.engine_work import Computed
+    from gateway.lab.engine_answers import Answer
     from gateway.lab.stub_answers import Reply
 
 ENGINES = ("vllm", "sglang", "llamacpp")
 NAME_HEADER = "x-engine"
 """Which replica answered; `system_fingerprint` says it too."""
+_EVENTS = "text/event-stream; charset=utf-8"
 _BODY_LIMIT = 64 * 1024 * 1024
 _READ: dict[str, Callable[[dict[str, Any], int], Asked | Reply]] = {
     "/v1/chat/completions": engine_answers.chat,
@@ -71,12 +72,7 @@ class EngineServer:
         self._rate, self._seed, self._old_names = prefill_rate, seed, old_names
         self._tells_cached = engine != "sglang" if tells_cached is None else tells_cached
         self.work = self._fresh()
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
-        self._reopening: asyncio.Task[None] | None = None
-        self._busy: set[asyncio.Transport] = set()
-        """Connections with a request that is not answered yet."""
-        self._host, self.port = "127.0.0.1", 0
+        self._port = Port()
 
     def __repr__(self) -> str:
         return f"<EngineServer {self.name} {self.engine} on {self.port}, {self.work!r}>"
@@ -87,9 +83,14 @@ class EngineServer:
         return self._name or f"engine-{self.port}"
 
     @property
+    def port(self) -> int:
+        """Where it listens, or listened."""
+        return self._port.number
+
+    @property
     def url(self) -> str:
         """`http://127.0.0.1:PORT`."""
-        return f"http://{self._host}:{self.port}"
+        return f"http://{self._port.host}:{self.port}"
 
     @property
     def v1_url(self) -> str:
@@ -100,59 +101,38 @@ class EngineServer:
 
     async def start(self, host: str = "127.0.0.1", port: int | None = None) -> str:
         """Listen (0: a free port; unset: that of the last time), with an empty cache; returns `url`."""
-        self._host, self.port = host, self.port if port is None else port
         self.work, self.faults = self._fresh(), Faults()
         self.is_dead = False
-        # Cancelled handlers are how a hung-up client is noticed while its prompt waits.
-        self._runner = web.AppRunner(
-            self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
-        )
-        await self._runner.setup()
-        await self._listen()
+        await self._port.open(self._app(), host, self.port if port is None else port)
         return self.url
 
     async def stop(self) -> None:
         """Close the port and every connection."""
-        self._abort()
-        if self._reopening is not None:
-            self._reopening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reopening
-            self._reopening = None
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._port.close()
 
     async def restart(self) -> None:
         """As a pod that was replaced: gone at once, and back on its port with an empty cache."""
         await self.stop()
-        await self.start(self._host)
+        await self.start(self._port.host)
 
     def die(self) -> None:
         """No port, no connection, nothing is said any more. `stop` still tidies up."""
-        self._abort()
+        self._port.abort()
         self.is_dead = True
         self.on_death()
 
-    def refuse(self) -> None:
-        """Take no new connections and end those that are idle; what was asked is still answered."""
-        self._close()
-        if self._runner is None or self._runner.server is None:
-            return
-        for connection in self._runner.server.connections:
-            if connection.transport is not None and connection.transport not in self._busy:
-                connection.transport.close()
-
-    def refuse_for(self, seconds: float) -> None:
-        """The same, and take connections again after so long."""
-        self.refuse()
-        loop = asyncio.get_running_loop()
-        self._reopening = loop.create_task(self._reopen(seconds))
+    def refuse(self, seconds: float | None = None) -> None:
+        """Take no new connections and end those that are idle; what was asked is still answered.
+        Until `accept`, or for so many seconds.
+        """
+        if seconds is None:
+            self._port.refuse()
+        else:
+            self._port.refuse_for(seconds)
 
     async def accept(self) -> None:
         """Take connections again."""
-        if self._listener is None:
-            await self._listen()
+        await self._port.accept()
 
     def reset_cache(self) -> None:
         """Forget all prompts, as `POST /reset_prefix_cache` and `/flush_cache` do."""
@@ -173,29 +153,6 @@ class EngineServer:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
-
-    async def _listen(self) -> None:
-        assert self._runner is not None
-        assert self._runner.server is not None
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._runner.server, self._host, self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
-
-    def _abort(self) -> None:
-        self._close()
-        if self._runner is not None and self._runner.server is not None:
-            for connection in self._runner.server.connections:
-                if connection.transport is not None:
-                    connection.transport.abort()
-
-    def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-
-    async def _reopen(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self.accept()
 
     def _fresh(self) -> Work:
         if self.engine == "llamacpp":
@@ -229,11 +186,11 @@ class EngineServer:
         connection = request.transport
         if connection is None:  # it has gone away
             raise ConnectionResetError
-        self._busy.add(connection)
+        self._port.busy.add(connection)
         try:
             response = await handler(request)
         finally:
-            self._busy.discard(connection)
+            self._port.busy.discard(connection)
         if not response.prepared:
             response.headers[NAME_HEADER] = self.name
         return response
@@ -258,45 +215,68 @@ class EngineServer:
             return _whole(refused)
         wanted = body.get("id_slot", -1)
         wanted = wanted if isinstance(wanted, int) else -1
+        streams = body.get("stream") is True
+        response: web.StreamResponse | None = None
+        if streams and self.engine == "vllm" and mishap is not Mishap.DROP:
+            # Its framework sends the head of a stream before anything was computed.
+            response = await self._begun(request, _EVENTS)
         async with self.work.computed(asked.prompt, wanted) as computed:
             await self.faults.pass_by()
             if mishap is Mishap.DROP:
                 return _dropped(request)
-            return await self._speak(request, asked, computed, is_cut=mishap is Mishap.CUT)
-
-    async def _speak(
-        self, request: web.Request, asked: Asked, computed: Computed, *, is_cut: bool
-    ) -> web.StreamResponse:
-        voice = Voice(self.name, self.engine, self._seed, self._tells_cached)
-        answer = asked.answer(computed, voice, self.decode_s)
-        reply, is_cut = answer.reply, is_cut or answer.reply.cut
-        headers = {"content-type": reply.content_type, NAME_HEADER: self.name}
-        loop = asyncio.get_running_loop()
-        parts = reply.events or (reply.body[: len(reply.body) // 2], reply.body)
-        gap_s = self.decode_s * answer.tokens / max(1, len(parts) - 1)
-        response = web.StreamResponse(status=reply.status, headers=headers)
-        if not reply.events:
-            # Nothing of a whole answer is told before all of it is there.
-            await asyncio.sleep(self.decode_s * answer.tokens * self.work.slowness)
-            await self.faults.pass_by()
+            voice = Voice(self.name, self.engine, self._seed, self._tells_cached)
+            answer = asked.answer(computed, voice, self.decode_s)
+            is_cut = mishap is Mishap.CUT or answer.reply.cut
+            if streams:
+                response = response or await self._begun(request, _EVENTS)
+                sent = await self._stream(request, response, answer, is_cut=is_cut)
+            else:
+                sent = await self._whole(request, answer, is_cut=is_cut)
             if not is_cut:
                 self.work.spoke(computed, answer.text, answer.tokens)
-                return web.Response(body=reply.body, status=reply.status, headers=headers)
-            response.content_length = len(reply.body)
+            return sent
+
+    async def _begun(
+        self, request: web.Request, content_type: str, length: int | None = None
+    ) -> web.StreamResponse:
+        headers = {"content-type": content_type, NAME_HEADER: self.name}
+        response = web.StreamResponse(headers=headers)
+        response.content_length = length
         await response.prepare(request)
+        return response
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, answer: Answer, *, is_cut: bool
+    ) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        events = answer.reply.events
+        gap_s = self.decode_s * answer.tokens / max(1, len(events) - 1)
         due = loop.time()
-        for number, part in enumerate(parts[: len(parts) // 2] if is_cut else parts):
+        for number, event in enumerate(events[: len(events) // 2] if is_cut else events):
             if number:
+                # By the clock: what one nap takes too long, the next gives back.
                 due += gap_s * self.work.slowness
                 if due > loop.time():
                     await asyncio.sleep(due - loop.time())
             await self.faults.pass_by()
-            await response.write(part)
+            await response.write(event)
         if is_cut:
             return _dropped(request)
-        self.work.spoke(computed, answer.text, answer.tokens)
         await response.write_eof()
         return response
+
+    async def _whole(
+        self, request: web.Request, answer: Answer, *, is_cut: bool
+    ) -> web.StreamResponse:
+        reply = answer.reply
+        # Nothing of it is told before all of it is there.
+        await asyncio.sleep(self.decode_s * answer.tokens * self.work.slowness)
+        await self.faults.pass_by()
+        if not is_cut:
+            return _whole(reply)
+        response = await self._begun(request, reply.content_type, len(reply.body))
+        await response.write(reply.body[: len(reply.body) // 2])
+        return _dropped(request)
 
     def _too_long(self, asked: Asked) -> Reply | None:
         cache, size = self.work.cache, asked.prompt.tokens

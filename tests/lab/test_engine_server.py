@@ -441,6 +441,24 @@ async def test_it_dies_in_the_middle_and_comes_back_on_its_port_with_nothing() -
     assert cached(answer) == 0
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_vllm_sends_the_head_of_a_stream_before_it_has_computed_anything(engine: str) -> None:
+    async with running(engine=engine) as (served, asking):
+        served.faults.hang()
+        asked = asking._session.post(f"{served.v1_url}/chat/completions", json=chat(stream=True))
+        sent = asyncio.ensure_future(asked.__aenter__())
+        served.work.rate = 1e-3
+        served.faults.go()
+        await until(lambda: served.work.running == 1)
+        if engine == "vllm":
+            response = await sent
+            assert response.status == 200
+            response.close()
+        assert sent.done() is (engine == "vllm")
+        sent.cancel()
+        await asyncio.gather(sent, return_exceptions=True)
+
+
 async def test_it_names_itself_in_every_answer() -> None:
     async with running(name="blue") as (engine, _), aiohttp.ClientSession() as session:
         names = []
