@@ -175,6 +175,12 @@ def default_name(url: str) -> str:
     return f"{shown}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
+def same_address(url: str) -> str:
+    """Equal for base URLs of one and the same address, however they are spelled."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{default_name(url).lower()}{parts.path.rstrip('/')}"
+
+
 def provider_of(engine: str | None, provider: str | None) -> str | None:
     """The provider that both settings together name; None: by host name."""
     if provider is not None or engine is None:
@@ -251,7 +257,7 @@ def _twice(path: _Steps, backends: Any) -> _Found:
         if not isinstance(at, str):
             continue
         try:
-            name, url = str(own or default_name(at)), _same(at)
+            name, url = str(own or default_name(at)), same_address(at)
         except ValueError:
             continue  # a fault of its own
         here = (*path, "backends", index)
@@ -265,12 +271,6 @@ def _twice(path: _Steps, backends: Any) -> _Found:
             )
         urls.setdefault(url, index)
         names.setdefault(name, index)
-
-
-def _same(url: str) -> str:
-    """Equal for URLs of one and the same address."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{default_name(url).lower()}{parts.path.rstrip('/')}"
 
 
 def _engine(path: _Steps, upstream: Mapping[str, Any]) -> _Found:

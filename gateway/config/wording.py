@@ -89,6 +89,8 @@ def _unknown(path: Steps) -> tuple[str, str]:
 
 
 def _how_to_set(path: Steps, tree: Mapping[Any, Any]) -> str:
+    if any(isinstance(step, int) for step in path):
+        return "add it there: a list is set as a whole"
     variable = PREFIX + NESTS.join(str(step).upper().replace("-", "_") for step in path)
     mend = f"set it in the file or as {variable}"
     if len(path) == 3 and path[0] == "upstreams":

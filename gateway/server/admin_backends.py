@@ -2,7 +2,7 @@
 
 Rule 1: nothing that runs is cut: who is drained or deleted ends what it has.
 Rule 2: what is changed here holds until the gateway stops; the config and DNS say who is there then.
-Rule 3: each change, and each try that failed, is one audit line.
+Rule 3: each change, refused ones included, is one audit line.
 """
 
 from __future__ import annotations

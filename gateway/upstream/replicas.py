@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.config.pools import Health, Routing, default_name
+from gateway.config.pools import Health, Routing, default_name, same_address
 from gateway.core.route import RoutePolicy, RouteSettings
 from gateway.upstream.backend import Backend, Change, Source, State
 from gateway.upstream.choice import replica_endpoint
@@ -87,6 +87,7 @@ class Replicas:
         # Found by DNS and removed by an operator: not to be found again until DNS forgot them.
         self._unwanted: set[str] = set()
         self._empty_answers = 0
+        self._resolved_once = False
         for each in upstream.backends:
             self._put(each.named(), each.url, each.weight, Source.CONFIG)
 
@@ -144,7 +145,7 @@ class Replicas:
             self._fitting(url)
             self._unwanted.discard(name)
             return self._join(name, url, weight, source)
-        if there.endpoint.base_url != url:
+        if same_address(there.endpoint.base_url) != same_address(url):
             raise Unfit("url", f"{name} is {there.endpoint.base_url}; delete that first")
         there.weight = weight
         self.undrain(name)
@@ -201,7 +202,7 @@ class Replicas:
         self._unwanted &= urls.keys()
         if len(urls) > MOST:
             _log.warning("DNS names more replicas than are used", pool=self.name, most=MOST)
-        first = not any(each.source is Source.DNS for each in self)
+        first, self._resolved_once = not self._resolved_once, True
         for name, url in sorted(urls.items())[:MOST]:
             there = self._backends.get(name)
             if name in self._unwanted:
@@ -257,7 +258,7 @@ class Replicas:
         probed = self.health.interval_s > 0
         if is_new and probed:
             backend.unproven()
-        self.on_joined(backend)
+        self._hear(self.on_joined, backend)
         if is_new and not probed:
             self._emptied(backend)
         self.nudge.set()
@@ -265,7 +266,7 @@ class Replicas:
 
     def _fitting(self, url: str) -> None:
         for each in self:
-            if each.endpoint.base_url == url:
+            if same_address(each.endpoint.base_url) == same_address(url):
                 raise Unfit("url", f"is the address of {each.name}")
         if len(self) >= MOST:
             raise Unfit("name", f"the pool has {MOST} replicas, and takes no more")
@@ -276,7 +277,7 @@ class Replicas:
         if self._backends.get(backend.name) is backend:
             del self._backends[backend.name]
             _log.info("a replica left", pool=self.name, backend=backend.name)
-            self.on_left(backend)
+            self._hear(self.on_left, backend)
             self.on_forgotten(backend.endpoint)
 
     def _changed(self, backend: Backend, change: Change) -> None:
@@ -284,13 +285,13 @@ class Replicas:
         match change:
             case Change.UNHEALTHY:
                 _log.warning("a replica fails its probes", why=backend.failure, **facts)
-                self.on_unhealthy(backend)
+                self._hear(self.on_unhealthy, backend)
             case Change.EJECTED:
                 for_s = round(backend.ejected_for_s, 3)
                 _log.warning("a replica is left alone", why=backend.failure, for_s=for_s, **facts)
             case Change.HEALTHY | Change.RECOVERED:
                 _log.info("a replica is well again", **facts)
-                self.on_recovered(backend)
+                self._hear(self.on_recovered, backend)
             case Change.BEGAN_ANEW:
                 _log.info("a replica began anew, with an empty cache", **facts)
                 self._emptied(backend)
@@ -298,7 +299,15 @@ class Replicas:
     def _emptied(self, backend: Backend) -> None:
         if self.routing.warm_timeout_s and self.routing.warm_tokens:
             backend.warming(self._monotonic() + self.routing.warm_timeout_s)
-        self.on_emptied(backend)
+        self._hear(self.on_emptied, backend)
+
+    def _hear(self, hook: Callable[[Backend], None], backend: Backend) -> None:
+        # What somebody makes of it is no reason to fail a request, or to stop looking.
+        try:
+            hook(backend)
+        except Exception:  # noqa: BLE001
+            backend.warmed()
+            _log.exception("hearing of a replica failed", pool=self.name, backend=backend.name)
 
     def told(self) -> dict[str, Any]:
         """All that is known, as plain JSON values."""
