@@ -112,6 +112,12 @@ class RouteTicket:
     stamps: tuple[int, ...] = ()
     """When each step that it was thought to hold had last been used: for the mirror alone."""
     slot: int | None = None
+    stamp: int = 0
+    """Its own mark in the mirror: rises with every request that goes out."""
+    streamed: bool = True
+    """The first byte comes when the prompt is computed, not with the whole answer."""
+    was_idle: bool = False
+    """Nothing was thought to wait there when it was sent: how long it took tells the rate."""
     began_at: float | None = None
     is_over: bool = False
 

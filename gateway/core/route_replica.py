@@ -1,0 +1,192 @@
+"""One replica as its gateway sees it: what it holds, what waits there, how fast it is.
+
+Rule 1: trails count tokens by estimate, engines exactly. What an engine reports is brought to the
+trail's measure by that request's own ratio; capacities, by the ratio of all requests (`Scale`).
+Rule 2: an engine that clearly holds less than thought has evicted what we thought held: all that
+was last used no later than the first step that is missing. If most of the mirror goes by that, the
+cache began anew, and nothing is learnt about its size; else it is as large as what remains.
+Rule 3: an engine that clearly holds more than a full mirror has room for that much more.
+"""
+
+from __future__ import annotations
+
+from math import exp
+from typing import TYPE_CHECKING
+
+from gateway.core.backlog import Backlog, Pace
+from gateway.core.mirror import Mirror
+from gateway.core.slot_mirror import SlotMirror
+
+if TYPE_CHECKING:
+    from gateway.core.route import RouteTicket
+    from gateway.core.trail import Trail
+
+SLACK_TOKENS = 256
+SLACK_SHARE = 0.05
+"""Of the prompt: a report that differs by more than both together differs clearly."""
+
+FULL = 0.9
+"""Of its capacity: a mirror that holds so much evicts."""
+ANEW = 0.125
+"""Of what a mirror held: where less remains, the cache was emptied, not full."""
+FEWEST_TOKENS = 1024
+"""A cache is never thought to be smaller."""
+
+WORK_S = 120.0
+"""What was given to compute counts by exp(-age / this) when work is compared."""
+
+_FORGET = 0.98
+
+
+def slack(tokens: int) -> float:
+    """Tokens by which a report about a prompt of so many tokens may differ, and mean nothing."""
+    return SLACK_TOKENS + SLACK_SHARE * tokens
+
+
+class Scale:
+    """Tokens of the engine for one that a trail estimates: of one pool."""
+
+    __slots__ = ("_estimated", "_told")
+
+    def __init__(self) -> None:
+        self._told = 0.0
+        self._estimated = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """1 until something was told."""
+        if not self._estimated or not self._told:
+            return 1.0
+        return min(max(self._told / self._estimated, 0.05), 20.0)
+
+    def saw(self, told: int, estimated: int) -> None:
+        """A prompt was told to have so many tokens."""
+        if told > 0 and estimated > 0:
+            self._told = self._told * _FORGET + told
+            self._estimated = self._estimated * _FORGET + estimated
+
+
+class Replica:
+    """`most_steps` bounds its mirror's memory; tokens are a trail's unless said otherwise."""
+
+    __slots__ = (
+        "_cache_tokens",
+        "_work",
+        "_work_at",
+        "backlog",
+        "born",
+        "expected",
+        "gone",
+        "mirror",
+        "name",
+        "pace",
+        "reported",
+        "turns",
+        "unbegun",
+        "weight",
+    )
+
+    def __init__(self, name: str, cache_tokens: int, slots: int, most_steps: int) -> None:
+        self.name = name
+        self.weight = 1.0
+        self._cache_tokens = float(cache_tokens)
+        """Of the engine's cache, as the engine counts; 0: not known."""
+        self.mirror: Mirror | SlotMirror = (
+            SlotMirror(slots, most_steps) if slots else Mirror(cache_tokens, most_steps)
+        )
+        self.backlog = Backlog()
+        self.pace = Pace()
+        self.unbegun: set[int] = set()
+        """Stamps of requests that may still have to be computed."""
+        self.born = 0
+        """Stamps up to this one are of another life."""
+        self.gone = False
+        self.turns = 0.0
+        self.expected = 0
+        self.reported = 0
+        """Cached tokens, thought and told, of all requests that were told of."""
+        self._work = 0.0
+        self._work_at = 0.0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that its cache is thought to hold, as trails count; 0: not known."""
+        return self.mirror.capacity
+
+    def sized(self, cache_tokens: int, slots: int, ratio: float) -> None:
+        """Its cache is so large, as the engine says; 0: it doesn't."""
+        mirror = self.mirror
+        if slots:
+            if not isinstance(mirror, SlotMirror) or mirror.slots != slots:
+                self.mirror = SlotMirror(slots, mirror.most_steps)
+            return
+        if isinstance(mirror, SlotMirror):
+            self.mirror = mirror = Mirror(0, mirror.most_steps)
+        if cache_tokens:
+            self._cache_tokens = float(cache_tokens)
+            self.rescaled(ratio)
+
+    def rescaled(self, ratio: float) -> None:
+        """So many tokens of the engine are one of a trail."""
+        if self._cache_tokens and isinstance(self.mirror, Mirror):
+            self.mirror.capacity = max(1, int(self._cache_tokens / ratio))
+
+    def work(self, now: float) -> float:
+        """Tokens that it was given to compute lately."""
+        return self._work * exp(min(0.0, self._work_at - now) / WORK_S)
+
+    def worked(self, tokens: int, now: float) -> None:
+        """It was given so many to compute."""
+        self._work = self.work(now) + tokens
+        self._work_at = max(now, self._work_at)
+
+    def takes(self, trail: Trail, depth: int, stamp: int, slot: int | None) -> tuple[int, ...]:
+        """It computes the prompt, of which it held `depth` steps. Returns when each of them had
+        been used, 0 where it may not be computed yet."""
+        mirror, unbegun = self.mirror, self.unbegun
+        stamps = mirror.stamps(trail.prints, depth)
+        if unbegun:
+            stamps = tuple([0 if each in unbegun else each for each in stamps])
+        mirror.touch(trail, depth, stamp, slot)
+        if len(unbegun) >= 1 << 13:
+            unbegun.clear()
+        unbegun.add(stamp)
+        return stamps
+
+    def learn(self, ticket: RouteTicket, cached: float, ratio: float) -> None:
+        """So many tokens (as the trail counts) of its prompt were in its cache."""
+        if ticket.stamp <= self.born:
+            return
+        trail = ticket.placement.wish.trail
+        self.expected += ticket.expected
+        self.reported += int(cached)
+        differs = cached - ticket.expected
+        if abs(differs) <= slack(trail.tokens):
+            return
+        mirror = self.mirror
+        if differs > 0:
+            if mirror.capacity and mirror.tokens >= FULL * mirror.capacity:
+                self._resize(mirror.capacity + differs, ratio)
+            return
+        missing = next(i for i, end in enumerate(trail.ends) if end > cached)
+        if missing >= len(ticket.stamps):
+            return
+        stamp = ticket.stamps[missing]
+        if stamp <= self.born:  # it was not computed yet, or that cache was another one
+            return
+        before = mirror.tokens
+        mirror.forget_until(stamp)
+        if mirror.tokens >= ANEW * before:
+            self._resize(max(mirror.tokens, 0.5 * mirror.capacity), ratio)
+
+    def _resize(self, tokens: float, ratio: float) -> None:
+        if isinstance(self.mirror, Mirror):
+            self._cache_tokens = max(tokens, FEWEST_TOKENS) * ratio
+            self.rescaled(ratio)
+
+    def emptied(self, stamp: int) -> None:
+        """It began anew after the request of this stamp: it holds nothing, and nothing waits."""
+        self.mirror.clear()
+        self.backlog.clear()
+        self.unbegun.clear()
+        self.born = stamp
