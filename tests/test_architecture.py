@@ -75,7 +75,10 @@ CONDUCTORS = {
     "explaining",
     "flight",
     "flights",
+    "hot",
+    "journey",
     "keeping",
+    "placements",
     "planned",
     "planning",
     "prefill",
@@ -83,6 +86,9 @@ CONDUCTORS = {
     "randomness",
     "recognition",
     "refreshing",
+    "routed",
+    "router",
+    "routing",
     "seat",
     "sending",
     "serving",
@@ -97,6 +103,7 @@ MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
 MAY_IMPORT["simulatecmd"] = {"lab"}
+MAY_IMPORT["benchcmd"] = {"core"}
 MAY_IMPORT["simulate_arguments"] = set()
 MAY_IMPORT["replaycmd"] = {"core", "lab", "providers", "wire"}
 MAY_IMPORT["replay_arguments"] = set()
