@@ -72,6 +72,8 @@ class EngineServer:
         self._rate, self._seed, self._old_names = prefill_rate, seed, old_names
         self._tells_cached = engine != "sglang" if tells_cached is None else tells_cached
         self.work = self._fresh()
+        self.probes = 0
+        """How often it was asked whether it is well."""
         self._port = Port()
 
     def __repr__(self) -> str:
@@ -293,6 +295,7 @@ class EngineServer:
         return _json({"object": "list", "data": [card]})
 
     async def _health(self, _request: web.Request) -> web.Response:
+        self.probes += 1
         return _json({"status": "ok"}) if self.engine == "llamacpp" else web.Response()
 
     async def _metrics(self, _request: web.Request) -> web.Response:
