@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway import __version__, replay_arguments, simulate_arguments
+from gateway.benchcmd import arguments as bench_arguments
 from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
@@ -128,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay_arguments.add_to(replay)
     replay.set_defaults(verb=_replay)
+
+    bench = verbs.add_parser(
+        "bench", help="how fast an endpoint answers, and what its prompt cache is worth"
+    )
+    bench_arguments.add_to(bench)
+    bench.set_defaults(verb=_bench)
     return parser
 
 
@@ -230,6 +237,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     from gateway.replaycmd import run  # noqa: PLC0415 - `serve` never imports the lab
+
+    return run(arguments, sys.stdout, sys.stderr)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from gateway.benchcmd.command import run  # noqa: PLC0415 - only this verb pays for it
 
     return run(arguments, sys.stdout, sys.stderr)
 

@@ -68,11 +68,23 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     verbs = re.findall(r"^    ([a-z]+) ", shown, re.MULTILINE)
     documented = re.findall(r"^## `gateway ([a-z]+)", page("commands.md"), re.MULTILINE)
-    assert ["serve", "check", "demo", "key", "lint", "cache", "simulate", "replay"] == verbs
+    assert [
+        "serve",
+        "check",
+        "demo",
+        "key",
+        "lint",
+        "cache",
+        "simulate",
+        "replay",
+        "bench",
+    ] == verbs
     assert verbs == documented
 
 
-@pytest.mark.parametrize("verb", ["serve", "check", "demo", "key", "lint", "simulate", "replay"])
+@pytest.mark.parametrize(
+    "verb", ["serve", "check", "demo", "key", "lint", "simulate", "replay", "bench"]
+)
 def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
