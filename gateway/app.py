@@ -105,6 +105,7 @@ class RunningGateway:
             parts.pools.close(0.0),
         )
         parts.planning.close()
+        parts.routing.close()
         await self._client.close()
         await self._secrets.close()
         await self._admin.close()

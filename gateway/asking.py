@@ -18,7 +18,6 @@ from gateway.core.model import Form, Reason
 from gateway.errors import GatewayError
 from gateway.exchange import ModelCall
 from gateway.server import forwarding, stream
-from gateway.upstream.choice import url
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -32,11 +31,14 @@ if TYPE_CHECKING:
     from gateway.cache import Clock
     from gateway.config import Config
     from gateway.core.model import Answer
+    from gateway.journey import Journey
     from gateway.keeping import Keeping
     from gateway.planned import Planned
+    from gateway.routed import Routed
+    from gateway.routing import Routing
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
-    from gateway.upstream.client import Call, UpstreamClient
+    from gateway.upstream.client import Call
     from gateway.upstream.response import Response
 
 _log = structlog.get_logger("warmgate.asking")
@@ -70,7 +72,7 @@ class Asking:
         self,
         *,
         config: Config,
-        client: UpstreamClient,
+        routing: Routing,
         keeping: Keeping,
         acceptance: Acceptance,
         budget: Budget,
@@ -79,7 +81,7 @@ class Asking:
     ) -> None:
         self.limit = config.cache.max_entry_bytes
         self._tenant_header = config.cache.tenant_header.lower()
-        self.client = client
+        self.routing = routing
         self.keeping = keeping
         self.acceptance = acceptance
         self.budget = budget
@@ -113,8 +115,8 @@ class Asking:
         place of the turn's body; `as_it_came`: nothing at all is added to it.
         """
         sent, asked_usage = turn.body if planned is None else planned.body, False
-        # What was planned is learned from by what the answer says it took.
-        learns = planned is not None and planned.changes
+        # What was planned, or sent to a replica, is learned from by what the answer says it took.
+        learns = turn.known.endpoint.pool or (planned is not None and planned.changes)
         if turn.api is OPENAI_EMBEDDINGS and turn.lookup and turn.exchange.inputs is None:
             turn.exchange.inputs = (0, 1)
         ask, lookup = turn.known.ask, turn.lookup
@@ -129,6 +131,7 @@ class Asking:
         if planned is not None:
             asked.headers.update(planned.headers)
         asked.asked_usage = asked_usage
+        asked.as_it_came = as_it_came
         asked.keeps = True
         asked.on_stored = on_stored
         return asked
@@ -195,10 +198,12 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         "_asking",
         "_call",
         "_failed",
+        "_journey",
         "_sending",
         "_sent",
         "_turn",
         "_underway",
+        "as_it_came",
         "asked_usage",
         "headers",
         "keeps",
@@ -213,8 +218,11 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         self._underway: Underway | None = None
         self._failed: str | None = None
         self._call: ModelCall
-        self._sending: Call
+        self._sending: Call | Routed
+        self._journey: Journey | None = None
         self.asked_usage = False
+        self.as_it_came = False
+        """Nothing may be added to it."""
         self.keeps = False
         """What came is settled in the end."""
         self.on_stored: Callable[[], None] | None = None
@@ -222,19 +230,22 @@ class Asked(AbstractAsyncContextManager["Underway"]):
     async def __aenter__(self) -> Underway:
         """Send it; returns when the head of the response is there."""
         asking, turn = self._asking, self._turn
-        known, timer = turn.known, asking.timer
-        method, where = turn.request.method, url(known.endpoint, turn.asked)
+        known, timer, endpoint = turn.known, asking.timer, turn.known.endpoint
+        if endpoint.pool:
+            may_change = not (self.as_it_came or turn.directives.no_transform)
+            self._journey = await asking.routing.journey(turn, self._sent, may_change=may_change)
         call = self._call = ModelCall(
             turn.exchange, turn.api.operation, known, asking.telemetry, timer
         )
         try:
-            self._sending = asking.client.call(
-                method,
-                where,
+            self._sending = asking.routing.call(
+                turn.request.method,
+                turn.asked,
                 self.headers,
                 self._sent,
-                known.endpoint,
-                lambda attempt: call.span.attempt(method, where, attempt),
+                endpoint,
+                call.span.attempt,
+                self._journey,
             )
             upstream = await self._sending.__aenter__()
         except BaseException as problem:
@@ -250,6 +261,8 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         if upstream.status == 200:
             share = asking.budget.share(optional=True)
             underway.taken = stream.recording(upstream, asking.limit, timer, share)
+            if (journey := self._journey) is not None:
+                call.on_first = lambda: asking.routing.begun(endpoint, journey)
         return underway
 
     async def __aexit__(
@@ -278,6 +291,9 @@ class Asked(AbstractAsyncContextManager["Underway"]):
             finally:
                 if underway.taken is not None:
                     underway.taken.forget()
+                if self._journey is not None:
+                    endpoint = self._turn.known.endpoint
+                    self._asking.routing.learn(endpoint, self._journey, underway.answer)
                 call.end(underway.answer, self._failed)
 
     def _note(self, problem: BaseException) -> None:

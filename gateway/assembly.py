@@ -24,6 +24,7 @@ from gateway.proxy import Proxy
 from gateway.randomness import Randomness
 from gateway.recognition import Recognition
 from gateway.refreshing import Refreshing
+from gateway.routing import Routing
 from gateway.sending import Sending
 from gateway.server import forwarding
 from gateway.serving import Serving
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.cache import Clock
     from gateway.config import Config
+    from gateway.core.affinity import Affinity
+    from gateway.core.route import RouteSettings
     from gateway.store.base import Store
     from gateway.store.generations import Generations
     from gateway.store.secret import ScopeSecrets
@@ -81,6 +84,7 @@ class Assembled(NamedTuple):
     refreshing: Refreshing
     engines: Engines
     pools: Pools
+    routing: Routing
 
 
 def assemble(config: Config, parts: Parts) -> Assembled:
@@ -112,9 +116,19 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         warm=warm,
     )
     acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
+    routing = Routing(
+        pools=pools.values(),
+        client=parts.client,
+        metrics=telemetry.metrics,
+        clock=clock,
+        random_bytes=random_bytes,
+        affinity=_affinity,
+    )
+    if pools:
+        telemetry.metrics.watch_pools(routing.told)
     asking = Asking(
         config=config,
-        client=parts.client,
+        routing=routing,
         keeping=keeping,
         acceptance=acceptance,
         budget=budget,
@@ -130,7 +144,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         tenant=lambda turn: recognition.tenant(turn.request),
     )
     sending = Sending(asking, planning)
-    prefill = Prefill(parts.client, telemetry, planning)
+    prefill = Prefill(routing, telemetry, planning)
     refreshing = Refreshing(config, choice, prefill, clock)
     planning.on_answered = refreshing.saw
     serving = Serving(telemetry, clock, random_bytes, warm)
@@ -144,7 +158,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     proxy = Proxy(
         config=config,
         choice=choice,
-        client=parts.client,
+        routing=routing,
         recognition=recognition,
         cache=cache,
         keeping=keeping,
@@ -178,7 +192,14 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         refreshing,
         _engines(parts, choice),
         pools,
+        routing,
     )
+
+
+def _affinity(settings: RouteSettings) -> Affinity:
+    from gateway.core.affinity import Affinity  # noqa: PLC0415 - for pools only
+
+    return Affinity(settings)
 
 
 def _engines(parts: Parts, choice: Choice) -> Engines:

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from gateway.core.model import Answer, Reason, Result, Usage
+    from gateway.core.route import Branch
     from gateway.door import Known
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.setup import Telemetry
     from gateway.telemetry.spans import ServerSpan
     from gateway.upstream.choice import Endpoint
 
-_OURS_ALONE = ("x-gateway-cache-inputs", "x-gateway-markers", "x-gateway-rewrites")
+_BACKEND, _AFFINITY = "x-gateway-backend", "x-gateway-affinity"
+_OURS_ALONE = (
+    *("x-gateway-cache-inputs", "x-gateway-markers", "x-gateway-rewrites", _BACKEND, _AFFINITY),
+)
 
 
 @dataclass(slots=True)
@@ -61,6 +65,11 @@ class Exchange:
     rewrites: str | None = None
     """Of the prompt; None without any."""
 
+    backend: str | None = None
+    """Of a pool, the replica that was asked last."""
+    branch: Branch | None = None
+    """Why it."""
+
     def mark(self, headers: MutableMapping[str, str]) -> None:
         """Say in a response's headers what the cache did."""
         assert self.result is not None
@@ -87,6 +96,8 @@ class Exchange:
             answered=False,
             markers=None,
             rewrites=None,
+            backend=None,
+            branch=None,
         )
 
     def forwarded(self, headers: CIMultiDict[str], status: int) -> None:
@@ -99,6 +110,8 @@ class Exchange:
             headers.popall(name, None)
         headers.add("Cache-Status", cache_status(self.result, self.reason, status=status))
         self.mark(headers)
+        if self.backend is not None and self.branch is not None:
+            headers[_BACKEND], headers[_AFFINITY] = self.backend, self.branch.value
 
     def decided(self, result: Result, reason: Reason) -> None:
         """What the cache said, once."""
@@ -110,6 +123,15 @@ class Exchange:
         """Who is asked."""
         self.endpoint = endpoint
         self.span.identify(self.request_id, endpoint.name)
+
+    def routed(self, backend: str, branch: Branch) -> None:
+        """It is sent to this replica now."""
+        self.backend, self.branch = backend, branch
+        self.span.routed(backend, branch)
+
+    def rerouted(self, backend: str, reason: str) -> None:
+        """It failed there before an answer began, and goes to the next."""
+        self.span.rerouted(backend, reason)
 
     def gave_up(self, side: str) -> None:
         """`client` or `upstream` went away before the end.
@@ -167,6 +189,8 @@ class Exchange:
             error=self.error,
             plan=self.markers,
             rewrites=self.rewrites,
+            backend=self.backend,
+            affinity=self.branch,
         )
         self.span.set_status(self.status)
         self.span.end()
@@ -190,6 +214,8 @@ class ModelCall:
         self._timer = timer
         self._first_s: float | None = None
         self._duration_s = 0.0
+        self.on_first: Callable[[], None] | None = None
+        """Called at the first byte of the answer."""
         self.span = telemetry.spans.inference(
             exchange.span,
             operation=operation,
@@ -205,6 +231,8 @@ class ModelCall:
         """The first bytes of the answer came."""
         self._first_s = self._timer() - self._began
         self.span.first_chunk(self._first_s)
+        if self.on_first is not None:
+            self.on_first()
 
     def over(self) -> None:
         """The last byte came and went, or the call was given up: what follows is our own time."""

@@ -18,8 +18,8 @@ from gateway.providers import registry
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.server import forwarding
 from gateway.server.stream import Recording
-from gateway.telemetry.spans import NULL_ATTEMPT
-from gateway.upstream.choice import Asked, url
+from gateway.telemetry.spans import NULL_INFERENCE
+from gateway.upstream.choice import Asked
 from gateway.wire.prefill_body import prefill_body, with_marker
 from gateway.wire.table import APIS
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from gateway.core.ticket import Ticket
     from gateway.planning import Planning
     from gateway.providers.prompt_cache import CacheRules
+    from gateway.routing import Routing
     from gateway.telemetry.setup import Telemetry
+    from gateway.upstream.backend import Backend
     from gateway.upstream.choice import Endpoint
-    from gateway.upstream.client import UpstreamClient
 
 _log = structlog.get_logger("warmgate.prefill")
 
@@ -40,6 +41,8 @@ OK = "ok"
 DENIED = frozenset({"401", "403"})
 """Outcomes of a credential that is not accepted: asking again is of no use."""
 
+# What the config has sent: any replica may be asked for it next.
+_FOR_EVERYBODY = frozenset({"start", "interval"})
 _ANSWER_BYTES = 1024 * 1024
 _ANTHROPIC_VERSION = "2023-06-01"
 
@@ -47,8 +50,8 @@ _ANTHROPIC_VERSION = "2023-06-01"
 class Prefill:
     """Makes such calls."""
 
-    def __init__(self, client: UpstreamClient, telemetry: Telemetry, planning: Planning) -> None:
-        self._client = client
+    def __init__(self, routing: Routing, telemetry: Telemetry, planning: Planning) -> None:
+        self._routing = routing
         self._telemetry = telemetry
         self._planning = planning
 
@@ -98,10 +101,14 @@ class Prefill:
         *,
         why: str,
         timeout_s: float,
+        only: Backend | None = None,
     ) -> tuple[str, Usage | None]:
         """Send it, cut down; how it went (`ok`, the status, or a short word), and what it took.
         Where the cut-down form is refused, one token is asked for instead. Raises only
         CancelledError.
+
+        To a pool it goes as a client's request would; `only` to that replica if one is named, and to
+        each of them for a warm-up of the config.
         """
         api = APIS[path].name
         body = prefill_body(api, document, rules)
@@ -109,9 +116,12 @@ class Prefill:
         outcome, usage = "failed", None
         try:
             async with asyncio.timeout(timeout_s):
-                outcome, usage = await self._call(endpoint, path, body)
-                if outcome == "400" and shortest != body:
-                    outcome, usage = await self._call(endpoint, path, shortest)
+                for each in self._routing.whom(endpoint, only, every=why in _FOR_EVERYBODY):
+                    outcome, usage = await self._call(endpoint, path, body, each)
+                    if outcome == "400" and shortest != body:
+                        outcome, usage = await self._call(endpoint, path, shortest, each)
+                    if outcome != OK:
+                        break
         except TimeoutError:
             outcome = "timeout"
         except GatewayError as problem:
@@ -121,26 +131,36 @@ class Prefill:
         self._telemetry.metrics.prompt_cache.warmed(why, outcome)
         return outcome, usage
 
-    async def _call(self, endpoint: Endpoint, path: str, body: bytes) -> tuple[str, Usage | None]:
+    async def _call(
+        self, endpoint: Endpoint, path: str, body: bytes, only: Backend | None
+    ) -> tuple[str, Usage | None]:
+        routing, api = self._routing, APIS[path]
         headers = CIMultiDict({"Content-Type": "application/json", "Accept": "application/json"})
         if endpoint.provider.name == "anthropic":
             headers["anthropic-version"] = _ANTHROPIC_VERSION
         sent = forwarding.request_headers(CIMultiDictProxy(headers), endpoint, "")
-        where = url(endpoint, Asked(None, path, None))
-        async with self._client.call(
-            "POST", where, sent, body, endpoint, lambda _: NULL_ATTEMPT
-        ) as upstream:
-            if upstream.status != 200:
-                return str(upstream.status), None
-            coding = upstream.headers.get("Content-Encoding", "").strip().lower()
-            taken = Recording(Form.BODY, coding, _ANSWER_BYTES)
-            while part := await upstream.content.readany():
-                taken.feed(part)
-            taken.complete = True
-        api = APIS[path]
-        answer = judged(api, registry.rules(endpoint.provider, api.name), taken)
-        usage = answer.usage if isinstance(answer, Answer) else None
-        return OK, usage
+        journey = await routing.alone(api.name, body, only) if endpoint.pool else None
+        asked = Asked(None, path, None)
+        answer: Answer | None = None
+        try:
+            async with routing.call(
+                "POST", asked, sent, body, endpoint, NULL_INFERENCE.attempt, journey
+            ) as upstream:
+                if upstream.status != 200:
+                    return str(upstream.status), None
+                coding = upstream.headers.get("Content-Encoding", "").strip().lower()
+                taken = Recording(Form.BODY, coding, _ANSWER_BYTES)
+                while part := await upstream.content.readany():
+                    taken.feed(part)
+                taken.complete = True
+            if journey is not None:
+                routing.begun(endpoint, journey)
+            read = judged(api, registry.rules(endpoint.provider, api.name), taken)
+            answer = read if isinstance(read, Answer) else None
+        finally:
+            if journey is not None:
+                routing.learn(endpoint, journey, answer)
+        return OK, answer.usage if answer is not None else None
 
 
 def parsed(body: bytes) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from gateway.server.tunnel import tunnel
 from gateway.telemetry.metrics import ROUTES
 from gateway.telemetry.spans import NULL_SPANS
 from gateway.turn import Turn
-from gateway.upstream.choice import take_apart, url
+from gateway.upstream.choice import take_apart
 from gateway.wire.table import APIS, error_api
 
 if TYPE_CHECKING:
@@ -48,10 +48,9 @@ if TYPE_CHECKING:
     from gateway.door import Known
     from gateway.keeping import Keeping
     from gateway.recognition import Recognition
+    from gateway.routing import Routing
     from gateway.telemetry.setup import Telemetry
-    from gateway.telemetry.spans import AttemptSpan
     from gateway.upstream.choice import Asked, Choice
-    from gateway.upstream.client import UpstreamClient
     from gateway.wire.base import WireApi
 
 _log = structlog.get_logger("warmgate.proxy")
@@ -70,7 +69,7 @@ class Proxy:
         *,
         config: Config,
         choice: Choice,
-        client: UpstreamClient,
+        routing: Routing,
         recognition: Recognition,
         cache: ResponseCache,
         keeping: Keeping,
@@ -84,7 +83,7 @@ class Proxy:
     ) -> None:
         self._config = config
         self._choice = choice
-        self._client = client
+        self._routing = routing
         self._recognition = recognition
         self._cache = cache
         self._keeping = keeping
@@ -249,13 +248,11 @@ class Proxy:
         if upgrade is not None:
             headers["Connection"], headers["Upgrade"] = "Upgrade", upgrade
         began = self._clock.monotonic()
-
-        def attempt_span(attempt: int) -> AttemptSpan:
-            return exchange.span.attempt(request.method, url(endpoint, asked), attempt)
-
+        routing = self._routing
+        journey = routing.passing(exchange, asked, endpoint) if endpoint.pool else None
         try:
-            async with self._client.call(
-                request.method, url(endpoint, asked), headers, body, endpoint, attempt_span
+            async with routing.call(
+                request.method, asked, headers, body, endpoint, exchange.span.attempt, journey
             ) as upstream:
                 if upstream.status in REFUSALS:
                     self._acceptance.learn_refusal(self._recognition.who(sender, endpoint))

@@ -20,6 +20,8 @@ from gateway.telemetry import semconv as s
 from gateway.telemetry.engine_gauges import observe_engines
 from gateway.telemetry.metrics import ROUTES, Metrics, ModelNames
 from gateway.telemetry.prompt_cache import PromptCacheTallies
+from gateway.telemetry.route import RouteTallies
+from gateway.telemetry.route_gauges import observe_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,6 +86,7 @@ class Instruments(Metrics):
             "_registry",
             "_rendering",
             "_requests",
+            "_route",
             "_routes",
         ),
         *("_saved", "_store"),
@@ -150,6 +153,7 @@ class Instruments(Metrics):
             tokens(s.M_USAGE_CACHE_WRITE, "Prompt tokens written to the provider's cache."),
         )
         self._prompt_cache = PromptCacheTallies(tallies, self._models)
+        self._route = RouteTallies(tallies)
         self._ended: dict[tuple[str | int | None, ...], _Ended] = {}
         self._called: dict[tuple[str | None, ...], _Called] = {}
         self._looked: dict[tuple[Result, Reason], Spread] = {}
@@ -168,6 +172,10 @@ class Instruments(Metrics):
     @property
     def prompt_cache(self) -> PromptCacheTallies:
         return self._prompt_cache
+
+    @property
+    def route(self) -> RouteTallies:
+        return self._route
 
     def request(
         self,
@@ -340,6 +348,9 @@ class Instruments(Metrics):
 
     def watch_engines(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
         observe_engines(self._meter, told)
+
+    def watch_pools(self, told: Callable[[], dict[str, dict[str, dict[str, Any]]]]) -> None:
+        observe_pools(self._meter, told)
 
     def render(self) -> bytes:
         # The reader hands its data over through one queue: two scrapes at once would each print

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
     from gateway.core.model import Reason, Result, Usage
+    from gateway.core.route import Branch
 
 _PATH_LIMIT = 512
 _REPEAT_S = 60.0
@@ -104,11 +105,14 @@ def request_line(
     error: str | None = None,
     plan: str | None = None,
     rewrites: str | None = None,
+    backend: str | None = None,
+    affinity: Branch | None = None,
 ) -> None:
     """One line for one request: a warning from status 500 on, else info.
 
     `path` is told without its query. `usage` is what the answer says it cost; on a hit nobody
-    paid it. `plan` is what was done for the provider's prompt cache. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
+    paid it. `plan` is what was done for the provider's prompt cache; `backend` and `affinity`: of a
+    pool, which replica was asked last, and why. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
     is None is left out. Costs next to nothing when its level is not asked for.
     """
     level = logging.WARNING if status >= 500 else logging.INFO
@@ -120,6 +124,8 @@ def request_line(
         "path": plain(without_query(path), _PATH_LIMIT),
         "route": route,
         "upstream": upstream,
+        "backend": plain(backend) if backend is not None else None,
+        "affinity": affinity.value if affinity is not None else None,
         "model": plain(model) if model is not None else None,
         "status": status,
         "result": result.value if result is not None else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.telemetry.prompt_cache import NULL_PROMPT_CACHE
+from gateway.telemetry.route import NULL_ROUTE
 from gateway.telemetry.semconv import OTHER
 from gateway.telemetry.text import SHORT, plain
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from gateway.core.model import Reason, Result, Usage
     from gateway.telemetry.prompt_cache import PromptCacheMetrics
+    from gateway.telemetry.route import RouteMetrics
 
 ROUTES = frozenset(
     (
@@ -84,6 +86,11 @@ class Metrics:
         """What is counted of providers' prompt caches."""
         return NULL_PROMPT_CACHE
 
+    @property
+    def route(self) -> RouteMetrics:
+        """What is counted of pools."""
+        return NULL_ROUTE
+
     def request(
         self,
         *,
@@ -138,6 +145,9 @@ class Metrics:
 
     def watch_engines(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
         """Show what `told` says of engines (`gateway.upstream.engines`) whenever somebody looks."""
+
+    def watch_pools(self, told: Callable[[], dict[str, dict[str, dict[str, Any]]]]) -> None:
+        """Show what `told` says of replicas (`gateway.routing`) whenever somebody looks."""
 
     def render(self) -> bytes:
         """The Prometheus text (version 0.0.4). Takes milliseconds: call it in a thread."""

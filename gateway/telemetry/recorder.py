@@ -11,7 +11,7 @@ takes two locks and checks a dozen types for each that it is told by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 
 from gateway.core.model import Reason
 from gateway.telemetry import semconv, spans
+from gateway.telemetry.attributes import asked_for, set_address, set_cache, set_method
 from gateway.telemetry.text import plain, without_query
 from gateway.telemetry.trace_context import remote_parent, trace_headers, under
 from gateway.telemetry.unrecorded import UNSAMPLED, UnrecordedInference, UnrecordedServer
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from gateway.core.model import Result, Usage
+    from gateway.core.route import Branch
+    from gateway.telemetry.attributes import Told
     from gateway.telemetry.span_queue import SpanQueue
     from gateway.telemetry.trace_context import ChosenIds, Draw
 
 _PATH_LIMIT = 1024
 _NO_PARENT = Context()
-
-_Told: TypeAlias = "dict[str, spans.AttributeValue | Sequence[str]]"
 
 
 class _Recorded:
@@ -50,7 +51,7 @@ class _Recorded:
 
     __slots__ = ("_as_parent", "_context", "_error", "_span", "_told")
 
-    def __init__(self, span: Span, told: _Told) -> None:
+    def __init__(self, span: Span, told: Told) -> None:
         self._span = span
         self._context = span.get_span_context()
         self._as_parent: Context | None = None
@@ -62,6 +63,11 @@ class _Recorded:
         if self._as_parent is None:
             self._as_parent = under(self._context)
         return self._as_parent
+
+    def routed(self, backend: str, branch: Branch) -> None:
+        """See `spans`: of servers and attempts."""
+        told = (plain(backend), branch.value)
+        self._told.update(zip((semconv.ROUTE_BACKEND, semconv.ROUTE_BRANCH), told, strict=True))
 
     def error(self, type_: str) -> None:
         """The first error is the one that is told; what follows is its consequence."""
@@ -109,7 +115,7 @@ class RecordedLookup(_Recorded, spans.LookupSpan):
         reason: Reason | None = None,
         key_hex8: str | None = None,
     ) -> None:
-        _set_cache(self._told, result, reason, key_hex8)
+        set_cache(self._told, result, reason, key_hex8)
         self._close()
 
 
@@ -128,7 +134,7 @@ class RecordedInference(_Recorded, spans.InferenceSpan):
 
     __slots__ = ("_names", "_tracer")
 
-    def __init__(self, span: Span, told: _Told, tracer: Tracer, names: Mapping[str, str]) -> None:
+    def __init__(self, span: Span, told: Told, tracer: Tracer, names: Mapping[str, str]) -> None:
         super().__init__(span, told)
         self._tracer = tracer
         self._names = names
@@ -170,7 +176,7 @@ class RecordedServer(_Recorded, spans.ServerSpan):
 
     __slots__ = ("_status", "_tracer", "trace_id")
 
-    def __init__(self, span: Span, told: _Told, tracer: Tracer) -> None:
+    def __init__(self, span: Span, told: Told, tracer: Tracer) -> None:
         super().__init__(span, told)
         self._tracer = tracer
         self._status: int | None = None
@@ -189,7 +195,7 @@ class RecordedServer(_Recorded, spans.ServerSpan):
         self._told[semconv.HTTP_STATUS] = code
 
     def cache(self, result: Result, reason: Reason, key_hex8: str | None = None) -> None:
-        _set_cache(self._told, result, reason, key_hex8)
+        set_cache(self._told, result, reason, key_hex8)
 
     def stored(self, reason: Reason) -> None:
         self._told[semconv.CACHE_STORED] = reason is Reason.STORED
@@ -204,6 +210,10 @@ class RecordedServer(_Recorded, spans.ServerSpan):
             self._told[semconv.PROMPT_CACHE_EXPECTED] = expected_tokens
         if rewrites:
             self._told[semconv.PROMPT_CACHE_REWRITES] = list(rewrites)
+
+    def rerouted(self, backend: str, reason: str) -> None:
+        told = {semconv.ROUTE_BACKEND: plain(backend), semconv.ROUTE_RETRY_REASON: reason}
+        self._span.add_event(semconv.EVENT_ROUTE_RETRY, told)
 
     def volatile(self, path: str, kind: str, tokens_behind: int, lost_per_day: int) -> None:
         told = (path, kind, tokens_behind, lost_per_day)
@@ -274,15 +284,15 @@ class RecordedSpans(spans.Spans):
             return UnrecordedServer(_unsampled(remote))
         elif self._queue.full():
             return UnrecordedServer(remote)
-        told: _Told = {
+        told: Told = {
             semconv.URL_PATH: plain(without_query(path), _PATH_LIMIT),
             semconv.URL_SCHEME: scheme,
         }
-        name = _set_method(told, method)
+        name = set_method(told, method)
         if route is not None:
             told[semconv.HTTP_ROUTE] = route
             name = f"{name} {route}"
-        _set_address(told, host or _asked_for(headers), port)
+        set_address(told, host or asked_for(headers), port)
         if trace_id is not None:
             self._ids.choose(trace_id)
         span = self._tracer.start_span(name, under(remote), SpanKind.SERVER)
@@ -309,7 +319,7 @@ class RecordedSpans(spans.Spans):
             if isinstance(parent, UnrecordedServer):
                 return UnrecordedInference(parent)
             return spans.NULL_INFERENCE
-        told: _Told = {
+        told: Told = {
             semconv.GEN_AI_OPERATION: operation,
             semconv.GEN_AI_PROVIDER: provider,
         }
@@ -319,7 +329,7 @@ class RecordedSpans(spans.Spans):
             name = f"{operation} {plain(model)}"
         if stream:
             told[semconv.GEN_AI_REQUEST_STREAM] = True
-        _set_address(told, host, port)
+        set_address(told, host, port)
         for key in attributes.keys() & semconv.REQUEST_ATTRIBUTES:
             value = attributes[key]
             told[key] = plain(value) if isinstance(value, str) else value
@@ -340,11 +350,11 @@ def _attempt(
     tracer: Tracer, parent: Context, method: str, url: str, resend_count: int
 ) -> spans.AttemptSpan:
     target = plain(without_query(url), _PATH_LIMIT)
-    told: _Told = {semconv.URL_FULL: target}
-    name = _set_method(told, method)
+    told: Told = {semconv.URL_FULL: target}
+    name = set_method(told, method)
     try:
         parts = urlsplit(target)
-        _set_address(told, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme))
+        set_address(told, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme))
     except ValueError:
         pass  # a port that is no number: the URL itself is told, that is enough
     if resend_count:
@@ -363,38 +373,3 @@ def _unsampled(context: SpanContext) -> SpanContext:
 
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def _asked_for(headers: Mapping[str, str]) -> str:
-    """The name or address in a request's `Host`, without its port and brackets."""
-    host = headers.get("host", "")
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-
-
-def _set_method(told: _Told, method: str) -> str:
-    """The method for a span name; an unknown one is `HTTP` there and `_OTHER` as attribute."""
-    if method in semconv.METHODS:
-        told[semconv.HTTP_METHOD] = method
-        return method
-    told[semconv.HTTP_METHOD] = semconv.METHOD_OTHER
-    told[semconv.HTTP_METHOD_ORIGINAL] = plain(method)
-    return "HTTP"
-
-
-def _set_address(told: _Told, host: str | None, port: int | None) -> None:
-    if host:
-        told[semconv.SERVER_ADDRESS] = plain(host)
-        if port:
-            told[semconv.SERVER_PORT] = port
-
-
-def _set_cache(
-    told: _Told, result: Result | None, reason: Reason | None, key_hex8: str | None
-) -> None:
-    if result is not None:
-        told[semconv.CACHE_RESULT] = result.value
-    if reason is not None:
-        told[semconv.CACHE_REASON] = reason.value
-    if key_hex8 is not None:
-        # Cut here too: a whole identity on a span would let its reader probe the cache.
-        told[semconv.CACHE_KEY] = key_hex8[:8]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.core.model import Reason, Result, Usage
+    from gateway.core.route import Branch
 
 AttributeValue: TypeAlias = str | bool | int | float
 
@@ -36,6 +37,9 @@ class AttemptSpan:
 
     def status(self, code: int) -> None:
         """The upstream's status; 400 and above make the span an error."""
+
+    def routed(self, backend: str, branch: Branch) -> None:
+        """It goes to this replica of a pool, and why."""
 
     def error(self, type_: str) -> None:
         """The request failed without a usable answer; `type_` is a short, fixed word."""
@@ -130,6 +134,14 @@ class ServerSpan:
     ) -> None:
         """What was done for the provider's prompt cache, and why; `expected_tokens`: estimated to be
         read from it.
+        """
+
+    def routed(self, backend: str, branch: Branch) -> None:
+        """It is sent to this replica of a pool, and why; the last one counts."""
+
+    def rerouted(self, backend: str, reason: str) -> None:
+        """That replica failed before an answer began, and the next is asked: an event. `reason` is
+        the status, or a short, fixed word.
         """
 
     def volatile(self, path: str, kind: str, tokens_behind: int, lost_per_day: int) -> None:

@@ -69,20 +69,23 @@ class UpstreamClient:
         body: bytes | AsyncIterator[bytes] | None,
         endpoint: Endpoint,
         attempt_span: Callable[[int], AttemptSpan],
+        attempts: int = _ATTEMPTS,
     ) -> Call:
         """The response as a context: its body is still to come; leaving ends an unfinished call.
+        Connecting is tried so many times.
 
         Raises `UpstreamUnreachable`, `UpstreamTimeout`, `UpstreamBroken`; errors while the body
         is read come mapped as well when they leave the context.
         """
         assert self.pool is not None, "start() first"
-        return Call(self.pool, method, url, headers, body, endpoint, attempt_span)
+        return Call(self.pool, method, url, headers, body, endpoint, attempt_span, attempts)
 
 
 class Call(AbstractAsyncContextManager["Response"]):
     """One request and its response. A class, because a generator's context costs more."""
 
     __slots__ = (
+        "_attempts",
         "_body",
         "_connection",
         "_endpoint",
@@ -105,7 +108,9 @@ class Call(AbstractAsyncContextManager["Response"]):
         body: bytes | AsyncIterator[bytes] | None,
         endpoint: Endpoint,
         attempt_span: Callable[[int], AttemptSpan],
+        attempts: int,
     ) -> None:
+        self._attempts = attempts
         self._pool = pool
         self._method = method
         self._url = url
@@ -121,7 +126,7 @@ class Call(AbstractAsyncContextManager["Response"]):
     async def __aenter__(self) -> Response:
         """Send the request; returns when the head of its response is there."""
         endpoint = self._endpoint
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._attempts):
             span = self._span = self._spans(attempt)
             if endpoint.propagate_trace:
                 self._headers.update(span.traceparent())
@@ -130,7 +135,7 @@ class Call(AbstractAsyncContextManager["Response"]):
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 span.error(type(error).__name__)
                 span.end()
-                last = attempt == _ATTEMPTS - 1
+                last = attempt == self._attempts - 1
                 # A body that is passed on as it arrives can't be had twice, but a connection
                 # that was never made has not taken any of it.
                 if last or not _never_sent(error):

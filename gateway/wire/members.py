@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 
-def with_member(body: bytes, name: str, value: str) -> bytes:
+def with_member(body: bytes, name: str, value: str | int) -> bytes:
     """The object of `body` with a first member more. It has others, and none of this name: callers
     have parsed it.
     """

@@ -43,7 +43,6 @@ COMPLETIONS = "openai_completions"
 CHATS = frozenset(
     (anthropic_messages_blocks.API, openai_chat_blocks.API, openai_responses_blocks.API)
 )
-WITH_TRAIL = CHATS | {COMPLETIONS}
 
 # What engines render in front of the messages, compute with, or keep caches apart by.
 _RENDERED_FIRST = (
@@ -89,9 +88,9 @@ def trail(api: str, document: Json, seed: bytes = b"") -> Trail:
     except NotUnderstood:
         return Trail()
     pieces = {
-        block.digest: cut
+        block.digest: pieces_of(block, document, block.path)
         for block in prompt.blocks
-        if block.size > LONG_BYTES and (cut := pieces_of(block, document))
+        if block.size > LONG_BYTES
     }
     return of_blocks(prompt.blocks, pieces, first_print(document, seed))
 
@@ -101,11 +100,13 @@ def first_print(document: dict[str, Json], apart: bytes) -> int:
     return fingerprint_of(document, _RENDERED_FIRST, _digest(apart))
 
 
-def pieces_of(block: PrefixBlock, document: Json) -> tuple[int, ...]:
-    """The digests of a long text's pieces but the last; empty for what is no text."""
+def pieces_of(block: PrefixBlock, document: Json, path: Path) -> tuple[int, ...]:
+    """The digests of a long text's pieces but the last; empty for what is no text. `path` is where it
+    stands in the document.
+    """
     if block.kind not in _TEXTS:
         return ()
-    shown = _text_at(document, block.path)
+    shown = _text_at(document, path)
     data = b"" if shown is None else shown.encode()
     if len(data) != block.size:
         # Not this was rendered, or not as it stands there.

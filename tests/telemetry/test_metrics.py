@@ -21,6 +21,7 @@ from gateway import config
 from gateway.core.causes import Cause, Share
 from gateway.core.model import Reason, Result, Usage
 from gateway.core.plan import PlanReason
+from gateway.core.route import Branch
 from gateway.telemetry import otlp, semconv
 from gateway.telemetry.instruments import Instruments
 from gateway.telemetry.metrics import ModelNames
@@ -81,6 +82,8 @@ def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
     m.aborted("client")
     m.store_unavailable("get")
     m.inference(provider="openai", model=model, operation="chat", duration_s=1.0, error="502")
+    m.route.sent("gpu", Branch.NEW)
+    m.route.retried("gpu", "503")
     m.prompt_cache.planned(PlanReason.PLACED, "openai", model, 0.0004, ["sort-tools"])
     m.prompt_cache.refused("openai", model)
     m.prompt_cache.answered({Cause.OURS: Share(read=20, write_5m=3)}, "openai", model)
@@ -319,6 +322,9 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
         engine = {"running": 1, "waiting": 0, "kv_usage": 0.5, "prefix_hit_share": shares}
         known = {"restarts": 0, "age_s": 1.0, "failing_s": None}
         telemetry.metrics.watch_engines(lambda: {"gpu": engine | known})
+        replica = {"ready": 1, "in_flight": 0, "pending_s": 0.0, "mirror_tokens": 0}
+        counted = {"expected_tokens": 0, "reported_tokens": 0}
+        telemetry.metrics.watch_pools(lambda: {"gpu": {"a": replica | counted}})
         await collector.wait_for(
             lambda c: {semconv.M_REQUESTS, semconv.M_ENGINE_UP} <= set(c.metrics)
         )

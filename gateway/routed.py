@@ -1,0 +1,195 @@
+"""One request through a pool: sent to the replica that is best for it, and to the next one where that
+has not begun to answer.
+
+Rule 1: nothing is sent twice once the first byte of an answer is there. Before that, what a replica
+did not take, or lost by breaking off, goes to the next; what it refuses for now (429, 502, 503, 504)
+as well, as far as the pool's budget of retries goes. Silence is waited for, unless probes say that
+the replica hangs.
+Rule 2: a body that can't be had twice goes on only where nothing of it was taken.
+Rule 3: a request is in flight at its replica from the moment it is sent to its last byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from gateway.core.route import Branch
+from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from gateway.upstream.backend import failure_of
+from gateway.upstream.choice import url
+from gateway.wire.members import with_member
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+
+    from multidict import CIMultiDict
+
+    from gateway.journey import Journey
+    from gateway.router import Route
+    from gateway.routing import Pooled
+    from gateway.telemetry.spans import AttemptSpan
+    from gateway.upstream.backend import Backend
+    from gateway.upstream.choice import Asked
+    from gateway.upstream.client import Call
+    from gateway.upstream.response import Response
+
+ELSEWHERE = frozenset((429, 502, 503, 504))
+"""Statuses of a replica that can't take the request now: another one may."""
+_BAD = frozenset((502, 503, 504))
+_MOST_ATTEMPTS = 5
+
+
+class Routed(AbstractAsyncContextManager["Response"]):
+    """As `upstream.client.Call`, of one attempt or several."""
+
+    __slots__ = (
+        *("_asked", "_attempt_span", "_backend", "_body", "_call", "_headers", "_journey"),
+        *("_method", "_number", "_pool", "_scope", "_status"),
+    )
+
+    def __init__(  # noqa: PLR0917
+        self,
+        pool: Pooled,
+        method: str,
+        asked: Asked,
+        headers: CIMultiDict[str],
+        body: bytes | AsyncIterator[bytes] | None,
+        attempt_span: Callable[[str, str, int], AttemptSpan],
+        journey: Journey,
+    ) -> None:
+        self._pool = pool
+        self._method = method
+        self._asked = asked
+        self._headers = headers
+        self._body = body
+        self._attempt_span = attempt_span
+        self._journey = journey
+        self._number = 0
+        self._status = 0
+        self._backend: Backend
+        self._call: Call
+        self._scope: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> Response:
+        """Send the request; returns when the head of its response is there."""
+        pool, journey = self._pool, self._journey
+        route = pool.router.route(journey)
+        branch = route.branch
+        last = min(len(route.order), _MOST_ATTEMPTS) - 1
+        for number, backend in enumerate(route.order):
+            try:
+                response = await self._ask(route, backend, branch)
+            except GatewayError as problem:
+                if number >= last or not self._can_go_on(problem):
+                    raise
+                reason = problem.code
+            else:
+                status = response.status
+                if status not in ELSEWHERE or number >= last or not self._may_repeat():
+                    return response
+                reason = str(status)
+                self.end(None)
+                pool.router.over(journey)
+            pool.retried(journey, backend, reason)
+            branch = Branch.MOVED_HEALTH
+        raise AssertionError  # the last attempt returned or raised
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(problem)
+
+    def end(self, problem: BaseException | None) -> None:
+        """See `Call.end`."""
+        backend = self._backend
+        try:
+            self._call.end(problem)
+        except GatewayError as told:
+            if isinstance(told, UpstreamBroken | UpstreamTimeout):
+                backend.failed(failure_of(told), self._pool.timer())
+            raise
+        finally:
+            backend.in_flight -= 1
+
+    def abandon(self) -> None:
+        """The replica hangs: don't wait for it any longer, if it has not begun to answer."""
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def _ask(self, route: Route, backend: Backend, branch: Branch) -> Response:
+        pool, journey = self._pool, self._journey
+        self._backend, self._status = backend, 0
+        number, self._number = self._number, self._number + 1
+        method, where = self._method, url(backend.endpoint, self._asked)
+        journey.went(backend.name, branch)
+        pool.counted(branch)
+
+        def span(attempt: int) -> AttemptSpan:
+            opened = self._attempt_span(method, where, number + attempt)
+            opened.routed(backend.name, branch)
+            return opened
+
+        self._call = pool.client.call(
+            method, where, self._headers, self._body_for(route, backend), backend.endpoint, span,
+            attempts=1,
+        )  # fmt: skip
+        pool.router.sent(journey, route, backend)
+        began = pool.timer()
+        pool.waiting(backend.name, self)
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                response = await self._call.__aenter__()
+        except BaseException as problem:
+            backend.in_flight -= 1
+            pool.router.over(journey)
+            if isinstance(problem, TimeoutError):
+                # (Those of the upstream's own come mapped.)
+                raise UpstreamBroken(
+                    f"replica {backend.name} of upstream {pool.router.replicas.name!r} hangs: it "
+                    "answers no probes"
+                ) from problem
+            if isinstance(problem, UpstreamUnreachable | UpstreamBroken | UpstreamTimeout):
+                backend.failed(failure_of(problem), pool.timer())
+            raise
+        finally:
+            self._scope = None
+            pool.waited(backend.name, self)
+        status = self._status = response.status
+        now = pool.timer()
+        if status in _BAD:
+            backend.failed(f"status {status}", now)
+        elif status < 500 and status not in ELSEWHERE:
+            # (A 500 may be the request's own fault: who repeats it must not eject one after another.)
+            backend.succeeded(now, now - began if journey.streams and status == 200 else None)
+        return response
+
+    def _body_for(self, route: Route, backend: Backend) -> bytes | AsyncIterator[bytes] | None:
+        """With the slot that the first of them should compute it in."""
+        body, placement = self._body, route.placement
+        if (
+            placement is not None
+            and placement.slot is not None
+            and self._journey.pins
+            and isinstance(body, bytes)
+            and backend is route.order[0]
+        ):
+            return with_member(body, "id_slot", placement.slot)
+        return body
+
+    def _can_go_on(self, problem: GatewayError) -> bool:
+        if isinstance(problem, UpstreamUnreachable):
+            return True
+        return isinstance(problem, UpstreamBroken) and self._twice
+
+    def _may_repeat(self) -> bool:
+        return self._twice and self._pool.router.replicas.may_retry(self._pool.timer())
+
+    @property
+    def _twice(self) -> bool:
+        return self._body is None or isinstance(self._body, bytes)

@@ -1,0 +1,311 @@
+"""Sends what clients ask to who answers it: an upstream's one address, or one of a pool's replicas.
+
+Rule 1: an endpoint without replicas pays one test of an attribute.
+Rule 2: what is read of a prompt are fingerprints and sizes; who cannot be read is sent all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from gateway.core import identity
+from gateway.core.model import Form
+from gateway.core.route import Wish
+from gateway.hot import Hot
+from gateway.journey import Journey, session_of, session_said
+from gateway.routed import Routed
+from gateway.router import Router
+from gateway.server import forwarding
+from gateway.upstream.choice import url
+from gateway.wire.base import NotUnderstood
+from gateway.wire.prefill_body import lead_document
+from gateway.wire.trails import WITH_TRAIL, Trails
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from multidict import CIMultiDict
+
+    from gateway.cache import Clock
+    from gateway.core.affinity import Affinity
+    from gateway.core.model import Answer
+    from gateway.core.route import Branch, RouteSettings
+    from gateway.exchange import Exchange
+    from gateway.telemetry.metrics import Metrics
+    from gateway.telemetry.spans import AttemptSpan
+    from gateway.turn import Turn
+    from gateway.upstream.backend import Backend
+    from gateway.upstream.choice import Asked, Endpoint
+    from gateway.upstream.client import Call, UpstreamClient
+    from gateway.upstream.replicas import Replicas
+    from gateway.wire.trails import Read
+
+_log = structlog.get_logger("warmgate.routing")
+
+# As in `planning`: what takes longer to read than others should have to wait for is read in a thread.
+_SHORT_BYTES = 128 * 1024
+_LONG_BYTES = 512 * 1024
+_MANY_OBJECTS = 8192
+_THREAD_WAIT_S = 3.0
+_LOG_EVERY_S = 60.0
+# `/v1/responses/ID`, and what is below it: of the replica that made it.
+_RESPONSES = "/v1/responses/"
+
+
+class Pooled:
+    """One pool as its requests need it."""
+
+    def __init__(
+        self, router: Router, client: UpstreamClient, metrics: Metrics, timer: Callable[[], float]
+    ) -> None:
+        self.router = router
+        self.client = client
+        self.timer = timer
+        self._metrics = metrics.route
+        self.hot = Hot()
+        self.welcome: Callable[[Pooled, Backend], None] = _at_once
+        """Warms a replica, and says `warmed` to it."""
+        replicas = router.replicas
+        self.pins = replicas.engine == "llamacpp" and replicas.routing.pin_slots
+        self._waiting: dict[str, set[Routed]] = {}
+
+    def watch(self) -> None:
+        """Hear of replicas that come, go, fail, and begin anew."""
+        replicas, affinity = self.router.replicas, self.router.affinity
+        for each in replicas:
+            affinity.joined(each.name)
+        replicas.on_joined = lambda backend: affinity.joined(backend.name)
+        replicas.on_left = lambda backend: affinity.left(backend.name)
+        replicas.on_unhealthy = lambda backend: self.hangs(backend.name)
+        replicas.on_emptied = self.emptied
+
+    def emptied(self, backend: Backend) -> None:
+        """Its cache is empty, and it waits to be warmed."""
+        self.router.affinity.emptied(backend.name)
+        self.welcome(self, backend)
+
+    def counted(self, branch: Branch) -> None:
+        """A request goes out by this branch."""
+        self._metrics.sent(self.router.replicas.name, branch)
+
+    def retried(self, journey: Journey, backend: Backend, reason: str) -> None:
+        """It failed there, and goes to the next."""
+        self._metrics.retried(self.router.replicas.name, reason)
+        if journey.exchange is not None:
+            journey.exchange.rerouted(backend.name, reason)
+
+    def waiting(self, backend: str, routed: Routed) -> None:
+        """It waits for the head of an answer."""
+        self._waiting.setdefault(backend, set()).add(routed)
+
+    def waited(self, backend: str, routed: Routed) -> None:
+        """Not any more."""
+        waiting = self._waiting[backend]
+        waiting.discard(routed)
+        if not waiting:
+            del self._waiting[backend]
+
+    def hangs(self, backend: str) -> None:
+        """It answers no probes: what it has not begun to answer goes elsewhere."""
+        for routed in tuple(self._waiting.get(backend, ())):
+            routed.abandon()
+
+
+class Routing:
+    """Sends requests. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        pools: Iterable[Replicas],
+        client: UpstreamClient,
+        metrics: Metrics,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+        affinity: Callable[[RouteSettings], Affinity],
+    ) -> None:
+        """`affinity` makes what decides for one pool."""
+        self._client = client
+        self._timer = timer = clock.monotonic
+
+        def dice() -> float:
+            return int.from_bytes(random_bytes(4), "big") / 2**32
+
+        self.pools = {
+            each.name: Pooled(
+                Router(each, affinity(each.settings), clock, dice), client, metrics, timer
+            )
+            for each in pools
+        }
+        for pool in self.pools.values():
+            pool.watch()
+        self._trails = Trails() if self.pools else None
+        self._thread = ThreadPoolExecutor(1, "warmgate-route")
+        self._failures = 0
+        self._logged_at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<Routing to {len(self.pools)} pools, {self._failures} failures>"
+
+    def close(self) -> None:
+        """Let the thread go. What is being read in it is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def call(  # noqa: PLR0917
+        self,
+        method: str,
+        asked: Asked,
+        headers: CIMultiDict[str],
+        body: bytes | AsyncIterator[bytes] | None,
+        endpoint: Endpoint,
+        attempt_span: Callable[[str, str, int], AttemptSpan],
+        journey: Journey | None = None,
+    ) -> Call | Routed:
+        """The response as a context, as `UpstreamClient.call` gives it; of a pool, from one of its
+        replicas. `attempt_span` opens a span from a method, a URL and the number of the attempt.
+        """
+        if not endpoint.pool:
+            where = url(endpoint, asked)
+            return self._client.call(
+                method, where, headers, body, endpoint,
+                lambda attempt: attempt_span(method, where, attempt),
+            )  # fmt: skip
+        pool = self.pools[endpoint.name]
+        return Routed(pool, method, asked, headers, body, attempt_span, journey or Journey())
+
+    # --- what is known of a request -------------------------------------------------------------
+
+    async def journey(self, turn: Turn, sent: bytes, *, may_change: bool) -> Journey:
+        """The way of a request to a pool that goes out as `sent`; `may_change`: a member may be added
+        to that. Never raises.
+        """
+        journey = Journey(turn.exchange)
+        endpoint, ask = turn.known.endpoint, turn.known.ask
+        headers = turn.request.headers
+        read = await self._read(turn.api.name, sent)
+        said = session_said(headers)
+        if read is None and not said:
+            return journey
+        session = 0
+        if said:
+            session = session_of(said, self._key_of(turn))
+        journey.api = turn.api.name
+        journey.streams = ask is not None and ask.form is Form.STREAM
+        if read is None:
+            journey.wish = Wish(journey.wish.trail, session)
+            return journey
+        pool = self.pools[endpoint.name]
+        self._known(journey, read, session, pool)
+        journey.pins = may_change and ask is not None and pool.pins and not read.has_slot
+        if read.lead and (endpoint.api_key is not None or not self._key_of(turn)):
+            self._heat(pool, journey, turn.api.route, sent)
+        return journey
+
+    async def alone(self, api: str, body: bytes, only: Backend | None = None) -> Journey:
+        """Of a prompt that is sent for its cache alone, to this replica if one is named."""
+        journey = Journey(api=api, only=only)
+        read = await self._read(api, body)
+        if read is None:
+            journey.api = ""
+        else:
+            journey.wish = Wish(read.trail)
+        return journey
+
+    def whom(
+        self, endpoint: Endpoint, only: Backend | None, *, every: bool
+    ) -> list[Backend | None]:
+        """To whom a prompt is to be sent; None: to whoever is asked for it."""
+        if endpoint.pool and only is None and every:
+            return [*self.pools[endpoint.name].router.replicas.usable()]
+        return [only]
+
+    def passing(self, exchange: Exchange, asked: Asked, endpoint: Endpoint) -> Journey:
+        """Of a request to a pool that is passed through."""
+        journey = Journey(exchange)
+        if asked.path.startswith(_RESPONSES):
+            response_id = asked.path.removeprefix(_RESPONSES).partition("/")[0]
+            journey.owner = self.pools[endpoint.name].router.owner(response_id)
+        return journey
+
+    def begun(self, endpoint: Endpoint, journey: Journey) -> None:
+        """The first byte of a successful answer came."""
+        self.pools[endpoint.name].router.begun(journey)
+
+    def learn(self, endpoint: Endpoint, journey: Journey, answer: Answer | None) -> None:
+        """The call is over, and its answer was read, or could not be. Once for each journey with a
+        prompt that was answered.
+        """
+        self.pools[endpoint.name].router.learn(journey, answer)
+
+    def told(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """By pool and replica, what is thought of it."""
+        return {name: pool.router.told() for name, pool in self.pools.items()}
+
+    # --- how ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _key_of(turn: Turn) -> bytes:
+        """The client's own credential; empty for none."""
+        pairs = forwarding.pairs(turn.request.headers)
+        return identity.credential(pairs, turn.known.endpoint.provider)
+
+    @staticmethod
+    def _known(journey: Journey, read: Read, session: int, pool: Pooled) -> None:
+        journey.wish = Wish(read.trail, session)
+        journey.lead = read.lead
+        if read.previous:
+            journey.owner = pool.router.owner(read.previous)
+
+    def _heat(self, pool: Pooled, journey: Journey, path: str, sent: bytes) -> None:
+        trail, api = journey.wish.trail, journey.api
+
+        def body() -> bytes | None:
+            document = lead_document(api, orjson.loads(sent))
+            return None if document is None else orjson.dumps(document)
+
+        try:
+            at = journey.lead - 1
+            pool.hot.saw(trail.prints[at], trail.ends[at], path, body, self._timer())
+        except Exception:  # noqa: BLE001 - a prefix less to warm with
+            self._failed()
+
+    async def _read(self, api: str, body: bytes) -> Read | None:
+        """What is read of a body; None where nothing is."""
+        trails = self._trails
+        if trails is None or api not in WITH_TRAIL:
+            return None
+        try:
+            reading = trails.begin(api, body)
+            if len(body) <= _SHORT_BYTES or (
+                len(body) <= _LONG_BYTES and body.count(b"{") <= _MANY_OBJECTS
+            ):
+                read = reading.read()
+            else:
+                async with asyncio.timeout(_THREAD_WAIT_S):
+                    loop = asyncio.get_running_loop()
+                    read = await loop.run_in_executor(self._thread, reading.read)
+            trails.keep(reading)
+        except (ValueError, NotUnderstood):
+            # No JSON, or compressed: whatever the upstream makes of it.
+            return None
+        except Exception:  # noqa: BLE001 - the request goes on
+            self._failed()
+            return None
+        return read
+
+    def _failed(self) -> None:
+        self._failures += 1
+        now = self._timer()
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
+            _log.exception("a request's way can't be read", failures=self._failures)
+
+
+def _at_once(_: Pooled, backend: Backend) -> None:
+    """Nobody warms anything."""
+    backend.warmed()

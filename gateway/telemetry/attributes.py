@@ -1,0 +1,53 @@
+"""Attributes that several kinds of spans have, as they are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.telemetry import semconv
+from gateway.telemetry.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.core.model import Reason, Result
+    from gateway.telemetry.spans import AttributeValue
+
+Told: TypeAlias = "dict[str, AttributeValue | Sequence[str]]"
+
+
+def asked_for(headers: Mapping[str, str]) -> str:
+    """The name or address in a request's `Host`, without its port and brackets."""
+    host = headers.get("host", "")
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def set_method(told: Told, method: str) -> str:
+    """The method for a span name; an unknown one is `HTTP` there and `_OTHER` as attribute."""
+    if method in semconv.METHODS:
+        told[semconv.HTTP_METHOD] = method
+        return method
+    told[semconv.HTTP_METHOD] = semconv.METHOD_OTHER
+    told[semconv.HTTP_METHOD_ORIGINAL] = plain(method)
+    return "HTTP"
+
+
+def set_address(told: Told, host: str | None, port: int | None) -> None:
+    """Who is called, or was."""
+    if host:
+        told[semconv.SERVER_ADDRESS] = plain(host)
+        if port:
+            told[semconv.SERVER_PORT] = port
+
+
+def set_cache(
+    told: Told, result: Result | None, reason: Reason | None, key_hex8: str | None
+) -> None:
+    """What the cache did, why, and the beginning of the identity."""
+    if result is not None:
+        told[semconv.CACHE_RESULT] = result.value
+    if reason is not None:
+        told[semconv.CACHE_REASON] = reason.value
+    if key_hex8 is not None:
+        # Cut here too: a whole identity on a span would let its reader probe the cache.
+        told[semconv.CACHE_KEY] = key_hex8[:8]
