@@ -1,0 +1,109 @@
+"""Who stands far out of its peers, by what was seen of late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.upstream.outliers import outliers
+from gateway.upstream.recent import PERIOD_S, Recent
+from tests.helpers.pools import NAMES, StandingClock, pool_of
+
+if TYPE_CHECKING:
+    from gateway.upstream.replicas import Replicas
+
+
+@pytest.fixture
+def clock() -> StandingClock:
+    return StandingClock()
+
+
+def saw(pool: Replicas, clock: StandingClock, shares: list[float], heads: list[float]) -> None:
+    """100 requests of each replica; that share of them failed, the others took so long."""
+    for backend, share, head_s in zip(pool, shares, heads, strict=True):
+        for number in range(100):
+            failed = number < share * 100
+            backend.recent.add(clock.now, failed=failed, head_s=None if failed else head_s)
+
+
+@pytest.mark.parametrize(
+    ("shares", "heads", "odd"),
+    [
+        ([0, 0, 0, 0], [1, 1, 1, 1], []),
+        ([0, 0, 0.5, 0], [1, 1, 1, 1], [2]),
+        ([0.1, 0.1, 0.35, 0.1], [1, 1, 1, 1], []),
+        # All alike: it isn't they who are odd.
+        ([0.9, 0.9, 0.9, 0.9], [1, 1, 1, 1], []),
+        # The worst first, and never more than half.
+        ([0.9, 0, 0.6, 0.7], [1, 1, 1, 1], [0]),
+        ([0.9, 0, 0.6, 0, 0], [1, 1, 1, 1, 1], [0, 2]),
+        ([0, 0, 0, 0], [1, 1, 1, 8], [3]),
+        # Many times slower, but nothing that anybody would feel; slow, but not many times.
+        ([0, 0, 0, 0], [0.1, 0.1, 0.1, 1.5], []),
+        ([0, 0, 0, 0], [10, 10, 10, 40], []),
+        # Of two, nobody can say whose speed is the odd one.
+        ([0, 0], [0.1, 60], []),
+        ([0, 1.0], [1, 1], [1]),
+        ([1.0], [1], []),
+    ],
+)
+def test_who_fails_or_is_slow_far_more_than_its_peers_is_odd(
+    clock: StandingClock, shares: list[float], heads: list[float], odd: list[int]
+) -> None:
+    pool = pool_of(clock, len(shares))
+    saw(pool, clock, shares, heads)
+    assert [each.name for each, _ in outliers(tuple(pool), clock.now)] == [NAMES[n] for n in odd]
+
+
+def test_few_requests_say_nothing(clock: StandingClock) -> None:
+    pool = pool_of(clock)
+    saw(pool, clock, [0, 0, 0], [1, 1, 1])
+    pool[NAMES[0]].recent.clear()
+    for _ in range(19):
+        pool[NAMES[0]].recent.add(clock.now, failed=True)
+    assert outliers(tuple(pool), clock.now) == []
+    pool[NAMES[0]].recent.add(clock.now, failed=True)
+    assert [each.name for each, _ in outliers(tuple(pool), clock.now)] == [NAMES[0]]
+
+
+def test_those_that_are_out_already_count_for_the_half(clock: StandingClock) -> None:
+    pool = pool_of(clock, 5)
+    saw(pool, clock, [0, 0, 0.8, 0.9, 0], [1] * 5)
+    pool[NAMES[0]].eject(clock.now)
+    assert [each.name for each, _ in outliers(tuple(pool), clock.now)] == [NAMES[3]]
+    for _ in range(3):
+        pool[NAMES[1]].probed("timeout")
+    assert outliers(tuple(pool), clock.now) == []
+
+
+def test_an_odd_one_is_left_alone_and_judged_anew_afterwards(clock: StandingClock) -> None:
+    pool = pool_of(clock)
+    saw(pool, clock, [0, 0, 0.9], [1, 1, 1])
+    ((odd, why),) = outliers(tuple(pool), clock.now)
+    pool.eject(odd, why)
+    assert (odd.ejected_for_s, odd.failure) == (10.0, "fails more than its peers")
+    clock.passes(10)
+    odd.succeeded(clock.now)
+    assert odd.ready
+    assert outliers(tuple(pool), clock.now) == []
+
+
+def test_what_was_seen_is_forgotten_after_one_to_two_periods() -> None:
+    recent = Recent()
+    for _ in range(10):
+        recent.add(100.0, failed=True)
+    assert recent.counts(100.0 + PERIOD_S)[:2] == (10, 10)
+    recent.add(100.0 + PERIOD_S, failed=False, head_s=1.0)
+    assert recent.counts(100.0 + PERIOD_S + 1)[:2] == (11, 10)
+    assert recent.counts(100.0 + 2 * PERIOD_S)[:2] == (1, 0)
+    assert recent.counts(100.0 + 9 * PERIOD_S)[:2] == (0, 0)
+
+
+def test_a_busy_replica_costs_no_more_memory_than_a_quiet_one() -> None:
+    recent = Recent()
+    for number in range(100_000):
+        recent.add(100.0, failed=False, head_s=float(number >= 50_000))
+    counts = recent.counts(100.0)
+    assert (counts.requests, counts.median_head_s) == (100_000, 1.0)
+    assert sum(map(len, recent._heads)) == 64
