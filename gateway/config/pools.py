@@ -188,11 +188,15 @@ def provider_of(engine: str | None, provider: str | None) -> str | None:
     return engine if engine in ENGINES else "unknown"
 
 
-def engine_of(engine: str | None, provider: str | None) -> str:
-    """The engine that both settings together name; `openai` where nothing is known."""
+def engine_of(engine: str | None, provider: str | None, *, pool: bool) -> str:
+    """The engine that both settings together name; where they name none, `openai` for a pool and
+    otherwise an empty word.
+    """
     if engine is not None:
         return engine
-    return provider if provider in ENGINES and provider is not None else "openai"
+    if provider is not None and provider in ENGINES:
+        return provider
+    return "openai" if pool else ""
 
 
 def is_pool(upstream: Any) -> bool:

@@ -57,7 +57,8 @@ class Endpoint:
     pool: bool = False
     """It has replicas (`gateway.upstream.replicas`): `base_url` is only the first, or a name for all."""
     engine: str = ""
-    """What runs there: `vllm`, `sglang`, `llamacpp`, or `openai` for any other server of its API."""
+    """What runs there: `vllm`, `sglang`, `llamacpp`, or `openai` for any other server of its API; empty
+    where nobody said so."""
     authority: str = ""
     """What `Host`, and TLS, are to say in the place of the URL's own host, which is but a number."""
 
@@ -277,5 +278,5 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
         caches_as=(prompt_cache_provider(host) if named is None else "") or provider.name,
         metrics_interval_s=upstream.metrics_interval_s,
         pool=bool(upstream.backends or upstream.dns),
-        engine=engine_of(upstream.engine, upstream.provider),
+        engine=engine_of(upstream.engine, upstream.provider, pool=upstream.base_url is None),
     )

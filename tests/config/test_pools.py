@@ -95,7 +95,14 @@ def test_a_backend_is_called_by_its_host_and_port(url: str, name: str) -> None:
 def test_engine_and_provider_complete_each_other(
     engine: str | None, provider: str | None, expected: tuple[str | None, str]
 ) -> None:
-    assert (provider_of(engine, provider), engine_of(engine, provider)) == expected
+    assert (provider_of(engine, provider), engine_of(engine, provider, pool=True)) == expected
+
+
+def test_what_is_no_pool_and_says_nothing_has_no_engine() -> None:
+    assert [engine_of(*said, pool=False) for said in ((None, "anthropic"), ("vllm", None))] == [
+        "",
+        "vllm",
+    ]
 
 
 # fmt: off

@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from gateway.config import Config
 from gateway.core.policy import CachePolicy
 from gateway.errors import BadRequest, NotFound
-from gateway.upstream.choice import Asked, Choice, take_apart, url
+from gateway.upstream.choice import Asked, Choice, Endpoint, replica_endpoint, take_apart, url
 
 VERSION = {"anthropic-version": "2023-06-01"}
 KEY = {"X-Api-Key": "sk-ant"}
@@ -248,3 +248,52 @@ def test_a_provider_is_known_by_its_host_and_its_headers_count_only_there(
     assert expected == provider.name
     assert documented == (provider.header_prefixes is not None)
     assert documented or not provider.headers_excluded
+
+
+ONE, TWO = "http://10.0.0.1:8000/v1", "http://10.0.0.2:8000/v1"
+NAMED = "http://vllm.models:8000/v1"
+
+
+def endpoint(**upstream: Any) -> Endpoint:
+    return choice(upstreams={"mine": upstream}).endpoints["mine"]
+
+
+def test_a_pool_is_one_endpoint_whose_engine_names_the_provider() -> None:
+    pool = endpoint(engine="sglang", backends=[ONE, TWO])
+    assert (pool.pool, pool.engine, pool.provider.name) == (True, "sglang", "sglang")
+    assert (pool.base_url, pool.host, pool.port) == (ONE, "10.0.0.1", 8000)
+    other = endpoint(engine="openai", backends=[ONE])
+    assert (other.engine, other.provider.name) == ("openai", "unknown")
+    one = endpoint(base_url=ONE)
+    assert (one.pool, one.engine, one.provider.name) == (False, "", "unknown")
+
+
+def test_a_pools_identity_is_what_the_config_lists_in_whatever_order() -> None:
+    told = endpoint(engine="vllm", backends=[ONE, TWO], dns=NAMED).identity
+    assert told == b"vllm http://10.0.0.1:8000/v1 http://10.0.0.2:8000/v1 " + NAMED.encode()
+    assert (
+        endpoint(engine="vllm", backends=[{"url": TWO, "weight": 2}, ONE], dns=NAMED).identity
+        == told
+    )
+    assert endpoint(engine="vllm", backends=[ONE]).identity != told
+    assert endpoint(engine="sglang", backends=[ONE, TWO], dns=NAMED).identity != told
+
+
+def test_an_upstream_that_becomes_a_pool_of_one_keeps_its_entries() -> None:
+    single = endpoint(base_url=ONE, provider="vllm")
+    assert endpoint(engine="vllm", backends=[ONE]).identity == single.identity
+
+
+def test_a_replica_is_its_pool_but_for_where_it_is() -> None:
+    pool = endpoint(engine="vllm", dns=NAMED, api_key="k" * 20)
+    replica = replica_endpoint(pool, "https://[fd00::1]/v1", "vllm.models")
+    assert (replica.name, replica.identity, replica.api_key) == (pool.name, pool.identity, "k" * 20)
+    assert (replica.host, replica.port, replica.pool) == ("fd00::1", 443, False)
+    assert (replica.base_url, replica.authority) == ("https://[fd00::1]/v1", "vllm.models")
+
+
+def test_a_providers_own_replicas_get_its_headers_and_others_do_not() -> None:
+    own = endpoint(provider="openai", backends=["https://api.openai.com/v1"])
+    mixed = endpoint(provider="openai", backends=["https://api.openai.com/v1", ONE])
+    assert own.provider.header_prefixes is not None
+    assert mixed.provider.header_prefixes is None
