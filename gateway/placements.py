@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.route_records import RecordKind, RouteRecord
 from gateway.store.journal_feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from gateway.core.route import RouteTicket
+    from gateway.core.route_records import RouteRecord
     from gateway.store.journal import Journal
 
 START_S = 1.0
@@ -27,14 +25,9 @@ class Placements:
         pools: Iterable[str],
         journal: Callable[[str], Journal],
         gateway: int,
-        clock: Callable[[], float],
     ) -> None:
-        """`journal` gives the journal of a pool; `gateway` is 64 random bits of this process; `clock`
-        gives seconds since the epoch.
-        """
+        """`journal` gives the journal of a pool; `gateway` is 64 random bits of this process."""
         self.gateway = gateway
-        self._clock = clock
-        self._numbers = count(1)
         self._heed: dict[str, Callable[[RouteRecord], None]] = {}
         self._feeds = {name: Feed(name, journal(name), gateway, self._of(name)) for name in pools}
 
@@ -65,33 +58,6 @@ class Placements:
         if feed is not None:
             feed.tell(record)
 
-    def placed(self, pool: str, ticket: RouteTicket) -> int:
-        """A request was sent to a replica. Returns its number, for `begun` and `over`."""
-        number = next(self._numbers)
-        wish = ticket.placement.wish
-        self.tell(
-            pool,
-            RouteRecord(
-                RecordKind.PLACED,
-                self.gateway,
-                number,
-                ticket.backend,
-                self._clock(),
-                wish.trail,
-                wish.session,
-                ticket.uncached,
-            ),
-        )
-        return number
-
-    def begun(self, pool: str, number: int, backend: str) -> None:
-        """The first byte of its answer came: its prompt is computed."""
-        self._tell_of(pool, RecordKind.BEGUN, number, backend)
-
-    def over(self, pool: str, number: int, backend: str) -> None:
-        """It is answered, or failed: nothing of it is pending."""
-        self._tell_of(pool, RecordKind.OVER, number, backend)
-
     async def start(self, patience_s: float = START_S) -> None:
         """Begin, and wait for what is known already, at most `patience_s`; later it still comes."""
         await asyncio.gather(*(feed.start(patience_s) for feed in self._feeds.values()))
@@ -103,9 +69,6 @@ class Placements:
     def told(self) -> dict[str, dict[str, Any]]:
         """By pool, what `Feed.figures` tells. Any thread may ask."""
         return {name: feed.figures() for name, feed in self._feeds.items()}
-
-    def _tell_of(self, pool: str, kind: RecordKind, number: int, backend: str) -> None:
-        self.tell(pool, RouteRecord(kind, self.gateway, number, backend, self._clock()))
 
     def _of(self, pool: str) -> Callable[[RouteRecord], None]:
         def hear(record: RouteRecord) -> None:

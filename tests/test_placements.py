@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.core.route import Branch, Placement, RouteTicket, Wish
-from gateway.core.route_records import RecordKind
-from gateway.core.trail import Trail
 from gateway.placements import Placements
 from gateway.store.journals import open_journal
 from gateway.store.memory import MemoryStore
 from gateway.store.redis import RedisStore
 from gateway.store.sqlite import SqliteStore
-from tests.helpers.placed import placed
+from tests.helpers.placed import over, placed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,18 +24,6 @@ if TYPE_CHECKING:
 
 PATIENT_S = 20.0
 POOLS = ("llama", "qwen")
-TICKET = RouteTicket(
-    placement=Placement(
-        order=("10.0.0.1:8000",),
-        branch=Branch.NEW,
-        wish=Wish(Trail((1, 2), (10, 30), True), 77),
-        head=0,
-    ),
-    backend="10.0.0.1:8000",
-    sent_at=5.0,
-    expected=10,
-    uncached=20,
-)
 
 
 class Gateway:
@@ -47,9 +32,7 @@ class Gateway:
     def __init__(self, store: Store, number: int) -> None:
         self.heard: dict[str, list[RouteRecord]] = {pool: [] for pool in POOLS}
         self.said: list[bool] = []
-        self.placements = Placements(
-            POOLS, lambda pool: open_journal(store, pool), number, lambda: 1000.0
-        )
+        self.placements = Placements(POOLS, lambda pool: open_journal(store, pool), number)
         for pool, records in self.heard.items():
             self.placements.on_heard(pool, records.append)
         self.placements.on_shares("llama", self.said.append)
@@ -87,19 +70,12 @@ async def test_what_becomes_of_a_request_is_heard_by_the_others(
     await other.placements.start()
     assert one.shares()
     assert one.said == [True]
-    number = one.placements.placed("llama", TICKET)
-    one.placements.begun("llama", number, TICKET.backend)
-    one.placements.over("llama", number, TICKET.backend)
+    records = [placed(1, 1), over(1, 1)]
+    for record in records:
+        one.placements.tell("llama", record)
     one.placements.tell("nowhere", placed(1, 1))
-    await until(lambda: len(other.heard["llama"]) == 3)
-    first, second, third = other.heard["llama"]
-    assert (first.kind, first.trail, first.session, first.uncached, first.at) == (
-        *(RecordKind.PLACED, TICKET.placement.wish.trail, 77, 20),
-        1000.0,
-    )
-    assert [(r.kind, r.number, r.gateway, r.backend) for r in (first, second, third)] == [
-        (kind, number, 1, TICKET.backend) for kind in RecordKind
-    ]
+    await until(lambda: len(other.heard["llama"]) == 2)
+    assert other.heard["llama"] == records
     assert one.heard["llama"] == other.heard["qwen"] == []
     assert not one.placements.shares("nowhere")
 
@@ -152,13 +128,13 @@ async def test_with_sqlite_only_what_was_placed_survives_a_restart(tmp_path: Pat
     store = SqliteStore(tmp_path / "cache.sqlite")
     one = Gateway(store, 1)
     await one.placements.start()
-    number = one.placements.placed("llama", TICKET)
-    one.placements.over("llama", number, TICKET.backend)
+    for record in (placed(1, 1), over(1, 1), placed(1, 2)):
+        one.placements.tell("llama", record)
     assert not one.shares()
     await one.placements.close(PATIENT_S)
     successor = Gateway(store, 2)
     await successor.placements.start(PATIENT_S)
-    assert [record.kind for record in successor.heard["llama"]] == [RecordKind.PLACED]
+    assert successor.heard["llama"] == [placed(1, 1), placed(1, 2)]
     assert not successor.shares()
     await successor.placements.close(0.0)
 
@@ -166,7 +142,7 @@ async def test_with_sqlite_only_what_was_placed_survives_a_restart(tmp_path: Pat
 async def test_in_memory_nothing_survives_and_nothing_is_shared() -> None:
     gateway = Gateway(MemoryStore(1000, lambda: 0.0), 1)
     await gateway.placements.start()
-    gateway.placements.placed("llama", TICKET)
+    gateway.placements.tell("llama", placed(1, 1))
     assert not gateway.shares()
     assert gateway.placements.told()["llama"]["journal"] == "none"
     await gateway.placements.close(0.0)

@@ -31,6 +31,11 @@ def placed(gateway: int, number: int, steps: int = 5) -> RouteRecord:
     )
 
 
+def over(gateway: int, number: int) -> RouteRecord:
+    """The end of that request."""
+    return RouteRecord(RecordKind.OVER, gateway, number, "10.0.0.1:8000", 1_800_000_100.0)
+
+
 class Shelf:
     """Where frames lie; one for all gateways of a test."""
 

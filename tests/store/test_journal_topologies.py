@@ -38,9 +38,7 @@ class Gateway:
     def __init__(self, number: int, url: str, access: Access | None = None) -> None:
         self.store = RedisStore(url, access=access, deadline_s=1.0)
         self.heard: dict[str, list[RouteRecord]] = {pool: [] for pool in POOLS}
-        self.placements = Placements(
-            POOLS, lambda pool: open_journal(self.store, pool), number, lambda: 0.0
-        )
+        self.placements = Placements(POOLS, lambda pool: open_journal(self.store, pool), number)
         for pool, records in self.heard.items():
             self.placements.on_heard(pool, records.append)
 
