@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.set_defaults(verb=_simulate)
 
     replay = verbs.add_parser(
-        "replay", help="what recorded traffic would cost with each way of marking prompts"
+        "replay", help="recorded traffic past each way of marking prompts, or of choosing a replica"
     )
     replay_arguments.add_to(replay)
     replay.set_defaults(verb=_replay)

@@ -36,6 +36,10 @@ class Call:
     """Whose cache: one workspace or organisation."""
     seed: int = 0
     """Of hash-only prompts: of the model, where one trace has several."""
+    conversation: str = ""
+    """Of hash-only prompts: whose it is, where the trace says it."""
+    answer_tokens: int = 0
+    """Where the trace says them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,8 @@ def _claude_code(
             blocks=session.blocks(ids, request["in"], kind),
             # A cache is per model, and a session may change its model.
             seed=xxhash.xxh3_64_intdigest(request["model"].encode()),
+            conversation=name,
+            answer_tokens=request.get("out") or 0,
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
 
@@ -19,6 +19,7 @@ from gateway.lab.trace_hashes import claude_code, mooncake
 
 _GZIP = b"\x1f\x8b"
 _AZURE = b"TIMESTAMP,"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,43 @@ class Wanted:
     marks_tools: bool = True
 
 
-def read(name: str, wanted: Wanted) -> Trace:
-    """The trace in a file, gzip or plain. Raises TraceError."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A file whose format is known, not yet brought into calls."""
+
+    name: str
+    shape: str
+    rows: Sequence[_Row]
+    values: list[Document]
+    """Of as many rows as are wanted, every one with the members of the format."""
+
+    @property
+    def is_hashed(self) -> bool:
+        """It has no text."""
+        return self.shape in _HASHED
+
+    def brought(self, reader: Callable[[list[Document]], _T]) -> _T:
+        """What a reader makes of all rows. Raises TraceError naming the first that is misshapen."""
+        try:
+            return reader(self.values)
+        except _MISSHAPEN as error:
+            line = self._line_of_fault(reader)
+            raise TraceError(
+                f"{self.name}:{line}: {_said(error)} in this {self.shape} trace"
+            ) from error
+
+    def _line_of_fault(self, reader: Callable[[list[Document]], _T]) -> int:
+        """The first line that can't be read by itself, or else the last."""
+        for row in self.rows:
+            try:
+                reader([row.value])
+            except _MISSHAPEN:
+                return row.line
+        return self.rows[-1].line
+
+
+def recorded(name: str, limit: int | None = None) -> Recorded:
+    """The rows of a file, gzip or plain, told by their shape. Raises TraceError."""
     text = contents(name)
     if text.startswith(_AZURE):
         raise TraceError(
@@ -53,32 +89,24 @@ def read(name: str, wanted: Wanted) -> Trace:
         raise TraceError(
             f"{name}:{rows[0].line}: no known format: its members are {members}; known are {known}"
         )
-    if wanted.system and shape in _HASHED:
+    return Recorded(name, shape, rows, _whole(name, shape, rows, limit))
+
+
+def read(name: str, wanted: Wanted) -> Trace:
+    """The trace in a file, gzip or plain. Raises TraceError."""
+    found = recorded(name, wanted.limit)
+    if wanted.system and found.is_hashed:
         raise TraceError(
-            f"{name}: a {shape} trace has no text that a system prompt could go before"
+            f"{name}: a {found.shape} trace has no text that a system prompt could go before"
         )
-    values = _whole(name, shape, rows, wanted.limit)
-    try:
-        trace = _READERS[shape](Path(name).name, values, wanted)
-    except _MISSHAPEN as error:
-        line = _line_of_fault(shape, rows, wanted)
-        raise TraceError(f"{name}:{line}: {_said(error)} in this {shape} trace") from error
+    reader = _READERS[found.shape]
+    trace = found.brought(lambda rows: reader(Path(name).name, rows, wanted))
     if not trace.calls:
-        raise TraceError(f"{name}: no answered request in this {shape} trace")
+        raise TraceError(f"{name}: no answered request in this {found.shape} trace")
     return trace
 
 
 _MISSHAPEN = (KeyError, TypeError, AttributeError, IndexError, ValueError)
-
-
-def _line_of_fault(shape: str, rows: Sequence[_Row], wanted: Wanted) -> int:
-    """The first line that can't be read by itself, or else the last."""
-    for row in rows:
-        try:
-            _READERS[shape]("", [row.value], wanted)
-        except _MISSHAPEN:
-            return row.line
-    return rows[-1].line
 
 
 def _said(error: Exception) -> str:
