@@ -45,6 +45,7 @@ _MAX_HEAD_BYTES = 64 * 1024
 _TELEMETRY_CLOSE_S = 5.0
 _BACKGROUND_CLOSE_S = 5.0
 _WARMING_CLOSE_S = 2.0
+_PLACEMENTS_CLOSE_S = 1.0
 _KEEPALIVE_S = 75.0
 # After the drain: for the last bytes of an answer, and then for a cancelled handler to end.
 _LAST_S = 0.5
@@ -103,6 +104,8 @@ class RunningGateway:
             # Nobody needs what an engine would tell now.
             parts.engines.close(0.0),
             parts.pools.close(0.0),
+            parts.welcome.close(0.0),
+            parts.placements.close(_PLACEMENTS_CLOSE_S),
         )
         parts.planning.close()
         parts.routing.close()
@@ -183,6 +186,7 @@ async def start(
     )
     # Whom DNS names must be known before the first request.
     await assembled.pools.start()
+    await assembled.placements.start()
     try:
         api_url = await _listen(api, config.server.host, config.server.port)
         probe_url = await _listen(probes, config.server.probe_host, config.server.probe_port)
@@ -191,6 +195,7 @@ async def start(
         await probes.cleanup()
         await admin.close()
         await assembled.pools.close(0.0)
+        await assembled.placements.close(0.0)
         await client.close()
         await secrets.close()
         await generations.close()

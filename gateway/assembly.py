@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -18,6 +19,7 @@ from gateway.door import Door
 from gateway.explaining import Explaining
 from gateway.flights import Flights
 from gateway.keeping import Keeping
+from gateway.placements import Placements
 from gateway.planning import Planning
 from gateway.prefill import Prefill
 from gateway.proxy import Proxy
@@ -28,6 +30,7 @@ from gateway.routing import Routing
 from gateway.sending import Sending
 from gateway.server import forwarding
 from gateway.serving import Serving
+from gateway.store.journals import open_journal
 from gateway.store.tiered import TieredStore
 from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.choice import Choice
@@ -35,6 +38,7 @@ from gateway.upstream.engines import Engines
 from gateway.upstream.pools import Pools
 from gateway.warm import Warm
 from gateway.warming import Warming
+from gateway.welcome import Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +89,8 @@ class Assembled(NamedTuple):
     engines: Engines
     pools: Pools
     routing: Routing
+    placements: Placements
+    welcome: Welcome
 
 
 def assemble(config: Config, parts: Parts) -> Assembled:
@@ -124,6 +130,9 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         random_bytes=random_bytes,
         affinity=_affinity,
     )
+    placements = Placements(
+        pools, partial(open_journal, store), int.from_bytes(random_bytes(8), "big")
+    )
     if pools:
         telemetry.metrics.watch_pools(routing.told)
     asking = Asking(
@@ -145,6 +154,8 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     )
     sending = Sending(asking, planning)
     prefill = Prefill(routing, telemetry, planning)
+    welcome = Welcome(prefill, clock.monotonic)
+    routing.begin(placements, welcome)
     refreshing = Refreshing(config, choice, prefill, clock)
     planning.on_answered = refreshing.saw
     serving = Serving(telemetry, clock, random_bytes, warm)
@@ -193,6 +204,8 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         _engines(parts, choice),
         pools,
         routing,
+        placements,
+        welcome,
     )
 
 

@@ -166,10 +166,9 @@ class Router:
         tell = self.tell
         if tell is None:
             return
-        wish = ticket.placement.wish
-        at = self._clock.now()
-        record = RouteRecord(kind, self.gateway, journey.number, ticket.backend, at)
+        record = RouteRecord(kind, self.gateway, journey.number, ticket.backend, self._clock.now())
         if kind is RecordKind.PLACED:
+            wish = ticket.placement.wish
             record = record._replace(
                 trail=wish.trail, session=wish.session, uncached=ticket.uncached
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.core.model import Answer
     from gateway.core.route import Branch, RouteSettings
     from gateway.exchange import Exchange
+    from gateway.placements import Placements
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.spans import AttemptSpan
     from gateway.turn import Turn
@@ -69,7 +71,6 @@ class Pooled:
         self._metrics = metrics.route
         self.hot = Hot()
         self.welcome: Callable[[Pooled, Backend], None] = _at_once
-        """Warms a replica, and says `warmed` to it."""
         replicas = router.replicas
         self.pins = replicas.engine == "llamacpp" and replicas.routing.pin_slots
         self._waiting: dict[str, set[Routed]] = {}
@@ -151,6 +152,18 @@ class Routing:
 
     def __repr__(self) -> str:
         return f"<Routing to {len(self.pools)} pools, {self._failures} failures>"
+
+    def begin(self, placements: Placements, welcome: Callable[[Pooled, Backend], None]) -> None:
+        """Tell `placements` what is placed here, and hear of what others place; have `welcome` warm
+        replicas whose cache is empty, and say `warmed` to them.
+        """
+        for name, pool in self.pools.items():
+            router = pool.router
+            router.gateway = placements.gateway
+            router.tell = partial(placements.tell, name)
+            placements.on_heard(name, router.heard)
+            placements.on_shares(name, router.shares)
+            pool.welcome = welcome
 
     def close(self) -> None:
         """Let the thread go. What is being read in it is not waited for."""

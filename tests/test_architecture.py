@@ -96,6 +96,7 @@ CONDUCTORS = {
     "warm",
     "warming",
     "watching",
+    "welcome",
 }
 for conductor in CONDUCTORS:
     MAY_IMPORT[conductor] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
