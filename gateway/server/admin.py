@@ -74,16 +74,19 @@ class Admin:
         *,
         explain: Explain,
         engines: Tell,
+        sharing: Tell = dict,
     ) -> None:
         """`serving` is the store that requests are served from, `inventory` its furthest part.
         `explain` takes a path, a body and headers (`gateway.explaining`); `engines` tells what each
-        watched engine says of itself (`gateway.upstream.engines`).
+        watched engine says of itself (`gateway.upstream.engines`), `sharing` what gateways tell each
+        other of each pool (`gateway.placements`).
         """
         self._inventory = inventory
         self._serving = serving
         self._token = token
         self._explained = explain
         self._engines = engines
+        self._sharing = sharing
 
     def app(self, *desks: Desk) -> web.Application:
         """The application of the admin port, and of what else is asked there."""
@@ -149,6 +152,7 @@ class Admin:
                 },
                 "purges": purges_told(self._inventory),
                 "engines": self._engines(),
+                "sharing": self._sharing(),
             }
         )
 

@@ -40,6 +40,7 @@ class AdminPort:
         *,
         explain: Explain,
         engines: Tell,
+        sharing: Tell = dict,
         pools: Pools,
     ) -> None:
         """`store` is the one that requests are served from; `clock` gives seconds since the epoch."""
@@ -54,7 +55,7 @@ class AdminPort:
             self._own or store, generations, clock, limit_bytes=config.cache.max_entry_bytes
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
-        admin = Admin(inventory, store, token, explain=explain, engines=engines)
+        admin = Admin(inventory, store, token, explain=explain, engines=engines, sharing=sharing)
         app = admin.app(AdminBackends(pools, admin.who))
         self._runner = web.AppRunner(app, access_log=None)
         self.url: str | None = None

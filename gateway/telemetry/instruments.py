@@ -22,6 +22,7 @@ from gateway.telemetry.metrics import ROUTES, Metrics, ModelNames
 from gateway.telemetry.prompt_cache import PromptCacheTallies
 from gateway.telemetry.route import RouteTallies
 from gateway.telemetry.route_gauges import observe_pools
+from gateway.telemetry.route_sharing import observe_sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -351,6 +352,9 @@ class Instruments(Metrics):
 
     def watch_pools(self, told: Callable[[], dict[str, dict[str, dict[str, Any]]]]) -> None:
         observe_pools(self._meter, told)
+
+    def watch_sharing(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
+        observe_sharing(self._meter, told)
 
     def render(self) -> bytes:
         # The reader hands its data over through one queue: two scrapes at once would each print

@@ -149,6 +149,9 @@ class Metrics:
     def watch_pools(self, told: Callable[[], dict[str, dict[str, dict[str, Any]]]]) -> None:
         """Show what `told` says of replicas (`gateway.routing`) whenever somebody looks."""
 
+    def watch_sharing(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
+        """Show what `told` says of what gateways tell each other (`gateway.placements`), likewise."""
+
     def render(self) -> bytes:
         """The Prometheus text (version 0.0.4). Takes milliseconds: call it in a thread."""
         return b""
