@@ -182,6 +182,7 @@ async def start(
         environ,
         explain=assembled.explaining.explain,
         engines=assembled.engines.told,
+        sharing=assembled.placements.told,
         pools=assembled.pools,
     )
     # Whom DNS names must be known before the first request.

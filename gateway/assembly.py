@@ -135,6 +135,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     )
     if pools:
         telemetry.metrics.watch_pools(routing.told)
+        telemetry.metrics.watch_sharing(placements.told)
     asking = Asking(
         config=config,
         routing=routing,
