@@ -8,6 +8,7 @@ queue says: so one that hangs gets dearer with every second.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +16,32 @@ if TYPE_CHECKING:
 
 GRACE_S = 0.5
 """A first byte may come so much later than computed before it counts as late."""
+MOST_GRACE_S = 15.0
+
+
+class Patience:
+    """How late first bytes usually are in a pool, for reasons that we don't see.
+
+    Gateways that don't hear of each other see a part of the load each: were they to take the rest
+    for trouble at the replicas where they wait themselves, they would flee to where they don't, all
+    of them, and lose what is held there.
+    """
+
+    __slots__ = ("_late_s",)
+
+    def __init__(self) -> None:
+        self._late_s = 0.0
+
+    def saw(self, late_s: float | None) -> None:
+        """The first byte that was awaited came so much later than computed."""
+        if late_s is not None:
+            self._late_s += 0.05 * (min(max(late_s, 0.0), MOST_GRACE_S) - self._late_s)
+
+    @property
+    def seconds(self) -> float:
+        """What is later than this is late."""
+        return min(GRACE_S + 2.0 * self._late_s, MOST_GRACE_S)
+
 
 MOST_PENDING = 4096
 """Requests that one replica is thought to have before it; more are taken to be lost track of."""
@@ -31,11 +58,12 @@ class _Pending(NamedTuple):
 class Backlog:
     """Of one replica. Times in seconds, `rate` in tokens (as trails count) per second."""
 
-    __slots__ = ("_number", "_pending", "due_at", "free_at")
+    __slots__ = ("_awaited", "_number", "_pending", "due_at", "free_at")
 
     def __init__(self) -> None:
         self._pending: dict[Hashable, _Pending] = {}
         self._number = 0
+        self._awaited = 0
         self.free_at = 0.0
         """When all that was sent is thought to be computed."""
         self.due_at = _NEVER
@@ -45,10 +73,12 @@ class Backlog:
         """Requests that have not begun to answer."""
         return len(self._pending)
 
-    def wait(self, now: float) -> float:
-        """Seconds until something sent now would be taken up."""
+    def wait(self, now: float, patience_s: float = GRACE_S) -> float:
+        """Seconds until something sent now would be taken up. `patience_s`: so late a first byte
+        may be without meaning anything.
+        """
         queued = self.free_at - now
-        late = now - self.due_at - GRACE_S
+        late = now - self.due_at - patience_s
         return max(queued, late, 0.0)
 
     def sent(
@@ -60,14 +90,18 @@ class Backlog:
         if len(self._pending) >= MOST_PENDING:
             del self._pending[next(iter(self._pending))]
         self._pending[key] = _Pending(self._number, tokens, watched)
-        if watched and self.due_at == _NEVER:
+        if watched and not self._awaited:
             self.due_at = self.free_at
+            self._awaited = self._number
 
-    def begun(self, key: Hashable, now: float, rate: float) -> None:
-        """Its first byte is there. Calls for what isn't pending change nothing."""
+    def begun(self, key: Hashable, now: float, rate: float) -> float | None:
+        """Its first byte is there. Returns how late, in seconds, where it was the next one awaited.
+        Calls for what isn't pending change nothing.
+        """
         one = self._pending.pop(key, None)
         if one is None:
-            return
+            return None
+        late = now - self.due_at if one.is_watched and one.number == self._awaited else None
         behind = self._behind(one.number)
         left = sum(each.tokens for each in self._pending.values())
         if one.is_watched:
@@ -75,6 +109,7 @@ class Backlog:
         else:
             self.free_at = min(self.free_at, now + left / rate)
         self._await(behind, now, rate)
+        return late
 
     def gone(self, key: Hashable, now: float, rate: float) -> None:
         """It failed, or was withdrawn: it doesn't wait any more."""
@@ -83,22 +118,20 @@ class Backlog:
             return
         left = sum(each.tokens for each in self._pending.values())
         self.free_at = min(self.free_at, now + left / rate)
-        if one.is_watched:
-            first = next((each for each in self._pending.values() if each.is_watched), None)
-            if first is None:
-                self.due_at = _NEVER
-            elif first.number > one.number:  # it was the one that was awaited
-                self._await([first], now, rate)
+        if one.number == self._awaited:
+            self._await(self._behind(one.number), now, rate)
 
     def clear(self) -> None:
         """Nothing waits."""
         self._pending.clear()
         self.free_at = 0.0
         self.due_at = _NEVER
+        self._awaited = 0
 
     def _behind(self, number: int) -> list[_Pending]:
         """What was sent behind that one, in order. What nobody watches and was sent before it is
-        computed, too, and forgotten; what is watched and has been overtaken is computed beside."""
+        computed, too, and forgotten; what is watched and has been overtaken is computed beside.
+        """
         done: list[Hashable] = []
         behind: list[_Pending] = []
         for key, each in self._pending.items():
@@ -116,63 +149,48 @@ class Backlog:
             before += each.tokens
             if each.is_watched:
                 self.due_at = now + before / rate
+                self._awaited = each.number
                 return
         self.due_at = _NEVER
+        self._awaited = 0
 
 
-_FORGET = 0.97
-"""What each sample leaves of the weight of those before it."""
-_PRIOR_TOKENS = 2048.0
-_TRUSTED = 4
-"""Samples from which on an outlier is cut."""
-_OUTLIER = 4.0
+WINDOW = 64
+"""Samples that a rate is taken from: the latest."""
+FEWEST_TOKENS = 64
+"""Of a sample: less is over before its time can be told from that of a round trip."""
+_HALF_TRUST = 4.0
+"""Samples that weigh as much as what was thought before."""
 
 
 class Pace:
-    """Seconds to the first byte = `base_s` + tokens / `rate`, fitted to what was seen."""
+    """How many tokens a replica computes per second, from requests that found nothing in front.
 
-    __slots__ = ("_n", "_seen", "_t", "_u", "_ut", "_uu", "base_s", "rate")
+    Noise has one sign: a request that waits for others, whom we don't see, seems to be computed
+    slowly. So the rate is not the mean, but a high quantile, by tokens; and the middle one where the
+    engine doesn't report what it had cached, which would look like a miracle of speed.
+    """
+
+    __slots__ = ("_samples", "rate")
 
     def __init__(self) -> None:
-        self._seen = 0
-        self._n = self._u = self._t = self._uu = self._ut = 0.0
+        self._samples: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self.rate = 0.0
         """Tokens per second; 0 until something was seen."""
-        self.base_s = 0.0
 
-    def saw(self, tokens: int, seconds: float, prior: float) -> None:
-        """So many tokens took so long to the first byte. `prior`: the rate thought until now."""
-        if tokens <= 0 or seconds < 0.0:
+    def saw(self, tokens: int, seconds: float, prior: float, *, is_sure: bool) -> None:
+        """So many tokens took so long to the first byte. `prior`: the rate thought before any was
+        seen. `is_sure`: the engine reported what it had cached.
+        """
+        if tokens < FEWEST_TOKENS or seconds < 0.0:
             return
-        if self._seen >= _TRUSTED:
-            thought = self.base_s + tokens / self.rate
-            seconds = min(seconds, _OUTLIER * thought + 0.05)
-        self._seen += 1
-        for name, value in (
-            ("_n", 1.0),
-            ("_u", float(tokens)),
-            ("_t", seconds),
-            ("_uu", float(tokens) * tokens),
-            ("_ut", tokens * seconds),
-        ):
-            setattr(self, name, getattr(self, name) * _FORGET + value)
-        self._fit(prior)
-
-    def _fit(self, prior: float) -> None:
-        # Two points of the prior rate, through zero, fade as samples come in: they decide where
-        # all samples are of one size.
-        weight = 1.0 / (1.0 + self._seen)
-        far = _PRIOR_TOKENS
-        n = self._n + 2.0 * weight
-        u = self._u + weight * far
-        t = self._t + weight * far / prior
-        uu = self._uu + weight * far * far
-        ut = self._ut + weight * far * far / prior
-        spread = uu - u * u / n
-        slope = (ut - u * t / n) / spread if spread > 0.0 else 0.0
-        # No replica computes for nothing, nor was it ready before it was asked.
-        if slope <= 0.0 or (t - slope * u) < 0.0:
-            slope = ut / uu
-        slope = max(slope, 1e-8)
-        self.rate = 1.0 / slope
-        self.base_s = max(0.0, (t - slope * u) / n)
+        self._samples.append((tokens / max(seconds, 1e-4), tokens))
+        wanted = (0.8 if is_sure else 0.5) * sum(each[1] for each in self._samples)
+        rate = prior
+        for speed, weight in sorted(self._samples):
+            rate = speed
+            wanted -= weight
+            if wanted <= 0.0:
+                break
+        seen = len(self._samples) / _HALF_TRUST
+        self.rate = (prior + seen * rate) / (1.0 + seen)

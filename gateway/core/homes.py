@@ -57,7 +57,8 @@ class Homes(Generic[R]):
 
     def extended(self, trail: Trail, head: int) -> Home[R] | None:
         """Of the conversation that this prompt goes on from: of the deepest tip in it, behind the
-        first `head` steps, which say nothing about whose it is."""
+        first `head` steps, which say nothing about whose it is.
+        """
         tips = self._tips
         prints = trail.prints
         for index in range(len(prints) - 1, head - 1, -1):

@@ -69,7 +69,8 @@ class Mirror:
     def stamps(self, prints: Sequence[int], depth: int) -> tuple[int, ...]:
         """When each of the leading steps was last used."""
         steps = self._steps
-        return tuple([steps[each] >> _TOKENS_BITS for each in prints[:depth]])
+        # What another gateway tells of a very long prompt leaves steps out.
+        return tuple([steps.get(each, 0) >> _TOKENS_BITS for each in prints[:depth]])
 
     def touch(self, trail: Trail, depth: int, stamp: int, slot: int | None = None) -> None:  # noqa: ARG002 - as of a SlotMirror
         """The prompt is computed there; its first `depth` steps were held. `stamp`: rises with
@@ -101,7 +102,8 @@ class Mirror:
 
     def undo(self, prints: Sequence[int], depth: int, stamp: int) -> None:
         """The request of this stamp failed before it was computed: what it alone brought, behind
-        the first `depth` steps, isn't there."""
+        the first `depth` steps, isn't there.
+        """
         steps = self._steps
         for step in reversed(prints[depth:]):
             held = steps.get(step)

@@ -96,6 +96,9 @@ class Placement(NamedTuple):
     """Steps that the first is thought to hold."""
     slot: int | None = None
     """Of the first: where the prompt should be computed (llama.cpp)."""
+    stays: str = ""
+    """The replica where the conversation goes on living though this one request leaves it: other
+    gateways, that don't hear of it, send the next one there. Empty: it lives where it goes."""
 
 
 @dataclass(slots=True, eq=False)

@@ -22,7 +22,8 @@ def weight_of(candidate: Candidate) -> float:
 
 def by_turn(candidates: Sequence[Candidate], replicas: Sequence[Replica]) -> int:
     """Round robin, smooth and weighted, as nginx does it: each is given its weight, the richest is
-    chosen, and pays for all. Who is no candidate saves nothing up."""
+    chosen, and pays for all. Who is no candidate saves nothing up.
+    """
     total = 0.0
     best = 0
     for index, (candidate, replica) in enumerate(zip(candidates, replicas, strict=True)):
@@ -35,16 +36,13 @@ def by_turn(candidates: Sequence[Candidate], replicas: Sequence[Replica]) -> int
     return best
 
 
-def least_pending(
-    candidates: Sequence[Candidate], replicas: Sequence[Replica], now: float, dice: float
-) -> int:
+def least_pending(candidates: Sequence[Candidate], waits: Sequence[float], dice: float) -> int:
     """The shortest wait; then the least in flight for its weight; then at random."""
-    shift = int(dice * len(candidates))
     count = len(candidates)
+    shift = int(dice * count)
 
     def key(index: int) -> tuple[float, float, int]:
         candidate = candidates[index]
-        wait = replicas[index].backlog.wait(now) + candidate.extra_s
-        return (wait, candidate.in_flight / weight_of(candidate), (index - shift) % count)
+        return (waits[index], candidate.in_flight / weight_of(candidate), (index - shift) % count)
 
     return min(range(count), key=key)

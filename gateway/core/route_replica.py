@@ -10,6 +10,7 @@ Rule 3: an engine that clearly holds more than a full mirror has room for that m
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from math import exp
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ class Replica:
         "name",
         "pace",
         "reported",
+        "reports",
         "turns",
         "unbegun",
         "weight",
@@ -105,6 +107,8 @@ class Replica:
         self.expected = 0
         self.reported = 0
         """Cached tokens, thought and told, of all requests that were told of."""
+        self.reports = False
+        """It tells of cached tokens."""
         self._work = 0.0
         self._work_at = 0.0
 
@@ -142,7 +146,8 @@ class Replica:
 
     def takes(self, trail: Trail, depth: int, stamp: int, slot: int | None) -> tuple[int, ...]:
         """It computes the prompt, of which it held `depth` steps. Returns when each of them had
-        been used, 0 where it may not be computed yet."""
+        been used, 0 where it may not be computed yet.
+        """
         mirror, unbegun = self.mirror, self.unbegun
         stamps = mirror.stamps(trail.prints, depth)
         if unbegun:
@@ -157,6 +162,7 @@ class Replica:
         """So many tokens (as the trail counts) of its prompt were in its cache."""
         if ticket.stamp <= self.born:
             return
+        self.reports = True
         trail = ticket.placement.wish.trail
         self.expected += ticket.expected
         self.reported += int(cached)
@@ -168,7 +174,7 @@ class Replica:
             if mirror.capacity and mirror.tokens >= FULL * mirror.capacity:
                 self._resize(mirror.capacity + differs, ratio)
             return
-        missing = next(i for i, end in enumerate(trail.ends) if end > cached)
+        missing = bisect_right(trail.ends, cached)
         if missing >= len(ticket.stamps):
             return
         stamp = ticket.stamps[missing]

@@ -99,7 +99,8 @@ class SharedHead:
 
     def hottest(self, budget_tokens: int) -> tuple[Hot, ...]:
         """Beginnings that several recent conversations share, the most shared first, in so many
-        tokens together. None is part of another."""
+        tokens together. None is part of another.
+        """
         counts = self._counts
         found: dict[int, Hot] = {}
         for trail in reversed(self._recent):

@@ -30,3 +30,8 @@ class Strangers:
     def unlikely(self) -> bool:
         """Nothing showed that there are any, in as many reports as are needed to say so."""
         return self._seen >= WINDOW and self._bits.bit_count() <= _RARE * WINDOW
+
+    @property
+    def likely(self) -> bool:
+        """Reports showed it."""
+        return self._bits.bit_count() > _RARE * WINDOW

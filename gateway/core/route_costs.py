@@ -1,0 +1,108 @@
+"""What a request would cost at each replica, in seconds: `Costs`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.core.route_policies import weight_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.core.route import Candidate
+    from gateway.core.route_fleet import Fleet
+    from gateway.core.route_replica import Replica
+    from gateway.core.trail import Trail
+
+TIE_S = 0.01
+"""Costs that differ by less are the same."""
+
+
+class Costs(NamedTuple):
+    """Of the candidates, in their order; never empty."""
+
+    candidates: Sequence[Candidate]
+    replicas: list[Replica]
+    depths: list[int]
+    """Steps that each holds."""
+    waits: list[float]
+    """Seconds until it would be taken up."""
+    lacks: list[float]
+    """Seconds to compute what isn't held there. What everybody shares counts as held."""
+    costs: list[float]
+    """Both together."""
+
+    def index_of(self, replica: Replica) -> int | None:
+        """Which candidate this replica is, if it is one."""
+        return next((i for i, each in enumerate(self.replicas) if each is replica), None)
+
+    def holder(self, head: int) -> int | None:
+        """Who holds most steps, if that is more than everybody shares; of several the cheapest."""
+        deepest = max(self.depths)
+        if deepest <= head:
+            return None
+        holders = [index for index, depth in enumerate(self.depths) if depth == deepest]
+        return min(holders, key=self.costs.__getitem__)
+
+    def order(self, first: int) -> tuple[str, ...]:
+        """Names of all candidates: that one, then the cheapest first."""
+        rest = sorted(range(len(self.costs)), key=self.costs.__getitem__)
+        rest.remove(first)
+        candidates = self.candidates
+        return (candidates[first].name, *[candidates[each].name for each in rest])
+
+    def cheapest(self, trail: Trail, head: int, keep: float, now: float, dice: float) -> int:
+        """Where the request costs least; of those that cost the same, who was given least to
+        compute lately for its weight, where the shared steps that it really lacks count `keep`
+        times: so these are copied to another replica once that is worth it, and not before. Then
+        the least in flight, then at random. Without weight is chosen who is alone so.
+        """
+        candidates, costs = self.candidates, self.costs
+        count = len(costs)
+        able = [i for i in range(count) if candidates[i].weight > 0.0] or list(range(count))
+        most = min([costs[index] for index in able]) + TIE_S
+        tied = [index for index in able if costs[index] <= most]
+        if len(tied) == 1:
+            return tied[0]
+        shift = int(dice * count)
+        shared = trail.until(head)
+
+        def key(index: int) -> tuple[float, float, int]:
+            lacks = shared - trail.until(min(head, self.depths[index]))
+            weight = weight_of(candidates[index])
+            return (
+                (self.replicas[index].work(now) + keep * lacks) / weight,
+                candidates[index].in_flight / weight,
+                (index - shift) % count,
+            )
+
+        return min(tied, key=key)
+
+
+def reckon(
+    trail: Trail, head: int, candidates: Sequence[Candidate], fleet: Fleet, now: float
+) -> Costs:
+    """What this prompt costs at each, its first `head` steps counting as held everywhere."""
+    prints = trail.prints
+    until = (0, *trail.ends)
+    total = until[-1]
+    prior, patience = fleet.prior, fleet.patience.seconds
+    replicas: list[Replica] = []
+    depths: list[int] = []
+    waits: list[float] = []
+    lacks: list[float] = []
+    costs: list[float] = []
+    depth = 0
+    for candidate in candidates:
+        replica = fleet.needed(candidate.name)
+        replica.weight = candidate.weight
+        depth = replica.mirror.look(prints, depth)
+        rate = replica.pace.rate or prior * weight_of(candidate)
+        lack = (total - until[max(head, depth)]) / rate
+        wait = replica.backlog.wait(now, patience) + candidate.extra_s
+        replicas.append(replica)
+        depths.append(depth)
+        waits.append(wait)
+        lacks.append(lack)
+        costs.append(wait + lack)
+    return Costs(candidates, replicas, depths, waits, lacks, costs)
