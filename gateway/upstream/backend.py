@@ -209,7 +209,8 @@ class Backend:
                 self._health.healthy_after if self.proven else 1
             ):
                 self.healthy = True
-                self._tell(self, Change.HEALTHY)
+                if self.proven:
+                    self._tell(self, Change.HEALTHY)
             self._maybe_anew()
             return
         self._good, self._bad = 0, self._bad + 1
@@ -236,6 +237,10 @@ class Backend:
                     self._ejected_until, self._recovered_at = None, self._monotonic()
                 self.failures = 0
                 self._tell(self, Change.BEGAN_ANEW)
+
+    def known_anew(self) -> None:
+        """That it began anew is known already, from its own figures: its next answer is no news."""
+        self._gone = False
 
     def warming(self, until: float) -> None:
         """Keep it from taking requests until `warmed`, or until then."""

@@ -116,7 +116,7 @@ class Pools(Mapping[str, Replicas]):
             pool.sweep()
             if pool.health.outliers:
                 now = self._monotonic()
-                for backend, why in outliers(tuple(pool), now):
+                for backend, why in outliers(tuple(pool), now, pool.patience_s):
                     pool.eject(backend, why)
 
     async def _probe(self, pool: Replicas, probes: Probes) -> None:

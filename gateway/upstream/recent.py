@@ -6,7 +6,7 @@ from statistics import median
 from typing import NamedTuple
 
 PERIOD_S = 30.0
-_MOST_HEADS = 64
+_MOST_HEADS = 32
 
 
 class Counts(NamedTuple):

@@ -9,6 +9,7 @@ the last has ended.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -29,6 +30,8 @@ _log = structlog.get_logger("warmgate.pools")
 
 MOST = 1024
 """Replicas in one pool: what is beyond is not used, and said so."""
+# Where no policy makes anybody wait on purpose.
+_ODD_S = 2.0
 # Who is told by their probes to be gone too, and by this many empty answers in a row, is.
 _EMPTY_ANSWERS = 3
 
@@ -64,6 +67,8 @@ class Replicas:
         self.dns = upstream.dns
         self.dns_interval_s = upstream.dns_interval_s
         self.settings = _settings(self.routing)
+        self.patience_s = _patience_s(self.settings)
+        """By how much longer than elsewhere a replica may take to begin its answers without being odd."""
         self.budget = RetryBudget()
         self.on_joined: Callable[[Backend], None] = _nobody
         """A replica is there that was not there at the start; or DNS told of the first ones."""
@@ -192,6 +197,7 @@ class Replicas:
     def restarted(self, name: str) -> None:
         """It is known from elsewhere that its cache is empty (its counters began anew)."""
         if name in self._backends:
+            self._backends[name].known_anew()
             self._emptied(self._backends[name])
 
     # --- what DNS says ----------------------------------------------------------------------------
@@ -293,7 +299,7 @@ class Replicas:
                 _log.info("a replica is well again", **facts)
                 self._hear(self.on_recovered, backend)
             case Change.BEGAN_ANEW:
-                _log.info("a replica began anew, with an empty cache", **facts)
+                _log.info("a replica answers, and has an empty cache", **facts)
                 self._emptied(backend)
 
     def _emptied(self, backend: Backend) -> None:
@@ -333,6 +339,17 @@ def _settings(routing: Routing) -> RouteSettings:
         prefill_tokens_per_s=routing.prefill_tokens_per_s,
         mirror_bytes=routing.mirror_bytes,
     )
+
+
+def _patience_s(settings: RouteSettings) -> float:
+    match settings.policy:
+        case RoutePolicy.SESSION:
+            # Whoever waits there waits for its conversation, however long.
+            return math.inf
+        case RoutePolicy.PREFIX:
+            return max(_ODD_S, 2 * settings.break_s, 2 * settings.new_break_s)
+        case _:
+            return _ODD_S
 
 
 def _warm_enough(backend: Backend) -> None:

@@ -166,9 +166,7 @@ def test_a_restart_that_probes_saw_empties_the_cache(pool: Replicas) -> None:
     assert pool[NAMES[0]].state is State.WARMING
 
 
-def test_who_listens_and_fails_keeps_nobody_from_being_asked(
-    pool: Replicas, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_who_listens_and_fails_keeps_nobody_from_being_asked(pool: Replicas) -> None:
     def explodes(_: Backend) -> None:
         raise RuntimeError("a mistake of ours")
 
@@ -210,9 +208,8 @@ def test_a_pool_that_delegates_keeps_its_one_address(clock: StandingClock) -> No
 
 
 def test_a_pool_has_no_more_replicas_than_can_be_chosen_from(clock: StandingClock) -> None:
-    pool = pool_of(clock, 1)
-    for number in range(MOST - 1):
-        pool.add(None, f"http://gpu-{number}/v1")
+    pool = pool_of(clock, 0, dns=DNS)
+    pool.resolved({f"gpu-{number}": f"http://gpu-{number}/v1" for number in range(MOST)})
     with pytest.raises(Unfit, match="name: the pool has"):
         pool.add(None, "http://one-more/v1")
 
