@@ -25,6 +25,10 @@ FRAME_BYTES = 64 * 1024
 FRAME_RECORDS = 256
 """What one frame holds at most."""
 
+HISTORY_RECORDS = 20_000
+HISTORY_BYTES = 16 << 20
+"""How much of what lies there is read when nothing of it is known, at most; the latest of it."""
+
 _MAGIC = b"wgr1"
 _HEAD = struct.Struct("<4sQQQH")
 _SIZE = struct.Struct("<H")

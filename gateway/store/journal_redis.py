@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from gateway.store.base import StoreUnavailable
-from gateway.store.journal import FRAME_BYTES, records_in
+from gateway.store.journal import FRAME_BYTES, HISTORY_BYTES, HISTORY_RECORDS, records_in
 from gateway.store.redis_line import obeyed
 
 if TYPE_CHECKING:
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from gateway.store.redis_line import Line
 
 STREAM_BYTES = 32 << 20
-HISTORY_RECORDS = 20_000
 HISTORY_S = 3600.0
-"""How much of the stream is read when we know nothing of it, at most."""
+"""What is older is not read when nothing of it is known."""
 
 DEADLINE_S = 1.0
 """Of a write, and of a read that does not wait for news."""
 
 WAIT_S = 0.5
 """How long a server waits for news before it says that there are none."""
+
+_GATHER_S = 0.005
+"""So long after news they are not asked for again: what many gateways write is read together."""
 
 _READ = 16
 """Frames that one read takes."""
@@ -125,6 +127,8 @@ class RedisJournal:
             while line.is_usable:
                 frames = await self._news(line)
                 yield frames
+                if frames:
+                    await asyncio.sleep(_GATHER_S)
                 quiet = 0 if frames else quiet + 1
                 if quiet == _QUIET:
                     quiet = 0
@@ -201,8 +205,8 @@ class RedisJournal:
                 passed += each.size
                 records += records_in(each.frame)
                 if (
-                    size > self._stream_bytes
-                    or passed > _PASSED * self._stream_bytes
+                    size > HISTORY_BYTES
+                    or passed > _PASSED * HISTORY_BYTES
                     or records > HISTORY_RECORDS
                     or (found and each.id.ms < found[0].id.ms - HISTORY_S * 1000)
                 ):

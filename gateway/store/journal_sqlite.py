@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.store.base import StoreUnavailable
+from gateway.store.journal import HISTORY_BYTES, HISTORY_RECORDS, records_in
 from gateway.store.sqlite_file import is_damage
 
 if TYPE_CHECKING:
@@ -90,8 +91,18 @@ class SqliteJournal:
         rows = database.execute(
             "SELECT frame FROM frames WHERE pool = ? ORDER BY id DESC LIMIT ?", (self._pool, _ROWS)
         )
-        # Any type may lie in a column.
-        return [frame for (frame,) in rows if isinstance(frame, bytes)][::-1]
+        found: list[bytes] = []
+        size = records = 0
+        for (frame,) in rows:
+            # Any type may lie in a column.
+            if not isinstance(frame, bytes):
+                continue
+            size += len(frame)
+            records += records_in(frame)
+            if size > HISTORY_BYTES or records > HISTORY_RECORDS:
+                break
+            found.append(frame)
+        return found[::-1]
 
     def _write(self, database: sqlite3.Connection, frames: Sequence[bytes]) -> None:
         database.execute("BEGIN IMMEDIATE")

@@ -129,7 +129,8 @@ async def test_of_a_long_history_the_latest_is_read(
     frames = [frame(number, 1000) for number in range(600)]
     await writer.write(frames)
     assert await so_far(RedisJournal(store, "pool")) == frames
-    assert await so_far(RedisJournal(store, "pool", stream_bytes=100_000)) == frames[-96:]
+    monkeypatch.setattr(journal_redis, "HISTORY_BYTES", 100_000)
+    assert await so_far(RedisJournal(store, "pool")) == frames[-96:]
     monkeypatch.setattr(journal_redis, "HISTORY_RECORDS", 20)
     assert await so_far(RedisJournal(store, "pool")) == frames[-20:]
     await writer.close()

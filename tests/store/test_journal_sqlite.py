@@ -54,6 +54,18 @@ async def test_the_latest_frames_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert await lying(journal) == [frame(n) for n in range(70, 100)]
 
 
+async def test_of_a_long_history_the_latest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqliteJournal(tmp_path / "routes", "pool")
+    frames = [frame(n, 1000) for n in range(200)]
+    await journal.write(frames)
+    monkeypatch.setattr(journal_sqlite, "HISTORY_BYTES", 50_000)
+    assert await lying(journal) == frames[-48:]
+    monkeypatch.setattr(journal_sqlite, "HISTORY_RECORDS", 20)
+    assert await lying(journal) == frames[-20:]
+
+
 async def test_the_file_stays_within_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "routes"
     gone = SqliteJournal(path, "gone", file_bytes=1 << 20)
