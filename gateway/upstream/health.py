@@ -54,6 +54,9 @@ class Probes:
     async def ask_one(self, backend: Backend) -> None:
         """One probe, told to its backend."""
         async with self._room:
+            if not self._replicas.has(backend):
+                # It left while it waited for its turn.
+                return
             try:
                 async with asyncio.timeout(self._replicas.health.timeout_s):
                     why = await self._asked(backend)

@@ -113,6 +113,10 @@ class Replicas:
     def __contains__(self, name: object) -> bool:
         return name in self._backends
 
+    def has(self, backend: Backend) -> bool:
+        """Is it (and not another one of its name) still there?"""
+        return self._backends.get(backend.name) is backend
+
     # --- for each request -------------------------------------------------------------------------
 
     def asked(self, now: float) -> None:
@@ -280,7 +284,7 @@ class Replicas:
             raise Unfit("url", "with policy delegate there is one address; delete it first")
 
     def _leave(self, backend: Backend) -> None:
-        if self._backends.get(backend.name) is backend:
+        if self.has(backend):
             del self._backends[backend.name]
             _log.info("a replica left", pool=self.name, backend=backend.name)
             self._hear(self.on_left, backend)

@@ -73,6 +73,16 @@ def test_every_value_has_a_default() -> None:
         ("config.server.port=9000", "port"),
         ("config.server.probe_host=127.0.0.1", "probe_host"),
         ("config.upstreams.x.provider=openai", "base_url"),
+        ("config.upstreams.x.dns=http://x/v1,config.upstreams.x.engine=tgi", "engine"),
+        (
+            "config.upstreams.x.backends[0].url=http://x/v1,config.upstreams.x.backends[0].port=1",
+            "port",
+        ),
+        ("config.upstreams.x.dns=http://x/v1,config.upstreams.x.routing.policy=random", "policy"),
+        (
+            "config.upstreams.x.dns=http://x/v1,config.upstreams.x.health.interval_s=-1",
+            "interval_s",
+        ),
         ("secrets.store__url=redis://plain", "secrets.store__url"),
         ("secrets.log__level.existingSecret=x", "log__level"),
         ("probePort=80", "probePort"),
@@ -80,6 +90,23 @@ def test_every_value_has_a_default() -> None:
 )
 def test_a_mistake_is_refused_by_name(helm: Helm, arguments: str, complaint: str) -> None:
     assert complaint in helm.refusal("--set", arguments)
+
+
+def test_a_pool_reaches_the_settings_as_it_is_written(helm: Helm, tmp_path: Path) -> None:
+    mine = "config.upstreams.mine"
+    written = (
+        f"{mine}.engine=vllm,{mine}.dns=http://vllm.models:8000/v1,{mine}.routing.break_s=3,"
+        f"{mine}.backends[0]=http://10.0.0.1:8000/v1,{mine}.backends[1].url=http://10.0.0.2:8000/v1,"
+        f"{mine}.backends[1].weight=2"
+    )
+    pool = settings_of(helm.manifests("--set", written), tmp_path).upstreams["mine"]
+    assert [(each.url, each.weight) for each in pool.backends] == [
+        ("http://10.0.0.1:8000/v1", 1),
+        ("http://10.0.0.2:8000/v1", 2),
+    ]
+    assert (pool.engine, pool.dns) == ("vllm", "http://vllm.models:8000/v1")
+    assert pool.routing is not None
+    assert pool.routing.break_s == 3
 
 
 @pytest.mark.parametrize(
