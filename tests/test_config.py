@@ -197,6 +197,7 @@ def test_every_variable_can_name_a_file_instead(setting: Any, write: Any) -> Non
         "upstreams.<name>.provider": "unknown",
         "upstreams.<name>.api_key": SECRET,
         "upstreams.<name>.deployment": "standard",
+        "upstreams.<name>.metrics_interval_s": "0",
         "prompt_cache.rewrites": "[sort-tools]",
         "warm": '[{"upstream": "vllm", "body": {"model": "m"}}]',
         "routes": '[{"path": "/v1/*"}]',

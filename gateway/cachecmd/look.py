@@ -69,6 +69,10 @@ def _engine(name: str, told: Mapping[str, Any]) -> bytes:
         )
         if share is not None
     ]
+    if told.get("slots"):
+        known.append(f"{told['slots']:,} slots")
+    elif told.get("capacity_tokens"):
+        known.append(f"room for {told['capacity_tokens']:,} tokens")
     if told["restarts"]:
         known.append(f"restarts: {told['restarts']:,}")
     if told["age_s"] is not None:

@@ -127,10 +127,12 @@ class Upstream(Section):
     propagate_trace: bool = Field(
         False, description="Send our `traceparent` along (never baggage)."
     )
-    metrics_interval_s: Duration = Field(
-        0.0,
+    metrics_interval_s: Duration | None = Field(
+        None,
         description="vllm, sglang, llamacpp: read the engine's `/metrics` (beside `/v1`) so often, and "
-        "tell its load and prefix hits in `GET /admin/stats` and in metrics; 0 never.",
+        "tell its load and prefix hits in `GET /admin/stats` and in metrics; 0 never. Unset: every 5 "
+        "seconds that of each replica of a pool, which is how the size of its cache is known; else "
+        "never.",
     )
     routing: Routing | None = Field(None, description="Pools: which replica gets a request.")
     health: Health | None = Field(None, description="Pools: when a replica is trusted.")

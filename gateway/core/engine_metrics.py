@@ -11,7 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.providers.engine_metrics import BLOCK_TOKENS
+from gateway.providers.engine_metrics import BLOCK_TOKENS, PROCESS_START
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +24,8 @@ MOST_SERIES = 10_000
 _LABEL = re.compile(r'([A-Za-z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*+)"\s*,?\s*')
 _BLOCKS = re.compile(r"\bblocks?\b")
 _LONGEST_LINE = 8192
+# Some libraries work the moment out anew each time that they are asked.
+_SAME_START_S = 1.0
 
 
 class EngineState(NamedTuple):
@@ -41,11 +43,22 @@ class EngineState(NamedTuple):
     """What the engine itself says of its last requests."""
     prompt_tokens: float | None = None
     """Since the engine started, in the engine's own counting: it only ever grows."""
+    capacity_tokens: int | None = None
+    """Prompt tokens that its KV cache has room for; of several engines behind one page, together."""
+    slots: int | None = None
+    """llama.cpp: prompts that it can keep, one in each slot."""
+    slot_tokens: int | None = None
+    """Of one slot, at most."""
+    awake: bool | None = None
+    """False while it sleeps: it has given its KV cache away."""
+    started_s: float | None = None
+    """Unix time at which the process says it began."""
 
     @property
     def silent(self) -> bool:
         """Nothing was told: this is another engine's page, or none."""
-        return not any(value is not None for value in self)
+        # When a process began, any program's page may tell.
+        return not any(value is not None for value in self[:-1])
 
 
 class _Series(NamedTuple):
@@ -91,12 +104,21 @@ def engine_state(text: str, names: EngineMetrics) -> EngineState:
         hit_tokens=hit,
         hit_share=share(names.hit_share),
         prompt_tokens=_sum(page, names.prompt_tokens),
+        capacity_tokens=_capacity(page, names),
+        awake=_awake(page, names),
+        started_s=max((each.value for each in page.series.get(PROCESS_START, ())), default=None),
     )
 
 
 def restarted(earlier: EngineState, later: EngineState) -> bool:
-    """Did a counter go down? Then the engine began anew in between, and its cache is empty."""
-    return any(
+    """Did a counter go down, or is its process younger? Then the engine began anew in between, and its
+    cache is empty.
+    """
+    if earlier.started_s is not None and later.started_s is not None:
+        younger = later.started_s - earlier.started_s > _SAME_START_S
+    else:
+        younger = False
+    return younger or any(
         before is not None and after is not None and after < before
         for before, after in (
             (earlier.queried_tokens, later.queried_tokens),
@@ -104,6 +126,11 @@ def restarted(earlier: EngineState, later: EngineState) -> bool:
             (earlier.prompt_tokens, later.prompt_tokens),
         )
     )
+
+
+def fell_asleep(earlier: EngineState, later: EngineState) -> bool:
+    """Did it give its KV cache away in between?"""
+    return later.awake is False and earlier.awake is not False
 
 
 def hit_share(later: EngineState, earlier: EngineState | None = None) -> float | None:
@@ -136,6 +163,28 @@ def _gauges(page: _Page, of: tuple[Named, ...], names: EngineMetrics) -> list[fl
         if best:
             return list(best.values())
     return None
+
+
+def _capacity(page: _Page, names: EngineMetrics) -> int | None:
+    """In tokens, of all engines of the page; None where it isn't told."""
+    if values := _gauges(page, names.capacity, names):
+        return round(sum(values)) or None
+    metric, blocks = names.block_count or ("", "")
+    _, size = names.block_size or ("", "")
+    total = sum(
+        (_whole(labels.get(blocks)) or 0) * (_whole(labels.get(size)) or 0)
+        for labels, _ in page.series.get(metric, ())
+    )
+    return total or None
+
+
+def _awake(page: _Page, names: EngineMetrics) -> bool | None:
+    """Is any engine of the page awake? None where it isn't told."""
+    if names.awake is None:
+        return None
+    named, label = names.awake
+    told = [value for labels, value in page.of(named.name) if labels.get(label) == "awake"]
+    return any(told) if told else None
 
 
 def _sum(page: _Page, of: Iterable[Named]) -> float | None:
@@ -179,10 +228,14 @@ def _tokens(page: _Page, counters: CacheCounters, names: EngineMetrics) -> float
         return 1
     metric, label = names.block_size or ("", "")
     for labels, _ in page.series.get(metric, ()):
-        size = labels.get(label, "")
-        if size.isascii() and size.isdigit() and int(size[:9]) > 0:
-            return int(size[:9])
+        if size := _whole(labels.get(label)):
+            return size
     return BLOCK_TOKENS
+
+
+def _whole(text: str | None) -> int | None:
+    """A label that is a number of things; None for whatever else it is."""
+    return int(text[:9]) if text is not None and text.isascii() and text.isdigit() else None
 
 
 # --- the text -------------------------------------------------------------------------------------
@@ -197,7 +250,7 @@ def _read(text: str, names: EngineMetrics) -> _Page:
         if line.startswith("# "):
             _comment(line, names.prefix, wanted, page)
             continue
-        if not line.startswith(names.prefix) or len(line) > _LONGEST_LINE:
+        if not line.startswith((names.prefix, PROCESS_START)) or len(line) > _LONGEST_LINE:
             continue
         name = line.partition("{")[0].partition(" ")[0].partition("\t")[0]
         if name not in wanted:
@@ -214,11 +267,12 @@ def _read(text: str, names: EngineMetrics) -> _Page:
 
 def _wanted(names: EngineMetrics) -> set[str]:
     known = {*names.running, *names.waiting, *names.kv_usage, *names.prompt_tokens}
-    known |= set(names.hit_share)
+    known |= {*names.hit_share, *names.capacity}
+    known |= {names.awake[0]} if names.awake else set()
     for counters in names.cache:
         known |= {*counters.queried, *counters.hit, *counters.hit_elsewhere}
     spelled = {f"{named.name}{end}" for named in known for end in ("", "_total")}
-    return spelled | ({names.block_size[0]} if names.block_size else set())
+    return spelled | {PROCESS_START} | ({names.block_size[0]} if names.block_size else set())
 
 
 def _comment(line: str, prefix: str, wanted: set[str], page: _Page) -> None:

@@ -58,10 +58,18 @@ class EngineMetrics:
     """Labels whose series are parts of the one in which the label is empty (gauges only)."""
     block_size: tuple[str, str] | None = None
     """A metric, and its label that holds the tokens of a block."""
+    block_count: tuple[str, str] | None = None
+    """The same metric, and its label that holds how many blocks there are."""
+    capacity: tuple[Named, ...] = ()
+    """Tokens that the KV cache holds, where that is told in tokens."""
+    awake: tuple[Named, str] | None = None
+    """A gauge, and the label that is `awake` for the series that is 0 while the engine sleeps."""
 
 
 BLOCK_TOKENS = 16
 """vLLM's default, where it isn't told."""
+PROCESS_START = "process_start_time_seconds"
+"""A gauge of Prometheus' client libraries: when the process began."""
 
 
 def _from(source: str, **names: str) -> dict[str, Named]:
@@ -83,6 +91,10 @@ _VLLM_NEW = _from(
     hit="vllm:prefix_cache_hits tokens",
     elsewhere="vllm:external_prefix_cache_hits tokens that a connector had, of those that missed",
 )
+_VLLM_SLEEP = _from(
+    "vLLM main, v1/metrics/loggers.py; docs, features/sleep_mode (2026-11)",
+    awake="vllm:engine_sleep_state sleep_state=awake is 0 while it sleeps: its KV cache is discarded",
+)
 _VLLM_OLD = _from(
     "vLLM 005a810, v1/metrics/loggers.py: beside the new names there, gone by 0.27.1 (2026-08)",
     kv_usage="vllm:gpu_cache_usage_perc now kv_cache_usage_perc",
@@ -101,6 +113,7 @@ _SGLANG = _from(
     prompt_tokens="sglang:prompt_tokens prompt tokens, cached ones included",
     hit="sglang:cached_tokens tokens; since 2026 with cache_source: device, host, storage_*",
     hit_share="sglang:cache_hit_rate of the last batch of prefills",
+    capacity="sglang:max_total_num_tokens tokens in the KV cache pool, told once at the start",
 )
 _LLAMACPP = _from(
     "llama.cpp, tools/server/README.md (2026-11)",
@@ -130,6 +143,8 @@ ENGINE_METRICS: Mapping[str, EngineMetrics] = {
         ),
         hit_share=(_VLLM_V0["hit_share"],),
         block_size=("vllm:cache_config_info", "block_size"),
+        block_count=("vllm:cache_config_info", "num_gpu_blocks"),
+        awake=(_VLLM_SLEEP["awake"], "sleep_state"),
     ),
     "sglang": EngineMetrics(
         prefix="sglang:",
@@ -139,6 +154,7 @@ ENGINE_METRICS: Mapping[str, EngineMetrics] = {
         prompt_tokens=(_SGLANG["prompt_tokens"],),
         cache=(CacheCounters((_SGLANG["prompt_tokens"],), (_SGLANG["hit"],)),),
         hit_share=(_SGLANG["hit_share"],),
+        capacity=(_SGLANG["capacity"],),
         # With --enable-metrics-for-all-schedulers each rank tells the same requests.
         same_work=frozenset(("tp_rank", "pp_rank", "moe_ep_rank")),
         # "the total is recorded under priority="" (the default label value). Per-priority

@@ -6,11 +6,13 @@ a figure that stands still looks like an engine at rest.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from gateway.telemetry import semconv as s
+from gateway.telemetry.route_gauges import MOST_BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
-    """`told` gives what `gateway.upstream.engines.Engine.told` gives, by the upstream's name."""
+    """`told` gives what `gateway.upstream.engines.Engines.told` gives."""
 
     def gauge(name: str, unit: str, what: str, of: Callable[[dict[str, Any]], Any]) -> None:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
@@ -38,12 +40,12 @@ def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
 
     def up(_: CallbackOptions) -> Iterable[Observation]:
         return _observed(
-            ({s.L_UPSTREAM: name}, 0 if _failing(engine) else 1) for name, engine in told().items()
+            (labels, 0 if _failing(engine) else 1) for labels, engine in _labelled(told())
         )
 
     def restarts(_: CallbackOptions) -> Iterable[Observation]:
         return _observed(
-            ({s.L_UPSTREAM: name}, engine["restarts"]) for name, engine in told().items()
+            (labels, engine["restarts"]) for labels, engine in _labelled(told())
         )
 
     meter.create_observable_gauge(
@@ -54,6 +56,12 @@ def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
     )
     gauge(
         s.M_ENGINE_KV_USAGE, "1", "Part of the engine's KV cache in use.", lambda e: e["kv_usage"]
+    )
+    gauge(
+        s.M_ENGINE_CAPACITY,
+        "{token}",
+        "Prompt tokens that the engine's KV cache has room for.",
+        lambda e: e.get("capacity_tokens"),
     )
     gauge(
         s.M_ENGINE_PREFIX_HITS,
@@ -70,10 +78,20 @@ def _failing(engine: dict[str, Any]) -> bool:
     return engine["failing_s"] is not None or engine["age_s"] is None
 
 
+def _labelled(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Each engine with its labels; of a pool with very many replicas the first ones."""
+    seen: Counter[str] = Counter()
+    for name, engine in sorted(told.items()):
+        upstream, backend = engine.get("upstream") or name, engine.get("backend")
+        seen[upstream] += 1
+        if seen[upstream] <= MOST_BACKENDS:
+            yield {s.L_UPSTREAM: upstream, **({s.L_BACKEND: backend} if backend else {})}, engine
+
+
 def _fresh(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    for name, engine in told.items():
+    for labels, engine in _labelled(told):
         if not _failing(engine):
-            yield {s.L_UPSTREAM: name}, engine
+            yield labels, engine
 
 
 def _observed(values: Iterable[tuple[dict[str, str], float | None]]) -> list[Observation]:

@@ -23,6 +23,7 @@ from gateway.core.prompt_policy import PromptPolicy
 from gateway.core.rewrites import Rewrite
 from gateway.errors import BadRequest, NotFound
 from gateway.providers import registry
+from gateway.providers.engine_metrics import ENGINE_METRICS
 from gateway.providers.prompt_cache_hosts import prompt_cache_provider
 from gateway.providers.unknown import UNKNOWN
 
@@ -75,6 +76,9 @@ class Asked:
     query: str | None
     """None without a question mark, empty after a bare one."""
 
+
+POOL_METRICS_S = 5.0
+"""How often a pool's engines are read where the config doesn't say."""
 
 # Paths of OpenAI's that Anthropic doesn't have: headers don't change who is meant.
 _OPENAI_ONLY = (
@@ -245,6 +249,14 @@ def replica_endpoint(pool: Endpoint, base_url: str, authority: str = "") -> Endp
     return replace(pool, base_url=base_url, host=host, port=port, pool=False, authority=authority)
 
 
+def _metrics_interval_s(upstream: Upstream) -> float:
+    if upstream.metrics_interval_s is not None:
+        return upstream.metrics_interval_s
+    is_pool = bool(upstream.backends or upstream.dns)
+    engine = engine_of(upstream.engine, upstream.provider, pool=is_pool)
+    return POOL_METRICS_S if is_pool and engine in ENGINE_METRICS else 0.0
+
+
 def _where(base_url: str) -> tuple[str, int]:
     parts = urlsplit(base_url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -276,7 +288,7 @@ def _endpoint(name: str, upstream: Upstream) -> Endpoint:
         deployment=upstream.deployment or "",
         # What the config says of a provider is believed, `unknown` included.
         caches_as=(prompt_cache_provider(host) if named is None else "") or provider.name,
-        metrics_interval_s=upstream.metrics_interval_s,
+        metrics_interval_s=_metrics_interval_s(upstream),
         pool=bool(upstream.backends or upstream.dns),
         engine=engine_of(upstream.engine, upstream.provider, pool=upstream.base_url is None),
     )

@@ -360,10 +360,15 @@ async def test_pitfall_24_metrics_of_vllm_are_read_by_their_new_names_and_their_
 
     assert told.pop("age_s") < 20
     assert told == {
+        "upstream": "gpu",
+        "backend": None,
         "engine": "vllm",
         "running": 3,
         "waiting": 1,
         "kv_usage": 0.25,
+        "capacity_tokens": None,
+        "slots": None,
+        "awake": None,
         "prefix_hit_share": {"interval": 0.8, "total": 0.8},
         "restarts": 0,
         "failing_s": None,

@@ -61,3 +61,20 @@ def test_an_engine_that_cannot_be_read_is_down_and_has_no_load() -> None:
         'gateway_engine_up{upstream="a"} 0.0',
         'gateway_engine_up{upstream="b"} 0.0',
     ]
+
+
+def test_replicas_of_a_pool_have_a_label_each_and_only_so_many() -> None:
+    pool = {
+        f"gpu/{name:03}": KNOWN | {"upstream": "gpu", "backend": f"{name:03}"}
+        for name in range(200)
+    }
+    lines = [line for line in shown(pool) if line.startswith("gateway_engine_up")]
+
+    assert lines[0] == 'gateway_engine_up{backend="000",upstream="gpu"} 1.0'
+    assert len(lines) == 128
+
+
+def test_how_much_fits_is_shown() -> None:
+    assert 'gateway_engine_kv_capacity{upstream="gpu"} 16000.0' in shown(
+        {"gpu": KNOWN | {"capacity_tokens": 16_000}}
+    )

@@ -320,6 +320,7 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
         tell(telemetry)
         shares = {"interval": 0.5, "total": 0.5}
         engine = {"running": 1, "waiting": 0, "kv_usage": 0.5, "prefix_hit_share": shares}
+        engine["capacity_tokens"] = 1
         known = {"restarts": 0, "age_s": 1.0, "failing_s": None}
         telemetry.metrics.watch_engines(lambda: {"gpu": engine | known})
         replica = {"ready": 1, "in_flight": 0, "pending_s": 0.0, "mirror_tokens": 0}
