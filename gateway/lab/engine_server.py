@@ -31,6 +31,9 @@ ENGINES = ("vllm", "sglang", "llamacpp")
 NAME_HEADER = "x-engine"
 """Which replica answered; `system_fingerprint` says it too."""
 _EVENTS = "text/event-stream; charset=utf-8"
+_HEAD_FIRST = frozenset(("vllm", "llamacpp"))
+"""Who sends the head of a stream before its prompt is computed: vLLM's framework at once, llama.cpp
+(since 2026-05, pull request 23884) when the prompt has its slot."""
 _BODY_LIMIT = 64 * 1024 * 1024
 _READ: dict[str, Callable[[dict[str, Any], int], Asked | Reply]] = {
     "/v1/chat/completions": engine_answers.chat,
@@ -219,10 +222,13 @@ class EngineServer:
         wanted = wanted if isinstance(wanted, int) else -1
         streams = body.get("stream") is True
         response: web.StreamResponse | None = None
-        if streams and self.engine == "vllm" and mishap is not Mishap.DROP:
-            # Its framework sends the head of a stream before anything was computed.
-            response = await self._begun(request, _EVENTS)
-        async with self.work.computed(asked.prompt, wanted) as computed:
+
+        async def begin() -> None:
+            nonlocal response
+            if streams and self.engine in _HEAD_FIRST and mishap is not Mishap.DROP:
+                response = await self._begun(request, _EVENTS)
+
+        async with self.work.computed(asked.prompt, wanted, begin) as computed:
             await self.faults.pass_by()
             if mishap is Mishap.DROP:
                 return _dropped(request)

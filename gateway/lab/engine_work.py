@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gateway.lab.engine_cache import BlockCache, Slot, Slots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gateway.lab.engine_prompt import Prompt
 
@@ -64,8 +64,15 @@ class Work:
         return f"<Work {self.waiting} waiting, {self.running} running, {self.cache!r}>"
 
     @asynccontextmanager
-    async def computed(self, prompt: Prompt, wanted_slot: int = -1) -> AsyncIterator[Computed]:
-        """Wait for the prompt's turn and until it is computed; it runs until the context is left."""
+    async def computed(
+        self,
+        prompt: Prompt,
+        wanted_slot: int = -1,
+        on_taken: Callable[[], Awaitable[None]] | None = None,
+    ) -> AsyncIterator[Computed]:
+        """Wait for the prompt's turn and until it is computed; it runs until the context is left.
+        `on_taken` is awaited when it is in the queue (and has its slot, where there are any).
+        """
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         self.waiting += 1
@@ -75,6 +82,8 @@ class Work:
             if isinstance(self.cache, Slots):
                 slot = await self._slot(self.cache, prompt, wanted_slot)
             ready_at = loop.time()
+            if on_taken is not None:
+                await on_taken()
             async with self._turn:
                 self.waiting, self.running, is_waiting = self.waiting - 1, self.running + 1, False
                 self.running_tokens += prompt.tokens
