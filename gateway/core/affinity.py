@@ -7,7 +7,8 @@ there. What everybody shares counts as held everywhere.
 Rule 3: who has a home leaves it only where that saves more seconds than `break_s`, or than
 `keep_factor` times the seconds of computing that the move costs; then it lives where it went.
 Rule 4: who has none goes where it is cheapest, as long as nobody places what we don't hear of; else
-to its rendezvous home, unless that costs `new_break_s` more than the cheapest.
+to its rendezvous home, unless that costs `new_break_s` more than the cheapest. Where others place
+what we do hear of: to its rendezvous home among those that cost less than `NEAR_S` more.
 Rule 5: where others do, a home isn't left for less than that either, and only for one request.
 Rule 6: nothing here can fail a request, and nothing grows without bound.
 """
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from gateway.core.route import Candidate, RouteSettings, Wish
     from gateway.core.route_records import RouteRecord
     from gateway.core.shared_head import Hot
+
+NEAR_S = 1.0
+"""Costs that differ by less may be the same to other gateways, who know other things."""
 
 
 class Affinity:
@@ -69,15 +73,22 @@ class Affinity:
     # Deciding
 
     def place(
-        self, wish: Wish, candidates: Sequence[Candidate], now: float, dice: float
+        self,
+        wish: Wish,
+        candidates: Sequence[Candidate],
+        now: float,
+        dice: float,
+        *,
+        rehearsed: bool = False,
     ) -> Placement:
         """Where the request should go: all candidates, the best first. Changes nothing but the
-        counts of what is shared, and whose turn it is.
+        counts of what is shared, and whose turn it is; `rehearsed`: not even those.
         """
         self._now = now
         self._elsewhere.expire(now)
         trail = wish.trail
-        self._shared.note(trail, is_known=self._homes.named(wish.session) is not None)
+        if not rehearsed:
+            self._shared.note(trail, is_known=self._homes.named(wish.session) is not None)
         head = self._shared.depth(trail.prints, len(self._fleet) or len(candidates))
         if not candidates:
             return Placement((), Branch.SPREAD, wish, head)
@@ -89,7 +100,8 @@ class Affinity:
             case RoutePolicy.SESSION:
                 index, branch = self._by_session(wish, head, found)
             case RoutePolicy.ROUND_ROBIN:
-                index, branch = by_turn(candidates, found.replicas), Branch.SPREAD
+                index = by_turn(candidates, found.replicas, rehearsed=rehearsed)
+                branch = Branch.SPREAD
             case RoutePolicy.LEAST_PENDING:
                 index, branch = least_pending(candidates, found.waits, dice), Branch.SPREAD
             case RoutePolicy.DELEGATE:
@@ -124,6 +136,8 @@ class Affinity:
             if costs[home] - costs[best] <= max(limit, TIE_S):
                 return home, branch, None
             return best, Branch.MOVED_LOAD, found.replicas[home] if unheard else None
+        if branch is Branch.NEW and self.shares and len(self._elsewhere):
+            return self._among_near(wish, head, found, best), branch, None
         if branch is Branch.SPREAD or self.shares or self._strangers.unlikely:
             return best, branch, None
         if branch is Branch.MOVED_HEALTH and found.holder(head) is not None:
@@ -189,7 +203,7 @@ class Affinity:
         fleet.clock += 1
         stamp = fleet.clock
         stamps = replica.takes(trail, depth, stamp, slot)
-        replica.backlog.sent(stamp, uncached, now, fleet.rate_of(replica), watched=streamed)
+        replica.backlog.sent(stamp, uncached, now, fleet.rate_of(replica), tells=streamed)
         replica.worked(uncached, now)
         self._settle(placement, replica, now)
         self._shared.asked(trail, placement.head)

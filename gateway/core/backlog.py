@@ -52,6 +52,7 @@ _NEVER = float("inf")
 class _Pending(NamedTuple):
     number: int
     tokens: int
+    tells: bool
     is_watched: bool
 
 
@@ -82,14 +83,24 @@ class Backlog:
         return max(queued, late, 0.0)
 
     def sent(
-        self, key: Hashable, tokens: int, now: float, rate: float, *, watched: bool = True
+        self,
+        key: Hashable,
+        tokens: int,
+        now: float,
+        rate: float,
+        *,
+        tells: bool = True,
+        watched: bool = True,
     ) -> None:
-        """So many tokens more to compute. `watched`: its first byte will tell when that is done."""
+        """So many tokens more to compute. `tells`: its first byte will tell when that is done.
+        `watched`: and we shall know when it is late.
+        """
+        watched = watched and tells
         self.free_at = max(self.free_at, now) + tokens / rate
         self._number += 1
         if len(self._pending) >= MOST_PENDING:
             del self._pending[next(iter(self._pending))]
-        self._pending[key] = _Pending(self._number, tokens, watched)
+        self._pending[key] = _Pending(self._number, tokens, tells, watched)
         if watched and not self._awaited:
             self.due_at = self.free_at
             self._awaited = self._number
@@ -104,7 +115,7 @@ class Backlog:
         late = now - self.due_at if one.is_watched and one.number == self._awaited else None
         behind = self._behind(one.number)
         left = sum(each.tokens for each in self._pending.values())
-        if one.is_watched:
+        if one.tells:
             self.free_at = now + left / rate
         else:
             self.free_at = min(self.free_at, now + left / rate)

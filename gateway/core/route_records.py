@@ -23,6 +23,8 @@ class RecordKind(IntEnum):
 
     PLACED = 1
     BEGUN = 2
+    """The first byte is here: its prompt is computed. Of answers that are not streamed, whose first
+    byte says nothing of that, it is not told."""
     OVER = 3
 
 
