@@ -220,6 +220,11 @@ class Backend:
             self.healthy = False
             self._tell(self, Change.UNHEALTHY)
 
+    @property
+    def in_doubt(self) -> bool:
+        """The last probe spoke against what it is taken for: another one soon will tell."""
+        return bool(self._bad if self.healthy else self._good)
+
     # --- an empty cache ---------------------------------------------------------------------------
 
     def unproven(self) -> None:

@@ -51,6 +51,10 @@ class Probes:
         """
         await asyncio.gather(*map(self.ask_one, self._replicas))
 
+    async def ask_doubtful(self) -> None:
+        """Only those of whom the last probe said something new."""
+        await asyncio.gather(*(self.ask_one(each) for each in self._replicas if each.in_doubt))
+
     async def ask_one(self, backend: Backend) -> None:
         """One probe, told to its backend."""
         async with self._room:

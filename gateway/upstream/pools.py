@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.upstream.client import Call
 
 _SWEEP_S = 1.0
+# A replica whose last probe spoke against what it is taken for is asked again after that long: who
+# hangs is found in half the time, and who is back as well.
+_DOUBT_S = 1.0
 
 
 class Pools(Mapping[str, Replicas]):
@@ -120,13 +123,20 @@ class Pools(Mapping[str, Replicas]):
                     pool.eject(backend, why)
 
     async def _probe(self, pool: Replicas, probes: Probes) -> None:
+        clock = asyncio.get_running_loop().time
         while not self._stopping.is_set():
             pool.nudge.clear()
             await probes.ask_all()
-            # Whoever joins meanwhile waits for the next round, which then comes at once.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pool.health.interval_s):
-                    await pool.nudge.wait()
+            until = clock() + pool.health.interval_s
+            while (left := until - clock()) > 0:
+                doubt = any(each.in_doubt for each in pool)
+                # Whoever joins meanwhile waits for the next round, which then comes at once.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _DOUBT_S) if doubt else left):
+                        await pool.nudge.wait()
+                        break
+                if doubt:
+                    await probes.ask_doubtful()
 
     async def _resolve(self, pool: Replicas, discovery: Discovery) -> None:
         while not await self._stopped(pool.dns_interval_s):

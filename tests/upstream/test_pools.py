@@ -88,23 +88,28 @@ class _Answer:
         return b""
 
 
-def test_replicas_are_probed_every_five_seconds_and_lost_and_found_again() -> None:
+def test_replicas_are_probed_every_five_seconds_and_in_doubt_each_second() -> None:
     async def play() -> None:
         world = World(backends=list(URLS[:2]))
         await world.pools.start()
-        await asyncio.sleep(1)
+        await asyncio.sleep(4)
         assert [at for at, _ in world.probes] == [0.0, 0.0]
         world.ill = {URLS[0]}
-        await asyncio.sleep(10)
+        await asyncio.sleep(2.5)
         assert world.usable() == list(NAMES[:2])
-        await asyncio.sleep(5)
+        await asyncio.sleep(1)
         assert world.usable() == [NAMES[1]]
         world.ill = set()
-        await asyncio.sleep(5)
+        await asyncio.sleep(3)
         assert world.usable() == [NAMES[1]]
-        await asyncio.sleep(5)
+        await asyncio.sleep(1)
         assert world.usable() == list(NAMES[:2])
-        assert len({at for at, _ in world.probes}) == 6
+        await asyncio.sleep(9)
+        here = "http://10.0.0.1:8000/health"
+        asked = [at for at, url in world.probes if url == here]
+        assert asked == [0.0, 5.0, 6.0, 7.0, 10.0, 11.0, 15.0, 20.0]
+        # Who is in no doubt is not asked more often for that.
+        assert [at for at, url in world.probes if url != here] == [0.0, 5.0, 10.0, 15.0, 20.0]
         await world.pools.close(1.0)
 
     run_simulated(play())
