@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.lab.engine_sim import BlockLru, EngineSim, Prompt
+from gateway.lab.engine_sim import BlockLru, EngineSim, Prompt, Taken
 
 
 def prompt(*blocks: str, size: int = 10) -> Prompt:
@@ -41,12 +41,12 @@ def test_a_prompt_that_is_longer_than_the_cache_leaves_its_beginning_there() -> 
 
 def test_what_is_held_costs_no_time_and_prompts_wait_for_each_other() -> None:
     engine = EngineSim(BlockLru(1000), rate=10.0)
-    assert engine.take(prompt("a", "b"), 0.0) == (0, pytest.approx(2.0))
+    assert engine.take(prompt("a", "b"), 0.0) == Taken(0, 2.0)
     # It waits for the first one, then computes one block.
-    assert engine.take(prompt("a", "c"), 0.5) == (10, pytest.approx(3.0))
+    assert engine.take(prompt("a", "c"), 0.5) == Taken(10, 3.0)
     assert engine.wait(1.0) == pytest.approx(2.0)
     assert engine.wait(9.0) == 0.0
-    assert engine.take(prompt("a", "c"), 9.0) == (20, pytest.approx(9.0))
+    assert engine.take(prompt("a", "c"), 9.0) == Taken(20, 9.0)
     assert engine.computed == 30
 
 
@@ -54,4 +54,4 @@ def test_engines_that_share_a_cache_hold_what_any_of_them_computed() -> None:
     cache = BlockLru(1000)
     first, second = (EngineSim(cache, rate=10.0) for _ in range(2))
     first.take(prompt("a", "b"), 0.0)
-    assert second.take(prompt("a", "b", "c"), 0.0) == (20, pytest.approx(1.0))
+    assert second.take(prompt("a", "b", "c"), 0.0) == Taken(20, 1.0)
