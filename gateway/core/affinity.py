@@ -147,6 +147,14 @@ class Affinity:
             return index, branch, None
         return best, branch, found.replicas[index] if unheard else None
 
+    def _among_near(self, wish: Wish, head: int, found: Costs, best: int) -> int:
+        """The rendezvous home among those that cost hardly more than the cheapest: what others place
+        is heard a little later, and in a burst all would choose the same one.
+        """
+        most = found.costs[best] + NEAR_S
+        near = [index for index, cost in enumerate(found.costs) if cost <= most]
+        return near[home_of(_key_of(wish, head), [found.candidates[index] for index in near])]
+
     def _home(self, wish: Wish, head: int, found: Costs, now: float) -> tuple[int | None, Branch]:
         """The candidate where its conversation lives, and why; without one, why it has none."""
         branch = Branch.HOME
