@@ -15,6 +15,7 @@ from gateway.batches import Batches
 from gateway.budget import Budget, container_bytes, default_limit
 from gateway.cache import ResponseCache
 from gateway.coalescing import Coalescing
+from gateway.core.affinity import Affinity
 from gateway.door import Door
 from gateway.explaining import Explaining
 from gateway.flights import Flights
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.cache import Clock
     from gateway.config import Config
-    from gateway.core.affinity import Affinity
-    from gateway.core.route import RouteSettings
     from gateway.store.base import Store
     from gateway.store.generations import Generations
     from gateway.store.secret import ScopeSecrets
@@ -128,7 +127,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         metrics=telemetry.metrics,
         clock=clock,
         random_bytes=random_bytes,
-        affinity=_affinity,
+        affinity=Affinity,
     )
     placements = Placements(
         pools, partial(open_journal, store), int.from_bytes(random_bytes(8), "big")
@@ -198,11 +197,11 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     )
     return Assembled(
         proxy,
-        Explaining(choice, recognition, planning, clock.monotonic),
+        Explaining(choice, recognition, planning, routing, clock.monotonic),
         planning,
         Warming(config, choice, prefill),
         refreshing,
-        _engines(parts, choice),
+        _engines(parts, choice, pools, routing),
         pools,
         routing,
         placements,
@@ -210,16 +209,11 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     )
 
 
-def _affinity(settings: RouteSettings) -> Affinity:
-    from gateway.core.affinity import Affinity  # noqa: PLC0415 - for pools only
-
-    return Affinity(settings)
-
-
-def _engines(parts: Parts, choice: Choice) -> Engines:
-    ask = _asker(parts, "text/plain;version=0.0.4")
-    engines = Engines(choice.endpoints.values(), ask, parts.clock.monotonic)
-    if list(engines):
+def _engines(parts: Parts, choice: Choice, pools: Pools, routing: Routing) -> Engines:
+    ask = _asker(parts, "text/plain;version=0.0.4, application/json;q=0.5")
+    engines = Engines(choice.endpoints.values(), ask, parts.clock.monotonic, pools=pools)
+    engines.on_sized, engines.on_restart = routing.engine_sized, routing.engine_emptied
+    if engines:
         parts.telemetry.metrics.watch_engines(engines.told)
     return engines
 

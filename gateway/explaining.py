@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.providers.base import ApiRules
     from gateway.providers.prompt_cache import CacheRules
     from gateway.recognition import Recognition
+    from gateway.routing import Routing
     from gateway.upstream.choice import Asked, Choice
     from gateway.wire.base import WireApi
 
@@ -59,12 +60,14 @@ class Explaining:
         choice: Choice,
         recognition: Recognition,
         planning: Planning,
+        routing: Routing,
         timer: Callable[[], float],
     ) -> None:
         """`timer` gives monotonic seconds, as it does for `planning`."""
         self._choice = choice
         self._recognition = recognition
         self._planning = planning
+        self._routing = routing
         self._timer = timer
 
     async def explain(self, target: str, body: bytes, headers: Mapping[str, str]) -> Told:
@@ -93,6 +96,8 @@ class Explaining:
             "model": model,
             "identity": _identity(known, document, api, pairs),
         }
+        if known.endpoint.pool:
+            told["routing"] = await self._routing.explained(known, api.name, body, sender)
         if api is OPENAI_EMBEDDINGS or not isinstance(document, dict):
             return told
         caches_as, deployment = known.endpoint.caches_as, known.endpoint.deployment

@@ -18,6 +18,8 @@ WORTH_TOKENS = 256
 """A shorter one is computed about as fast as it is looked up."""
 _MOST = 256
 _LARGEST_SHARE = 4
+# Used again, though some time ago.
+_ONCE = 1.01
 
 
 class Prefix(NamedTuple):
@@ -32,12 +34,18 @@ class Prefix(NamedTuple):
 
 
 class _Seen:
-    __slots__ = ("at", "kept", "uses")
+    __slots__ = ("at", "is_unfit", "kept", "uses")
 
     def __init__(self, at: float) -> None:
         self.at = at
         self.uses = 0.0
         self.kept: Prefix | None = None
+        self.is_unfit = False
+        """It has no body that could be kept."""
+
+    @property
+    def size(self) -> int:
+        return len(self.kept.body) if self.kept is not None else 0
 
     def uses_at(self, now: float) -> float:
         return float(self.uses * 2.0 ** ((self.at - now) / HALF_LIFE_S))
@@ -50,6 +58,7 @@ class Hot:
         self._budget = budget_bytes
         self._seen: dict[int, _Seen] = {}
         self._bytes = 0
+        self._is_full = False
 
     def __repr__(self) -> str:
         return f"<Hot {len(self._seen)} prefixes, {self._bytes} B>"
@@ -75,14 +84,17 @@ class Hot:
             if len(self._seen) >= _MOST:
                 self._drop(now)
             seen = self._seen[fingerprint] = _Seen(now)
-        elif seen.kept is None:
-            made = body()
-            if made is not None and len(made) * _LARGEST_SHARE <= self._budget:
-                seen.kept = Prefix(fingerprint, tokens, path, made)
-                self._bytes += len(made)
         seen.uses, seen.at = seen.uses_at(now) + 1.0, now
-        while self._bytes > self._budget:
-            self._drop(now)
+        if seen.kept is not None or seen.is_unfit or seen.uses < _ONCE:
+            return
+        if self._is_among_the_hot(seen, now):
+            made = body()
+            if made is None or len(made) * _LARGEST_SHARE > self._budget:
+                seen.is_unfit = True
+                return
+            seen.kept = Prefix(fingerprint, tokens, path, made)
+            self._bytes += len(made)
+            self._fit(now)
 
     def hottest(self, tokens: int, now: float) -> list[Prefix]:
         """Those whose absence would cost most, together of no more than so many tokens."""
@@ -98,8 +110,23 @@ class Hot:
                 found.append(prefix)
         return found
 
+    def _is_among_the_hot(self, seen: _Seen, now: float) -> bool:
+        """Is there room for it, or something that is used less?"""
+        if not self._is_full:
+            return True
+        return seen.uses > min((each.uses_at(now) for each in self._kept()), default=0.0)
+
+    def _fit(self, now: float) -> None:
+        """Give up the bodies of those used least; that they are used is still counted."""
+        while self._bytes > self._budget:
+            self._is_full = True
+            coldest = min(self._kept(), key=lambda each: each.uses_at(now))
+            self._bytes -= coldest.size
+            coldest.kept = None
+
+    def _kept(self) -> list[_Seen]:
+        return [seen for seen in self._seen.values() if seen.kept is not None]
+
     def _drop(self, now: float) -> None:
         coldest = min(self._seen, key=lambda each: self._seen[each].uses_at(now))
-        gone = self._seen.pop(coldest).kept
-        if gone is not None:
-            self._bytes -= len(gone.body)
+        self._bytes -= self._seen.pop(coldest).size

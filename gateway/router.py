@@ -186,6 +186,45 @@ class Router:
         cached = usage.cache_read if told else None
         self._guarded(lambda: self.affinity.learn(ticket, usage.input, cached))
 
+    def rehearsed(self, journey: Journey) -> dict[str, Any]:
+        """Where the request would go now, and what is thought of each replica: plain JSON values.
+        Nothing is changed by asking.
+        """
+        usable = self.replicas.usable()
+        now = self._timer()
+        told: dict[str, Any] = {
+            "policy": self.replicas.settings.policy.value,
+            "backend": None,
+            "affinity": None,
+            "usable": [each.name for each in usable],
+        }
+        if not usable:
+            return told
+        placement: Placement | None = self._guarded(
+            lambda: self.affinity.place(
+                journey.wish, self.candidates(usable), now, self._dice(), rehearsed=True
+            )
+        )
+        if placement is None or not placement.order:
+            return told
+        backend, branch = placement.order[0], placement.branch
+        if journey.owner:
+            is_there = any(each.name == journey.owner for each in usable)
+            backend = journey.owner if is_there else backend
+            branch = Branch.HOME if is_there else Branch.MOVED_HEALTH
+        trail = journey.wish.trail
+        return {
+            **told,
+            "backend": backend,
+            "affinity": branch.value,
+            "steps": len(trail.prints),
+            "tokens": trail.tokens,
+            "shared_tokens": trail.until(min(placement.head, len(trail.prints))),
+            "held_tokens": trail.until(placement.held) if backend == placement.order[0] else None,
+            "session": bool(journey.wish.session),
+            "backends": self.told(),
+        }
+
     def told(self) -> dict[str, dict[str, Any]]:
         """By replica: what is thought of it, and how much it is doing."""
         now = self._timer()

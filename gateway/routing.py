@@ -17,6 +17,7 @@ import structlog
 from gateway.core import identity
 from gateway.core.model import Form
 from gateway.core.route import Wish
+from gateway.core.trail import Trail
 from gateway.hot import Hot
 from gateway.journey import Journey, session_of, session_said
 from gateway.routed import Routed
@@ -25,7 +26,7 @@ from gateway.server import forwarding
 from gateway.upstream.choice import url
 from gateway.wire.base import NotUnderstood
 from gateway.wire.prefill_body import lead_document
-from gateway.wire.trails import WITH_TRAIL, Trails
+from gateway.wire.trails import WITH_TRAIL, Read, Trails
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -36,16 +37,18 @@ if TYPE_CHECKING:
     from gateway.core.affinity import Affinity
     from gateway.core.model import Answer
     from gateway.core.route import Branch, RouteSettings
+    from gateway.door import Known
     from gateway.exchange import Exchange
     from gateway.placements import Placements
+    from gateway.recognition import Sender
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.spans import AttemptSpan
     from gateway.turn import Turn
     from gateway.upstream.backend import Backend
     from gateway.upstream.choice import Asked, Endpoint
     from gateway.upstream.client import Call, UpstreamClient
+    from gateway.upstream.engine import Engine
     from gateway.upstream.replicas import Replicas
-    from gateway.wire.trails import Read
 
 _log = structlog.get_logger("warmgate.routing")
 
@@ -74,6 +77,7 @@ class Pooled:
         replicas = router.replicas
         self.pins = replicas.engine == "llamacpp" and replicas.routing.pin_slots
         self._waiting: dict[str, set[Routed]] = {}
+        self._emptied_at: dict[str, float] = {}
 
     def watch(self) -> None:
         """Hear of replicas that come, go, fail, and begin anew."""
@@ -81,14 +85,27 @@ class Pooled:
         for each in replicas:
             affinity.joined(each.name)
         replicas.on_joined = lambda backend: affinity.joined(backend.name)
-        replicas.on_left = lambda backend: affinity.left(backend.name)
+        replicas.on_left = self.left
         replicas.on_unhealthy = lambda backend: self.hangs(backend.name)
         replicas.on_emptied = self.emptied
 
     def emptied(self, backend: Backend) -> None:
         """Its cache is empty, and it waits to be warmed."""
+        self._emptied_at[backend.name] = self.timer()
         self.router.affinity.emptied(backend.name)
         self.welcome(self, backend)
+
+    def left(self, backend: Backend) -> None:
+        """It is gone for good."""
+        self._emptied_at.pop(backend.name, None)
+        self.router.affinity.left(backend.name)
+
+    def began_anew(self, name: str, since: float) -> None:
+        """Its own figures show that its cache was emptied since then; probes may have said so already,
+        and it may have been warmed.
+        """
+        if self._emptied_at.get(name, float("-inf")) < since:
+            self.router.replicas.restarted(name)
 
     def counted(self, branch: Branch) -> None:
         """A request goes out by this branch."""
@@ -191,6 +208,21 @@ class Routing:
         pool = self.pools[endpoint.name]
         return Routed(pool, method, asked, headers, body, attempt_span, journey or Journey())
 
+    # --- what engines say of themselves -----------------------------------------------------------
+
+    def engine_sized(self, engine: Engine) -> None:
+        """So much its cache holds."""
+        pool = self.pools.get(engine.endpoint.name)
+        if pool is not None and engine.backend in pool.router.replicas:
+            tokens, slots = engine.size
+            pool.router.affinity.joined(engine.backend, cache_tokens=tokens, slots=slots)
+
+    def engine_emptied(self, engine: Engine) -> None:
+        """It holds nothing any more."""
+        pool = self.pools.get(engine.endpoint.name)
+        if pool is not None:
+            pool.began_anew(engine.backend, engine.earlier_at)
+
     # --- what is known of a request -------------------------------------------------------------
 
     async def journey(self, turn: Turn, sent: bytes, *, may_change: bool) -> Journey:
@@ -228,6 +260,20 @@ class Routing:
         else:
             journey.wish = Wish(read.trail)
         return journey
+
+    async def explained(
+        self, known: Known, api: str, body: bytes, sender: Sender
+    ) -> dict[str, Any]:
+        """Where a request to a pool would go (see `Router.rehearsed`). Nothing is changed by it."""
+        router = self.pools[known.endpoint.name].router
+        read = await self._read(api, body, keeps=False) or Read(Trail())
+        said = session_said(sender.lookup)
+        key = identity.credential(sender.headers, known.endpoint.provider)
+        session = session_of(said, key) if said else 0
+        journey = Journey(api=api, wish=Wish(read.trail, session))
+        if read.previous:
+            journey.owner = router.owner(read.previous)
+        return router.rehearsed(journey)
 
     def whom(
         self, endpoint: Endpoint, only: Backend | None, *, every: bool
@@ -287,8 +333,10 @@ class Routing:
         except Exception:  # noqa: BLE001 - a prefix less to warm with
             self._failed()
 
-    async def _read(self, api: str, body: bytes) -> Read | None:
-        """What is read of a body; None where nothing is."""
+    async def _read(self, api: str, body: bytes, *, keeps: bool = True) -> Read | None:
+        """What is read of a body, and, unless told otherwise, remembered for the next turn; None
+        where nothing is.
+        """
         trails = self._trails
         if trails is None or api not in WITH_TRAIL:
             return None
@@ -302,7 +350,8 @@ class Routing:
                 async with asyncio.timeout(_THREAD_WAIT_S):
                     loop = asyncio.get_running_loop()
                     read = await loop.run_in_executor(self._thread, reading.read)
-            trails.keep(reading)
+            if keeps:
+                trails.keep(reading)
         except (ValueError, NotUnderstood):
             # No JSON, or compressed: whatever the upstream makes of it.
             return None

@@ -20,10 +20,15 @@ def weight_of(candidate: Candidate) -> float:
     return max(candidate.weight, _LEAST_WEIGHT)
 
 
-def by_turn(candidates: Sequence[Candidate], replicas: Sequence[Replica]) -> int:
+def by_turn(
+    candidates: Sequence[Candidate], replicas: Sequence[Replica], *, rehearsed: bool = False
+) -> int:
     """Round robin, smooth and weighted, as nginx does it: each is given its weight, the richest is
-    chosen, and pays for all. Who is no candidate saves nothing up.
+    chosen, and pays for all. Who is no candidate saves nothing up. `rehearsed`: it stays its turn.
     """
+    if rehearsed:
+        richest = [each.turns + weight_of(c) for c, each in zip(candidates, replicas, strict=True)]
+        return max(range(len(richest)), key=richest.__getitem__)
     total = 0.0
     best = 0
     for index, (candidate, replica) in enumerate(zip(candidates, replicas, strict=True)):
