@@ -147,7 +147,7 @@ class Feed:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
-            with suppress(TimeoutError, StoreUnavailable):
+            with suppress(Exception):
                 async with asyncio.timeout(timeout_s):
                     await self._flush()
         self._tasks = []
@@ -188,7 +188,10 @@ class Feed:
         )
         if shares is not self.shares:
             self.shares = shares
-            self.on_shares(shares)
+            try:
+                self.on_shares(shares)
+            except Exception:
+                logger.exception("That %s is shared or not can't be used", self._pool)
 
     def _oldest_on_the_way(self) -> float:
         """When the oldest of what has not come back was told."""
@@ -209,7 +212,7 @@ class Feed:
             began = time.monotonic()
             try:
                 await self._flush()
-            except StoreUnavailable as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the next attempt may succeed
                 self._trouble("told", exc)
                 await asyncio.sleep(_jittered(pause_s))
                 pause_s = min(2 * pause_s, _BACKOFF_S[1])
@@ -287,7 +290,7 @@ class Feed:
                         pause_s = _BACKOFF_S[0]
                         self._well("heard")
                         await self._take(frames)
-            except StoreUnavailable as exc:
+            except Exception as exc:  # noqa: BLE001 - the same
                 self._trouble("heard", exc)
             await asyncio.sleep(_jittered(pause_s))
             pause_s = min(2 * pause_s, _BACKOFF_S[1])
@@ -356,15 +359,17 @@ class Feed:
             await asyncio.sleep(0)
             self._slice_ends = time.monotonic() + _SLICE_S
 
-    def _trouble(self, what: str, exc: StoreUnavailable) -> None:
+    def _trouble(self, what: str, exc: Exception) -> None:
+        expected = isinstance(exc, StoreUnavailable)
         if what not in self._problems:
             logger.warning(
                 "Placements in %s can't be %s (%s): it is tried again, requests go on",
                 self._pool,
                 what,
                 exc,
+                exc_info=None if expected else exc,
             )
-        self._problems[what] = str(exc)
+        self._problems[what] = str(exc) if expected else repr(exc)
 
     def _well(self, what: str) -> None:
         if self._problems.pop(what, None) is not None:

@@ -60,6 +60,8 @@ class ShelfJournal:
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
         self.refuses = False
+        self.breaks = False
+        """Raises what it has promised not to raise."""
         self.is_deaf = False
         """Answers that there is nothing new, whatever there is."""
         self.is_silent = False
@@ -69,8 +71,7 @@ class ShelfJournal:
 
     async def follow(self) -> AsyncGenerator[Sequence[bytes], None]:
         while True:
-            if self.refuses:
-                raise StoreUnavailable("refused")
+            self._may()
             if self.is_silent:
                 await asyncio.Event().wait()
             frames = [] if self.is_deaf else self.shelf.frames[self._at :]
@@ -84,8 +85,7 @@ class ShelfJournal:
                     pass
 
     async def write(self, frames: Sequence[bytes]) -> None:
-        if self.refuses:
-            raise StoreUnavailable("refused")
+        self._may()
         await self.shelf.add(frames)
         if self.loses_replies:
             self.loses_replies -= 1
@@ -93,3 +93,9 @@ class ShelfJournal:
 
     async def close(self) -> None:
         self.refuses = True
+
+    def _may(self) -> None:
+        if self.breaks:
+            raise ZeroDivisionError
+        if self.refuses:
+            raise StoreUnavailable("refused")

@@ -190,6 +190,21 @@ async def test_a_record_that_can_not_be_told_is_dropped_and_the_next_is_told(
     assert one.feed.dropped == 2
 
 
+async def test_an_error_that_nobody_foresaw_is_said_with_its_trace_and_survived(
+    party: Callable[..., Party], shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = party(1), party(2)
+    await other.feed.start(PATIENT_S)
+    one.journal.breaks = True
+    await one.feed.start(0.0)
+    one.feed.tell(placed(1, 1))
+    await until(lambda: len([record for record in caplog.records if record.exc_info]) == 2)
+    assert one.feed.figures()["problem"] == "ZeroDivisionError()"
+    one.journal.breaks = False
+    await until(lambda: other.heard)
+    await until(lambda: one.feed.figures()["problem"] is None)
+
+
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_feed, "FRESH_S", 0.2)
