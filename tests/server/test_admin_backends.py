@@ -80,7 +80,9 @@ async def world(
                 {"name": "two", "url": f"{two.url}/v1"},
             ],
             "routing": {"policy": policy},
+            # Nobody else takes the answers that are meant for clients.
             "health": {"interval_s": 0},
+            "metrics_interval_s": 0,
             **upstream,
         }
         replicas = [one, two, three]
