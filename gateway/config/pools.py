@@ -204,6 +204,14 @@ def is_pool(upstream: Any) -> bool:
     return isinstance(upstream, Mapping) and bool(upstream.get("backends") or upstream.get("dns"))
 
 
+def with_pool_defaults(upstream: Any) -> Any:
+    """An upstream as written, with the sections of pools where it is one."""
+    if not is_pool(upstream):
+        return upstream
+    missing = [each for each in ("routing", "health") if upstream.get(each) is None]
+    return {**upstream, **{each: {} for each in missing}}
+
+
 _Steps = tuple[str | int, ...]
 _Found = Iterator[tuple[_Steps, str, str]]
 _ADDRESSES = ("base_url", "backends", "dns")

@@ -35,6 +35,7 @@ from gateway.config.pools import (
     pool_contradictions,
     provider_of,
     with_default,
+    with_pool_defaults,
 )
 from gateway.config.prompt_caching import PromptCache, WarmUp, warm_contradictions
 from gateway.config.redaction import redact
@@ -136,6 +137,12 @@ class Upstream(Section):
     )
     routing: Routing | None = Field(None, description="Pools: which replica gets a request.")
     health: Health | None = Field(None, description="Pools: when a replica is trusted.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pools_have_both(cls, given: Any) -> Any:
+        # So that the effective config shows what holds for a pool, and only for one.
+        return with_pool_defaults(given)
 
 
 class Telemetry(Section):

@@ -56,6 +56,16 @@ def test_backends_can_be_set_by_a_variable() -> None:
     assert pool.routing.policy == "session"
 
 
+def test_a_pool_shows_what_holds_for_it_and_others_have_no_such_settings() -> None:
+    upstreams = {"pool": {"backends": [ONE], "health": {"timeout_s": 1}}, "one": {"base_url": TWO}}
+    config = Config.model_validate({"upstreams": upstreams})
+    pool, one = config.upstreams["pool"], config.upstreams["one"]
+    assert pool.routing is not None
+    assert pool.health is not None
+    assert (pool.routing.break_s, pool.health.timeout_s, pool.health.eject_s) == (10, 1, 10)
+    assert (one.routing, one.health) == (None, None)
+
+
 def test_a_pool_in_the_place_of_a_default_upstream_inherits_nothing() -> None:
     config = load(None, {"GATEWAY_UPSTREAMS__OPENAI__DNS": DNS})
     assert (config.upstreams["openai"].provider, config.upstreams["openai"].base_url) == (
