@@ -74,7 +74,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
         self._scope: asyncio.Timeout | None = None
 
     async def __aenter__(self) -> Response:
-        """Send the request; returns when the head of its response is there."""
+        """Send the request; returns when its response has begun: of a stream, with the first byte."""
         pool, journey = self._pool, self._journey
         route = pool.router.route(journey)
         branch = route.branch
@@ -145,6 +145,8 @@ class Routed(AbstractAsyncContextManager["Response"]):
         try:
             async with asyncio.timeout(None) as self._scope:
                 response = await self._call.__aenter__()
+                if journey.streams and response.status == 200:
+                    await self._first_byte(response)
         except BaseException as problem:
             backend.in_flight -= 1
             pool.router.over(journey)
@@ -168,6 +170,16 @@ class Routed(AbstractAsyncContextManager["Response"]):
             # (A 500 may be the request's own fault: who repeats it must not eject one after another.)
             backend.succeeded(now, now - began if journey.streams and status == 200 else None)
         return response
+
+    async def _first_byte(self, response: Response) -> None:
+        """Some (vLLM, llama.cpp) send the head of a stream before they compute its prompt: that is no
+        answer yet, and another one can still give it.
+        """
+        try:
+            await response.begun()
+        except BaseException as problem:
+            self._call.end(problem)
+            raise
 
     def _body_for(self, route: Route, backend: Backend) -> bytes | AsyncIterator[bytes] | None:
         """With the slot that the first of them should compute it in."""

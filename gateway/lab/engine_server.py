@@ -7,6 +7,7 @@ cache of a size, tells what was cached, and fails on command (`/sim/...`, or the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -75,8 +76,8 @@ class EngineServer:
         self._rate, self._seed, self._old_names = prefill_rate, seed, old_names
         self._tells_cached = engine != "sglang" if tells_cached is None else tells_cached
         self.work = self._fresh()
-        self.probes = 0
-        """How often it was asked whether it is well."""
+        self.calls: Counter[str] = Counter()
+        """How often each path was asked, since the start."""
         self._port = Port()
 
     def __repr__(self) -> str:
@@ -108,6 +109,7 @@ class EngineServer:
         """Listen (0: a free port; unset: that of the last time), with an empty cache; returns `url`."""
         self.work, self.faults = self._fresh(), Faults()
         self.is_dead = False
+        self.calls.clear()
         await self._port.open(self._app(), host, self.port if port is None else port)
         return self.url
 
@@ -188,6 +190,7 @@ class EngineServer:
     ) -> web.StreamResponse:
         if not request.path.startswith(("/sim/", "/v1/c", "/v1/r")):
             await self.faults.pass_by(probe=True)
+        self.calls[request.path] += 1
         connection = request.transport
         if connection is None:  # it has gone away
             raise ConnectionResetError
@@ -301,7 +304,6 @@ class EngineServer:
         return _json({"object": "list", "data": [card]})
 
     async def _health(self, _request: web.Request) -> web.Response:
-        self.probes += 1
         return _json({"status": "ok"}) if self.engine == "llamacpp" else web.Response()
 
     async def _metrics(self, _request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +32,21 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
+
+    async def begun(self) -> None:
+        """Wait until something of the body is there, or its end; nothing is taken of it. Raises what
+        ended it before anything came.
+        """
+        content = self.content
+        while not content.total_bytes and not content.is_eof():
+            if (error := content.exception()) is not None:
+                raise error
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.connection.on_body = partial(_come, turn)
+            try:
+                await turn
+            finally:
+                self.connection.on_body = None
 
     async def pass_to(
         self, sink: Callable[[bytes], bool], room: Callable[[], Awaitable[None]]
@@ -61,6 +77,11 @@ class Response:
                 self.connection.on_body = None
             if handing.full:
                 await room()
+
+
+def _come(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 class _Handing:
