@@ -254,7 +254,7 @@ class Router:
 
     def _bound(self, journey: Journey, order: Sequence[Backend], branch: Branch) -> Route:
         """To these, whatever the prompt says; what becomes of it is noted all the same."""
-        placement = self._placed(journey, order) if journey.api else None
+        placement = self._placed(journey, order[:1]) if journey.api else None
         return Route(order, branch, placement)
 
     def _by_load(self, usable: Sequence[Backend]) -> list[Backend]:
