@@ -234,13 +234,13 @@ class Routing:
         headers = turn.request.headers
         read = await self._read(turn.api.name, sent)
         said = session_said(headers)
+        journey.streams = ask is not None and ask.form is Form.STREAM
         if read is None and not said:
             return journey
         session = 0
         if said:
             session = session_of(said, self._key_of(turn))
         journey.api = turn.api.name
-        journey.streams = ask is not None and ask.form is Form.STREAM
         if read is None:
             journey.wish = Wish(journey.wish.trail, session)
             return journey

@@ -16,7 +16,13 @@ from websockets.asyncio.server import serve
 from gateway.core.route import Branch
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.redis_servers import free_port
-from tests.helpers.scripted_upstream import ScriptedUpstream, chunk, response, stream_head
+from tests.helpers.scripted_upstream import (
+    LAST_CHUNK,
+    ScriptedUpstream,
+    chunk,
+    response,
+    stream_head,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -147,6 +153,17 @@ async def test_a_client_that_leaves_is_in_flight_nowhere_and_retried_nowhere() -
             while any(p.in_flight()):  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0)
         assert p.second.seen == []
+
+
+async def test_a_stream_s_head_is_no_answer_yet() -> None:
+    async with pair() as p:
+        p.first.otherwise(stream_head(), then_close=True)
+        p.second.otherwise(stream_head(), chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+        asked = {**CHAT, "stream": True}
+        async with p.client.post(p.url("chat/completions"), json=asked) as answer:
+            assert answer.headers["x-gateway-backend"] == "second"
+            assert await answer.read() == b"data: [DONE]\n\n"
+        assert p.in_flight() == [0, 0]
 
 
 async def test_what_a_replica_says_in_our_name_is_not_believed() -> None:
