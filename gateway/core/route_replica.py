@@ -134,6 +134,7 @@ class Replica:
         """So many tokens of the engine are one of a trail."""
         if self._cache_tokens and isinstance(self.mirror, Mirror):
             self.mirror.capacity = max(1, int(self._cache_tokens / ratio))
+            self.mirror.fit()
 
     def work(self, now: float) -> float:
         """Tokens that it was given to compute lately."""
