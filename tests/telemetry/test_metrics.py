@@ -326,6 +326,8 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
         replica = {"ready": 1, "in_flight": 0, "pending_s": 0.0, "mirror_tokens": 0}
         counted = {"expected_tokens": 0, "reported_tokens": 0}
         telemetry.metrics.watch_pools(lambda: {"gpu": {"a": replica | counted}})
+        sharing = {"told": 0, "heard": 0, "dropped": 0, "ignored": 0, "shares": True, "lag_s": 0.1}
+        telemetry.metrics.watch_sharing(lambda: {"gpu": sharing})
         await collector.wait_for(
             lambda c: {semconv.M_REQUESTS, semconv.M_ENGINE_UP} <= set(c.metrics)
         )
