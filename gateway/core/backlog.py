@@ -54,6 +54,8 @@ class _Pending(NamedTuple):
     tokens: int
     tells: bool
     is_watched: bool
+    done_at: float
+    """When it was thought to be computed."""
 
 
 class Backlog:
@@ -100,7 +102,7 @@ class Backlog:
         self._number += 1
         if len(self._pending) >= MOST_PENDING:
             del self._pending[next(iter(self._pending))]
-        self._pending[key] = _Pending(self._number, tokens, tells, watched)
+        self._pending[key] = _Pending(self._number, tokens, tells, watched, self.free_at)
         if watched and not self._awaited:
             self.due_at = self.free_at
             self._awaited = self._number
@@ -114,7 +116,7 @@ class Backlog:
             return None
         late = now - self.due_at if one.is_watched and one.number == self._awaited else None
         behind = self._behind(one.number)
-        left = sum(each.tokens for each in self._pending.values())
+        left = self._left(now)
         if one.tells:
             self.free_at = now + left / rate
         else:
@@ -127,7 +129,7 @@ class Backlog:
         one = self._pending.pop(key, None)
         if one is None:
             return
-        left = sum(each.tokens for each in self._pending.values())
+        left = self._left(now)
         self.free_at = min(self.free_at, now + left / rate)
         if one.number == self._awaited:
             self._await(self._behind(one.number), now, rate)
@@ -138,6 +140,12 @@ class Backlog:
         self.free_at = 0.0
         self.due_at = _NEVER
         self._awaited = 0
+
+    def _left(self, now: float) -> int:
+        """Tokens that are still to be computed. Of what won't tell, until it was thought to be."""
+        return sum(
+            each.tokens for each in self._pending.values() if each.tells or each.done_at > now
+        )
 
     def _behind(self, number: int) -> list[_Pending]:
         """What was sent behind that one, in order. What nobody watches and was sent before it is

@@ -51,7 +51,8 @@ class Elsewhere:
         """It was sent at that time, which may be over."""
         fleet, tokens = self._fleet, record.uncached
         replica.worked(tokens, at)
-        replica.backlog.sent(stamp, tokens, at, fleet.rate_of(replica), watched=False)
+        rate, tells = fleet.rate_of(replica), record.streamed
+        replica.backlog.sent(stamp, tokens, at, rate, tells=tells, watched=False)
         key = (record.gateway, record.number)
         self._requests[key] = _Foreign(replica, stamp, at, record.trail)
         if len(self._requests) > MOST_FOREIGN:

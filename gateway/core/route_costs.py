@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.core.route_fleet import rate
 from gateway.core.route_policies import weight_of
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def reckon(
         replica = fleet.needed(candidate.name)
         replica.weight = candidate.weight
         depth = replica.mirror.look(prints, depth)
-        rate = replica.pace.rate or prior * weight_of(candidate)
-        lack = (total - until[max(head, depth)]) / rate
+        lack = (total - until[max(head, depth)]) / rate(replica, prior * weight_of(candidate))
         wait = replica.backlog.wait(now, patience) + candidate.extra_s
         replicas.append(replica)
         depths.append(depth)

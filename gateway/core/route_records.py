@@ -23,8 +23,7 @@ class RecordKind(IntEnum):
 
     PLACED = 1
     BEGUN = 2
-    """The first byte is here: its prompt is computed. Of answers that are not streamed, whose first
-    byte says nothing of that, it is not told."""
+    """The first byte is here."""
     OVER = 3
 
 
@@ -44,9 +43,11 @@ class RouteRecord(NamedTuple):
     session: int = 0
     uncached: int = 0
     """Tokens that the replica was thought to have to compute."""
+    streamed: bool = True
+    """Its first byte will come when the prompt is computed, not with the whole answer."""
 
 
-# version, kind, open, name's length, gateway, number, at, session, uncached, steps
+# version, kind, flags, name's length, gateway, number, at, session, uncached, steps
 _HEAD = Struct("<BBBHQQdQIH")
 _U64 = (1 << 64) - 1
 _U32 = (1 << 32) - 1
@@ -62,7 +63,7 @@ def encode(record: RouteRecord) -> bytes:
     head = _HEAD.pack(
         VERSION,
         record.kind,
-        record.trail.is_open,
+        record.trail.is_open | record.streamed << 1,
         len(name),
         record.gateway & _U64,
         record.number & _U64,
@@ -81,8 +82,8 @@ def decode(record: bytes) -> RouteRecord | None:
     """The record; None where these bytes are none that we know."""
     if len(record) < _HEAD.size:
         return None
-    version, kind, is_open, length, gateway, number, at, session, uncached, count = (
-        _HEAD.unpack_from(record)
+    version, kind, flags, length, gateway, number, at, session, uncached, count = _HEAD.unpack_from(
+        record
     )
     if version != VERSION or kind not in tuple(RecordKind) or count > MOST_STEPS:
         return None
@@ -93,8 +94,10 @@ def decode(record: bytes) -> RouteRecord | None:
     except UnicodeDecodeError:
         return None
     steps = Struct(f"<{count}Q{count}I").unpack_from(record, _HEAD.size + length)
-    trail = Trail(steps[:count], steps[count:], bool(is_open))
-    return RouteRecord(RecordKind(kind), gateway, number, name, at, trail, session, uncached)
+    trail = Trail(steps[:count], steps[count:], bool(flags & 1))
+    return RouteRecord(
+        RecordKind(kind), gateway, number, name, at, trail, session, uncached, bool(flags & 2)
+    )
 
 
 def _thinned(trail: Trail) -> tuple[tuple[int, ...], tuple[int, ...]]:

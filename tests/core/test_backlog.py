@@ -64,6 +64,16 @@ def test_an_answer_that_comes_whole_is_never_late_and_lengthens_nothing() -> Non
     assert backlog.wait(61.0) == 4.0
 
 
+def test_answers_that_come_whole_are_not_counted_while_they_are_written() -> None:
+    backlog = Backlog()
+    backlog.sent("own", 100, 0.0, RATE)
+    for key in range(5):
+        backlog.sent(key, 100, 0.0, RATE, tells=False)
+    backlog.sent("b", 100, 50.0, RATE)
+    backlog.begun("own", 50.0, RATE)
+    assert backlog.wait(50.0) == 1.0
+
+
 def test_what_is_not_watched_is_computed_when_one_behind_it_begins() -> None:
     backlog = Backlog()
     backlog.sent("other", 900, 0.0, RATE, watched=False)

@@ -16,6 +16,13 @@ def test_a_record_is_compact() -> None:
     assert decode(encode(RECORD)) == RECORD
 
 
+def test_each_flag_is_its_own() -> None:
+    for is_open in (False, True):
+        for streamed in (False, True):
+            record = RECORD._replace(trail=Trail((1,), (2,), is_open), streamed=streamed)
+            assert decode(encode(record)) == record
+
+
 def test_another_version_or_kind_is_not_read() -> None:
     told = encode(RECORD)
     assert decode(b"\x02" + told[1:]) is None

@@ -33,6 +33,20 @@ def test_complaint_02_at_low_concurrency_misses_go_round() -> None:
     assert max(gone.values()) <= 12
 
 
+def test_complaint_02_who_was_timed_a_little_faster_is_not_given_everything() -> None:
+    pool = Pool(4)
+    gone: Counter[str] = Counter()
+    for n in range(200):
+        ticket = pool.send(f"m{n}")
+        gone[ticket.backend] += 1
+        took = 1.0 + 0.05 * pool.names.index(ticket.backend)
+        pool.affinity.begun(ticket, pool.now + took)
+        pool.affinity.learn(ticket, STEP, 0)
+        pool.affinity.over(ticket, pool.now + took)
+        pool.now += 5.0
+    assert max(gone.values()) <= 65
+
+
 def test_complaint_03_load_counts_from_sending_not_from_the_answers_head() -> None:
     pool = Pool(4)
     assert set(where(pool, ["w", "x", "y", "z"]).values()) == {1}
