@@ -113,23 +113,23 @@ class Prefill:
         api = APIS[path].name
         body = prefill_body(api, document, rules)
         shortest = prefill_body(api, document, rules, shortest=True)
-        outcome, usage = "failed", None
-        try:
-            async with asyncio.timeout(timeout_s):
-                for each in self._routing.whom(endpoint, only, every=why in _FOR_EVERYBODY):
+        worst, told = OK, None
+        for each in self._routing.whom(endpoint, only, every=why in _FOR_EVERYBODY):
+            outcome, usage = "failed", None
+            try:
+                async with asyncio.timeout(timeout_s):
                     outcome, usage = await self._call(endpoint, path, body, each)
                     if outcome == "400" and shortest != body:
                         outcome, usage = await self._call(endpoint, path, shortest, each)
-                    if outcome != OK:
-                        break
-        except TimeoutError:
-            outcome = "timeout"
-        except GatewayError as problem:
-            outcome = problem.code
-        except Exception:  # noqa: BLE001 - it is nobody's request
-            _log.exception("a prompt can't be sent for its cache", upstream=endpoint.name)
-        self._telemetry.metrics.prompt_cache.warmed(why, outcome)
-        return outcome, usage
+            except TimeoutError:
+                outcome = "timeout"
+            except GatewayError as problem:
+                outcome = problem.code
+            except Exception:  # noqa: BLE001 - it is nobody's request
+                _log.exception("a prompt can't be sent for its cache", upstream=endpoint.name)
+            self._telemetry.metrics.prompt_cache.warmed(why, outcome)
+            worst, told = (outcome if outcome != OK else worst), usage or told
+        return worst, told
 
     async def _call(
         self, endpoint: Endpoint, path: str, body: bytes, only: Backend | None

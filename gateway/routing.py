@@ -129,7 +129,11 @@ class Pooled:
             del self._waiting[backend]
 
     def hangs(self, backend: str) -> None:
-        """It answers no probes: what it has not begun to answer goes elsewhere."""
+        """It answers no probes: what it has not begun to answer goes elsewhere, if anybody is well.
+        Where all are slow, waiting costs less than asking for everything anew.
+        """
+        if not any(each.ready for each in self.router.replicas):
+            return
         for routed in tuple(self._waiting.get(backend, ())):
             routed.abandon()
 
@@ -280,7 +284,7 @@ class Routing:
     ) -> list[Backend | None]:
         """To whom a prompt is to be sent; None: to whoever is asked for it."""
         if endpoint.pool and only is None and every:
-            return [*self.pools[endpoint.name].router.replicas.usable()]
+            return [*self.pools[endpoint.name].router.replicas.usable()] or [None]
         return [only]
 
     def passing(self, exchange: Exchange, asked: Asked, endpoint: Endpoint) -> Journey:

@@ -39,6 +39,7 @@ class Span:
     status: str
     attributes: dict[str, Any]
     links: tuple[tuple[str, str], ...]
+    events: tuple[tuple[str, dict[str, Any]], ...]
     start_ns: int
     end_ns: int
     resource: dict[str, Any]
@@ -128,6 +129,7 @@ def _span(span: trace_pb2.Span, resource: dict[str, Any]) -> Span:
         status=STATUSES[span.status.code],
         attributes=_values(span.attributes),
         links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+        events=tuple((event.name, _values(event.attributes)) for event in span.events),
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         resource=resource,

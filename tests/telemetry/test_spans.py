@@ -15,9 +15,10 @@ from multidict import CIMultiDict
 
 from gateway import config
 from gateway.core.model import Reason, Result, Usage
+from gateway.core.route import Branch
 from gateway.telemetry import semconv, spans
 from gateway.telemetry.setup import Telemetry
-from tests.helpers.otlp_collector import Collector, otlp_collector
+from tests.helpers.otlp_collector import Collector, Span, otlp_collector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -301,6 +302,37 @@ async def test_a_follower_is_linked_to_the_call_of_its_leader() -> None:
     [linked] = [span for span in collector.spans if span.links]
     assert linked.links == ((called.trace_id, called.span_id),)
     assert linked.attributes["gateway.cache.collapsed"] is True
+
+
+async def test_a_request_that_went_round_a_replica_says_which_and_why() -> None:
+    async with traced() as (telemetry, collector):
+        s = server(telemetry)
+        call = inference(telemetry, s)
+        for number, (name, branch) in enumerate((("a", Branch.HOME), ("b", Branch.MOVED_HEALTH))):
+            s.routed(name, branch)
+            tried = call.attempt("POST", f"http://{name}/v1", number)
+            tried.routed(name, branch)
+            tried.end()
+            if not number:
+                s.rerouted(name, "503")
+        for span in (call, s):
+            span.end()
+        await collector.wait_for(lambda c: len(c.spans) == 4)
+
+    def told(span: Span) -> tuple[str, str]:
+        return (
+            span.attributes["gateway.route.backend"],
+            span.attributes["gateway.route.branch"],
+        )
+
+    tries = {
+        span.attributes["url.full"]: told(span) for span in collector.spans if span.name == "POST"
+    }
+    assert tries == {"http://a/v1": ("a", "home"), "http://b/v1": ("b", "moved-health")}
+    top = collector.one(f"POST {CHAT}")
+    assert told(top) == ("b", "moved-health")
+    why = {"gateway.route.backend": "a", "gateway.route.retry.reason": "503"}
+    assert top.events == (("route retry", why),)
 
 
 async def test_older_names_are_used_when_asked_for() -> None:
