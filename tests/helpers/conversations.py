@@ -41,11 +41,11 @@ class Shape:
     """System prompt of all conversations."""
     own: tuple[int, int] = (1200, 3000)
     """What a conversation begins with."""
-    question: tuple[int, int] = (60, 300)
+    question: tuple[int, int] = (150, 550)
     answer: int = 24
     longest: int = 8000
     """Of a prompt; then another conversation begins."""
-    think_s: float = 0.8
+    think_s: float = 0.6
     """Mean pause between an answer and the next question."""
     streams: float = 0.5
     """Part of the turns."""
@@ -53,7 +53,7 @@ class Shape:
     """Part of the conversations that say their session in a header."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Turn:
     """One request and its answer."""
 
@@ -78,6 +78,8 @@ class Turn:
     """Tokens of the previous prompt of the conversation."""
     last_engine: str = ""
     """Who answered the previous turn."""
+    engines: tuple[str, ...] = ()
+    """Who answered any before."""
     fault: str = ""
 
     @property
@@ -102,6 +104,8 @@ class Crowd:
     seed: int = 1
     pick: Callable[[Turn], int] | None = None
     """Index of the URL; unset: any."""
+    asked: set[Turn] = field(default_factory=set)
+    """Those that wait for an answer, or for its end."""
     turns: list[Turn] = field(default_factory=list)
     """Answered ones, in the order of their ends."""
     lost: list[Turn] = field(default_factory=list)
@@ -162,7 +166,8 @@ class Crowd:
             {"role": "user", "content": opening},
         ]
         named = dice.random() < shape.named
-        before, last_engine, number = 0, "", 1
+        before, number = 0, 1
+        engines: list[str] = []
         while not self._stopping.is_set():
             turn = Turn(
                 conversation=name,
@@ -171,14 +176,20 @@ class Crowd:
                 streamed=dice.random() < shape.streams,
                 asked_at=time.perf_counter(),
                 before=before,
-                last_engine=last_engine,
+                last_engine=engines[-1] if engines else "",
+                engines=tuple(dict.fromkeys(engines)),
             )
-            answer = await self._ask(session, turn, messages)
+            self.asked.add(turn)
+            try:
+                answer = await self._ask(session, turn, messages)
+            finally:
+                self.asked.discard(turn)
             if answer is not None:
                 asked = f"turn {number} of {name}"
                 if number > 1 and asked not in answer:
                     self.wrong.append(f"{asked}: {answer[:200]!r}")
-                before, last_engine, number = turn.prompt_tokens, turn.engine, number + 1
+                before, number = turn.prompt_tokens, number + 1
+                engines.append(turn.engine)
                 more = f"This is turn {number} of {name}. "
                 more += _text(dice, dice.randint(*shape.question))
                 messages += [
@@ -284,27 +295,59 @@ class Load:
             except TimeoutError:
                 continue
 
-    def overloaded_s(self, factor: float = 1.5, smooth_s: float = 1.0) -> dict[str, float]:
-        """The longest time in a row that each engine had more than `factor` times the mean of all
-        (and more than two requests above it), in averages of `smooth_s`.
+    def overloaded_s(self) -> dict[str, float]:
+        """By requests there: seconds in a row above `FACTOR` times the mean, and more than two
+        requests above it; in averages of a second.
         """
         buckets: dict[int, list[dict[str, int]]] = {}
         for at, seen in self.samples:
-            buckets.setdefault(int(at / smooth_s), []).append(seen)
-        longest: dict[str, float] = {}
-        row: dict[str, float] = {}
-        for _, looks in sorted(buckets.items()):
-            names = {name for seen in looks for name in seen}
-            means = {
+            buckets.setdefault(int(at), []).append(seen)
+        rows = {
+            second: {
                 name: statistics.fmean([seen[name] for seen in looks if name in seen])
-                for name in names
+                for name in {name for seen in looks for name in seen}
             }
-            mean = statistics.fmean(means.values()) if means else 0.0
-            for name in names | row.keys():
-                over = means.get(name, 0.0) > max(factor * mean, mean + 2)
-                row[name] = row.get(name, 0.0) + smooth_s if over else 0.0
-                longest[name] = max(longest.get(name, 0.0), row[name])
-        return longest
+            for second, looks in sorted(buckets.items())
+        }
+        return _longest(rows, margin=2)
+
+    def overworked_s(self, turns: Sequence[Turn], window_s: int = 5) -> dict[str, float]:
+        """The same by work: uncached prompt tokens of the turns asked in the `window_s` up to each
+        second.
+        """
+        rows: dict[int, dict[str, float]] = {}
+        for second in sorted({int(at) for at, _ in self.samples})[window_s:]:
+            there = {name for at, seen in self.samples if int(at) == second for name in seen}
+            work = rows[second] = dict.fromkeys(there, 0.0)
+            for turn in turns:
+                if second - window_s < turn.asked_at <= second and turn.engine in work:
+                    work[turn.engine] += turn.uncached
+        return _longest(rows, margin=0)
+
+
+FACTOR = 1.5
+
+
+NEW_S = 10
+"""Whoever came (or came back) less than this ago, its cache empty, does not pull the mean down."""
+
+
+def _longest(rows: dict[int, dict[str, float]], margin: float) -> dict[str, float]:
+    """For each name, for how many seconds in a row it has more than the others."""
+    longest: dict[str, float] = {}
+    row: dict[str, float] = {}
+    since: dict[str, int] = dict.fromkeys(
+        next(iter(rows.values()), {}), min(rows, default=0) - NEW_S
+    )
+    for second, loads in rows.items():
+        since = {name: since.get(name, second) for name in loads}
+        counted = [load for name, load in loads.items() if second - since[name] >= NEW_S]
+        mean = statistics.fmean(counted) if counted else 0.0
+        for name in loads.keys() | row.keys():
+            over = loads.get(name, 0.0) > max(FACTOR * mean, mean + margin)
+            row[name] = row.get(name, 0.0) + 1 if over else 0.0
+            longest[name] = max(longest.get(name, 0.0), row[name])
+    return longest
 
 
 def warm_share(turns: Sequence[Turn]) -> float:
