@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.core.route_fleet import rate
 from gateway.core.route_policies import weight_of
 
 if TYPE_CHECKING:
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
 
 TIE_S = 0.01
 """Costs that differ by less are the same."""
+TIE_SHARE = 0.1
+"""So are those that differ by less than this part of the time that the cheapest would compute: so far
+rates differ by noise. Else whoever was timed best would get all that is new while nobody is busy."""
 
 
 class Costs(NamedTuple):
@@ -61,7 +63,8 @@ class Costs(NamedTuple):
         candidates, costs = self.candidates, self.costs
         count = len(costs)
         able = [i for i in range(count) if candidates[i].weight > 0.0] or list(range(count))
-        most = min([costs[index] for index in able]) + TIE_S
+        least = min(able, key=costs.__getitem__)
+        most = costs[least] + TIE_S + TIE_SHARE * self.lacks[least]
         tied = [index for index in able if costs[index] <= most]
         if len(tied) == 1:
             return tied[0]
@@ -98,7 +101,8 @@ def reckon(
         replica = fleet.needed(candidate.name)
         replica.weight = candidate.weight
         depth = replica.mirror.look(prints, depth)
-        lack = (total - until[max(head, depth)]) / rate(replica, prior * weight_of(candidate))
+        rate = replica.pace.rate or prior * weight_of(candidate)
+        lack = (total - until[max(head, depth)]) / rate
         wait = replica.backlog.wait(now, patience) + candidate.extra_s
         replicas.append(replica)
         depths.append(depth)

@@ -17,20 +17,10 @@ if TYPE_CHECKING:
 USUAL_RATE = 4000.0
 """Tokens per second of a replica of weight 1, while nothing is known."""
 
-ALIKE = 0.25
-"""Replicas whose rates differ from the pool's by no more than this part of it are taken to be as fast:
-it is noise, and else whoever was timed best would get every conversation that comes while all are idle."""
-
 MOST_REPLICAS = 4096
 _FEWEST_STEPS = 64
 """Of a mirror, however many replicas share the budget."""
 _LEAST_WEIGHT = 1e-6
-
-
-def rate(replica: Replica, usual: float) -> float:
-    """Tokens per second, where `usual` is what a replica of its weight has in this pool."""
-    own = replica.pace.rate
-    return own if own and abs(own - usual) > ALIKE * usual else usual
 
 
 class Fleet:
@@ -103,8 +93,8 @@ class Fleet:
         return self._rate or self._settings.prefill_tokens_per_s or USUAL_RATE
 
     def rate_of(self, replica: Replica) -> float:
-        """Tokens per second: as the pool's by its weight, or observed, where that is clearly otherwise."""
-        return rate(replica, self.prior * max(replica.weight, _LEAST_WEIGHT))
+        """Tokens per second: observed, or by its weight."""
+        return replica.pace.rate or self.prior * max(replica.weight, _LEAST_WEIGHT)
 
     def timed(self, replica: Replica, ticket: RouteTicket) -> None:
         """A request is over that found nothing in front of it: how long it took is known."""
