@@ -6,6 +6,8 @@ did not take, or lost by breaking off, goes to the next; what it refuses for now
 as well, as far as the pool's budget of retries goes. Silence is waited for, unless probes say that
 the replica hangs.
 Rule 2: a body that can't be had twice goes on only where nothing of it was taken.
+So is one whose kept connection breaks before the head of an answer (llama.cpp ends a connection after
+each stream): the replica is well, and is asked again on a new one.
 Rule 3: a request is in flight at its replica from the moment it is sent to its last byte.
 """
 
@@ -40,6 +42,8 @@ ELSEWHERE = frozenset((429, 502, 503, 504))
 """Statuses of a replica that can't take the request now: another one may."""
 _BAD = frozenset((502, 503, 504))
 _MOST_ATTEMPTS = 5
+_MOST_STALE = 3
+"""Kept connections of one replica that broke, one after the other: then it is more than that."""
 
 
 class Routed(AbstractAsyncContextManager["Response"]):
@@ -47,7 +51,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
 
     __slots__ = (
         *("_asked", "_attempt_span", "_backend", "_body", "_call", "_headers", "_journey"),
-        *("_method", "_number", "_pool", "_scope", "_status"),
+        *("_method", "_number", "_pool", "_scope", "_stale", "_status"),
     )
 
     def __init__(  # noqa: PLR0917
@@ -69,6 +73,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
         self._journey = journey
         self._number = 0
         self._status = 0
+        self._stale = False
         self._backend: Backend
         self._call: Call
         self._scope: asyncio.Timeout | None = None
@@ -81,7 +86,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
         last = min(len(route.order), _MOST_ATTEMPTS) - 1
         for number, backend in enumerate(route.order):
             try:
-                response = await self._ask(route, backend, branch)
+                response = await self._asked_of(route, backend, branch)
             except GatewayError as problem:
                 if number >= last or not self._can_go_on(problem):
                     raise
@@ -122,8 +127,18 @@ class Routed(AbstractAsyncContextManager["Response"]):
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
+    async def _asked_of(self, route: Route, backend: Backend, branch: Branch) -> Response:
+        for _ in range(_MOST_STALE):
+            try:
+                return await self._ask(route, backend, branch)
+            except UpstreamBroken:
+                if not (self._stale and self._twice):
+                    raise
+        return await self._ask(route, backend, branch)
+
     async def _ask(self, route: Route, backend: Backend, branch: Branch) -> Response:
         pool, journey = self._pool, self._journey
+        self._stale = False
         self._backend, self._status = backend, 0
         number, self._number = self._number, self._number + 1
         method, where = self._method, url(backend.endpoint, self._asked)
@@ -144,7 +159,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
         pool.waiting(backend.name, self)
         try:
             async with asyncio.timeout(None) as self._scope:
-                response = await self._call.__aenter__()
+                response = await self._head()
                 if journey.streams and response.status == 200:
                     await self._first_byte(response)
         except BaseException as problem:
@@ -156,7 +171,10 @@ class Routed(AbstractAsyncContextManager["Response"]):
                     f"replica {backend.name} of upstream {pool.router.replicas.name!r} hangs: it "
                     "answers no probes"
                 ) from problem
-            if isinstance(problem, UpstreamUnreachable | UpstreamBroken | UpstreamTimeout):
+            if (
+                isinstance(problem, UpstreamUnreachable | UpstreamBroken | UpstreamTimeout)
+                and not self._stale
+            ):
                 backend.failed(failure_of(problem), pool.timer())
             raise
         finally:
@@ -170,6 +188,13 @@ class Routed(AbstractAsyncContextManager["Response"]):
             # (A 500 may be the request's own fault: who repeats it must not eject one after another.)
             backend.succeeded(now, now - began if journey.streams and status == 200 else None)
         return response
+
+    async def _head(self) -> Response:
+        try:
+            return await self._call.__aenter__()
+        except UpstreamBroken:
+            self._stale = self._call.was_kept
+            raise
 
     async def _first_byte(self, response: Response) -> None:
         """Some (vLLM, llama.cpp) send the head of a stream before they compute its prompt: that is no

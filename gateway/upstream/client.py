@@ -123,6 +123,13 @@ class Call(AbstractAsyncContextManager["Response"]):
         self._connection: Connection
         self._response: Response
 
+    @property
+    def was_kept(self) -> bool:
+        """It went out on a connection that had been used before: if that broke before anything was
+        answered, the server may have ended it for its own reasons, and never seen the request.
+        """
+        return self._connection.expires_at > 0.0
+
     async def __aenter__(self) -> Response:
         """Send the request; returns when the head of its response is there."""
         endpoint = self._endpoint

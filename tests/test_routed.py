@@ -1,0 +1,117 @@
+"""A request through a pool whose replicas end connections: the conversation stays where it lives."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiohttp
+import orjson
+
+from tests.helpers.gateway_here import gateway_here
+from tests.helpers.scripted_upstream import ScriptedUpstream, response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.app import RunningGateway
+
+ANSWER = response(
+    orjson.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": "m",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "Hello."},
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+        }
+    )
+)
+TEXT = "A long text about houses. " * 100
+
+
+class Scene(NamedTuple):
+    gateway: RunningGateway
+    replicas: dict[str, ScriptedUpstream]
+    client: aiohttp.ClientSession
+
+    async def say(self, *texts: str) -> tuple[int, str, str]:
+        """Status, replica and branch."""
+        roles = ("user", "assistant")
+        messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+        body: dict[str, Any] = {"model": "m", "messages": messages}
+        url = f"{self.gateway.api_url}/u/gpu/v1/chat/completions"
+        async with self.client.post(url, json=body) as answer:
+            await answer.read()
+            headers = answer.headers
+            return (
+                answer.status,
+                headers.get("x-gateway-backend", ""),
+                headers.get("x-gateway-affinity", ""),
+            )
+
+    def told(self, name: str) -> dict[str, Any]:
+        pools = self.gateway._assembled.pools
+        told: dict[str, Any] = pools["gpu"][name].told()
+        return told
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        replicas = {
+            name: await stack.enter_async_context(ScriptedUpstream()) for name in ("a", "b")
+        }
+        for each in replicas.values():
+            each.otherwise(ANSWER)
+        backends = [{"url": f"{each.url}/v1", "name": name} for name, each in replicas.items()]
+        pool = {
+            "engine": "vllm",
+            "backends": backends,
+            "health": {"interval_s": 0},
+            "metrics_interval_s": 0,
+        }
+        gateway = await stack.enter_async_context(
+            gateway_here(
+                backends[0]["url"].removesuffix("/v1"),
+                upstreams={"gpu": pool},
+                cache={"when": "off"},
+            )
+        )
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Scene(gateway, replicas, client)
+
+
+async def test_a_kept_connection_that_breaks_does_not_send_a_conversation_away() -> None:
+    async with scene() as pool:
+        _, home, _ = await pool.say(TEXT)
+        # The server ends it while the next request is under way.
+        pool.replicas[home].answer(then_close=True)
+        status, where, branch = await pool.say(TEXT, "Hello.", "And now?")
+        connections = pool.replicas[home].connections
+        told = pool.told(home)
+
+    assert (status, where, branch) == (200, home, "extended")
+    assert connections == 2
+    assert told["failures_in_a_row"] == 0
+    assert told["recent"] == {"requests": 2, "failed": 0}
+
+
+async def test_a_new_connection_that_breaks_as_well_is_the_replicas_fault() -> None:
+    async with scene() as pool:
+        _, home, _ = await pool.say(TEXT)
+        for _ in range(2):
+            pool.replicas[home].answer(then_close=True)
+        status, where, branch = await pool.say(TEXT, "Hello.", "And now?")
+        told = pool.told(home)
+
+    assert (status, branch) == (200, "moved-health")
+    assert where != home
+    assert told["failures_in_a_row"] == 1
