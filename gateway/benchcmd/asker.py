@@ -52,7 +52,7 @@ class Timed:
     output_tokens: int
     """As the server says, else how many parts came."""
     tokens_per_s: float | None
-    """Behind the first token; None where there were fewer than two, or all came at once."""
+    """Behind its first piece; None where there was only one, or all came at once."""
     prompt_tokens: int | None
     cached_tokens: int | None
     """None where the server doesn't tell."""
@@ -193,7 +193,7 @@ class Asker:
             ttft_s=first - began,
             seconds=ended - began,
             output_tokens=tokens,
-            tokens_per_s=(tokens - 1) / (last - first) if tokens > 1 and last > first else None,
+            tokens_per_s=_rate(tokens, heard.pieces, last - first),
             prompt_tokens=heard.prompt_tokens,
             cached_tokens=heard.cached_tokens,
             text="".join(heard.text),
@@ -208,6 +208,13 @@ def _take(dialect: Dialect, data: bytes, heard: Heard) -> bool:
     except ValueError:
         return False
     return dialect.hear(event, heard)
+
+
+def _rate(tokens: int, pieces: int, seconds: float) -> float | None:
+    """Tokens per second behind the first piece; servers put several tokens into one."""
+    if pieces < 2 or tokens < 2 or seconds <= 0.0:
+        return None
+    return tokens * (pieces - 1) / pieces / seconds
 
 
 def _refusal(status: int, text: bytes) -> Failed:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gateway.benchcmd import progress
 from gateway.benchcmd.arguments import CASE_NAMES
+from gateway.benchcmd.asker import _rate
 from gateway.benchcmd.cases import CASES
 from gateway.benchcmd.command import base, run
 from gateway.cli import _parser, main
@@ -384,6 +385,17 @@ def test_wrong_usage_is_said(
 )
 def test_a_base_url_is_taken_as_sdks_take_it(given: str, asked: str) -> None:
     assert asked == base(given)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pieces", "rate"),
+    [(11, 11, 10.0), (20, 5, 16.0), (5, 1, None), (1, 1, None), (0, 0, None)],
+    ids=["one each", "four each", "at once", "one", "none"],
+)
+def test_the_rate_is_of_what_comes_behind_the_first_piece(
+    tokens: int, pieces: int, rate: float | None
+) -> None:
+    assert rate == _rate(tokens, pieces, 1.0)
 
 
 class Terminal(io.StringIO):
