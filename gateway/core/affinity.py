@@ -15,6 +15,7 @@ Rule 6: nothing here can fail a request, and nothing grows without bound.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, assert_never
 
 from gateway.core.elsewhere import FOREIGN_S, Elsewhere
@@ -123,7 +124,7 @@ class Affinity:
     ) -> tuple[int, Branch, Replica | None]:
         """Rules 1 to 5: the candidate, why, and where the conversation stays living."""
         costs, settings = found.costs, self.settings
-        best = found.cheapest(wish.trail, head, settings.keep_factor, now, dice)
+        best = found.cheapest(wish.trail, head, now, dice)
         # What others place without our hearing of it makes a move cost more than we can see: they
         # send the next request to the old home, and we do, next time, to the new one.
         unheard = not self.shares and self._strangers.likely
@@ -142,7 +143,9 @@ class Affinity:
             return best, branch, None
         if branch is Branch.MOVED_HEALTH and found.holder(head) is not None:
             return best, branch, None
-        index = home_of(_key_of(wish, head), found.candidates)
+        # (Who is known to place beside us would not find what we know of room.)
+        able = range(len(costs)) if unheard else found.roomy(wish.trail)
+        index = able[home_of(_key_of(wish, head), [found.candidates[each] for each in able])]
         if costs[index] - costs[best] <= settings.new_break_s:
             return index, branch, None
         return best, branch, found.replicas[index] if unheard else None
@@ -212,7 +215,7 @@ class Affinity:
         stamp = fleet.clock
         stamps = replica.takes(trail, depth, stamp, slot)
         replica.backlog.sent(stamp, uncached, now, fleet.rate_of(replica), tells=streamed)
-        replica.worked(uncached, now)
+        replica.asked(uncached, now)
         self._settle(placement, replica, now)
         self._shared.asked(trail, placement.head)
         return RouteTicket(
@@ -274,7 +277,10 @@ class Affinity:
         ticket.uncached = int(trail.tokens - cached)
         shared = trail.until(ticket.placement.head)
         if trail.tokens > shared:
-            surplus = cached - max(ticket.expected, shared)
+            # The step behind what it was sent is its own answer to that, which it holds as well.
+            held = bisect_right(trail.ends, ticket.expected)
+            answer = trail.until(min(held + 1, len(trail.ends)))
+            surplus = cached - max(answer, shared)
             self._strangers.told(is_surprising=surplus > slack(trail.tokens))
         replica.learn(ticket, cached, scale.ratio)
         replica.rescaled(scale.ratio)

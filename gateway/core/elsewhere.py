@@ -50,7 +50,7 @@ class Elsewhere:
     def placed(self, record: RouteRecord, replica: Replica, stamp: int, at: float) -> None:
         """It was sent at that time, which may be over."""
         fleet, tokens = self._fleet, record.uncached
-        replica.worked(tokens, at)
+        replica.asked(tokens, at)
         rate, tells = fleet.rate_of(replica), record.streamed
         replica.backlog.sent(stamp, tokens, at, rate, tells=tells, watched=False)
         key = (record.gateway, record.number)

@@ -62,6 +62,10 @@ class Mirror:
                 high = middle
         return low
 
+    def has_room(self, tokens: int) -> bool:
+        """So many tokens more would evict nothing, as far as is known."""
+        return not self.capacity or self.tokens + tokens <= self.capacity
+
     def slot_for(self, prints: Sequence[int]) -> int | None:  # noqa: ARG002 - as of a SlotMirror
         """There are none: one cache serves all."""
         return None

@@ -19,6 +19,13 @@ TIE_S = 0.01
 TIE_SHARE = 0.1
 """So are those that differ by less than this part of the time that the cheapest would compute: so far
 rates differ by noise. Else whoever was timed best would get all that is new while nobody is busy."""
+TURNS = 0.5
+"""What a conversation that is going on will still want, as a part of what it wanted lately: who has many
+of them has a load that no queue shows yet. (Of recorded traffic: none leaves conversations unevenly
+spread, all of it the tokens that are computed.)"""
+COPY = 2.0
+"""What everybody shares is copied to a replica that lacks it once that evens out twice as much work:
+who is the first to ask for it there waits for it, and what it takes the place of is lost."""
 
 
 class Costs(NamedTuple):
@@ -47,6 +54,16 @@ class Costs(NamedTuple):
         holders = [index for index, depth in enumerate(self.depths) if depth == deepest]
         return min(holders, key=self.costs.__getitem__)
 
+    def roomy(self, trail: Trail) -> Sequence[int]:
+        """Those that can hold the prompt without losing another one; all, where none can."""
+        total = trail.tokens
+        found = [
+            index
+            for index, (replica, depth) in enumerate(zip(self.replicas, self.depths, strict=True))
+            if replica.mirror.has_room(total - trail.until(depth))
+        ]
+        return found or range(len(self.replicas))
+
     def order(self, first: int) -> tuple[str, ...]:
         """Names of all candidates: that one, then the cheapest first."""
         rest = sorted(range(len(self.costs)), key=self.costs.__getitem__)
@@ -54,11 +71,11 @@ class Costs(NamedTuple):
         candidates = self.candidates
         return (candidates[first].name, *[candidates[each].name for each in rest])
 
-    def cheapest(self, trail: Trail, head: int, keep: float, now: float, dice: float) -> int:
-        """Where the request costs least; of those that cost the same, who was given least to
-        compute lately for its weight, where the shared steps that it really lacks count `keep`
-        times: so these are copied to another replica once that is worth it, and not before. Then
-        the least in flight, then at random. Without weight is chosen who is alone so.
+    def cheapest(self, trail: Trail, head: int, now: float, dice: float) -> int:
+        """Where the request costs least; of those that cost the same, who was given least to compute
+        lately for its weight, with what it really lacks of the shared steps, and with what its
+        conversations are likely to want. Then the least in flight, then at random. Without weight
+        is chosen who is alone so.
         """
         candidates, costs = self.candidates, self.costs
         count = len(costs)
@@ -70,12 +87,15 @@ class Costs(NamedTuple):
             return tied[0]
         shift = int(dice * count)
         shared = trail.until(head)
+        turns = [replica.turns_lately(now) for replica in self.replicas]
+        work = [replica.work_lately(now) for replica in self.replicas]
+        each = sum(work) / max(sum(turns), 1.0)
 
         def key(index: int) -> tuple[float, float, int]:
             lacks = shared - trail.until(min(head, self.depths[index]))
             weight = weight_of(candidates[index])
             return (
-                (self.replicas[index].work(now) + keep * lacks) / weight,
+                (work[index] + TURNS * each * turns[index] + COPY * lacks) / weight,
                 candidates[index].in_flight / weight,
                 (index - shift) % count,
             )

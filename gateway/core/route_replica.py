@@ -33,8 +33,10 @@ ANEW = 0.125
 FEWEST_TOKENS = 1024
 """A cache is never thought to be smaller."""
 
-WORK_S = 120.0
-"""What was given to compute counts by exp(-age / this) when work is compared."""
+LATELY_S = 60.0
+"""A request that was sent counts by exp(-age / this) when it is compared who was sent most lately."""
+WORK_S = 300.0
+"""And so does what it gave to compute."""
 
 _FORGET = 0.98
 
@@ -72,8 +74,9 @@ class Replica:
 
     __slots__ = (
         "_cache_tokens",
+        "_lately",
+        "_lately_at",
         "_work",
-        "_work_at",
         "backlog",
         "born",
         "expected",
@@ -109,8 +112,9 @@ class Replica:
         """Cached tokens, thought and told, of all requests that were told of."""
         self.reports = False
         """It tells of cached tokens."""
+        self._lately = 0.0
+        self._lately_at = 0.0
         self._work = 0.0
-        self._work_at = 0.0
 
     @property
     def capacity(self) -> int:
@@ -136,14 +140,21 @@ class Replica:
             self.mirror.capacity = max(1, int(self._cache_tokens / ratio))
             self.mirror.fit()
 
-    def work(self, now: float) -> float:
-        """Tokens that it was given to compute lately."""
-        return self._work * exp(min(0.0, self._work_at - now) / WORK_S)
+    def turns_lately(self, now: float) -> float:
+        """Requests that it was sent lately: about as many as conversations that are going on there,
+        each of which will want more to be computed and kept.
+        """
+        return self._lately * exp(min(0.0, self._lately_at - now) / LATELY_S)
 
-    def worked(self, tokens: int, now: float) -> None:
-        """It was given so many to compute."""
-        self._work = self.work(now) + tokens
-        self._work_at = max(now, self._work_at)
+    def work_lately(self, now: float) -> float:
+        """Tokens that these gave it to compute."""
+        return self._work * exp(min(0.0, self._lately_at - now) / WORK_S)
+
+    def asked(self, tokens: int, now: float) -> None:
+        """It was sent a request that gives it so many tokens to compute."""
+        turns, work = self.turns_lately(now), self.work_lately(now)
+        self._lately, self._work = turns + 1.0, work + tokens
+        self._lately_at = max(now, self._lately_at)
 
     def takes(self, trail: Trail, depth: int, stamp: int, slot: int | None) -> tuple[int, ...]:
         """It computes the prompt, of which it held `depth` steps. Returns when each of them had
@@ -172,6 +183,9 @@ class Replica:
             return
         mirror = self.mirror
         if differs > 0:
+            answered = min(len(ticket.stamps) + 1, len(trail.ends))
+            if cached <= trail.until(answered) + slack(trail.tokens):
+                return  # its own answer to what it was thought to hold, which it holds as well
             if mirror.capacity and mirror.tokens >= FULL * mirror.capacity:
                 self._resize(mirror.capacity + differs, ratio)
             return

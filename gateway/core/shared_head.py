@@ -1,9 +1,10 @@
 """The steps that everybody's prompts begin with, and that therefore bind nobody: `SharedHead`.
 
 Counted by conversation, not by request: a conversation says its first steps again with every turn,
-and must not make them common by that. A prompt that goes on from where an answered one ended (its
-*tip*) is a turn of that conversation, the first one that does; what goes on from there again, or
-before the answer is there, is another conversation.
+and must not make them common by that. A prompt that goes on from where another one ended (its *tip*)
+is a turn of that conversation, the first one that does; what goes on from there again is another
+conversation. So is the very same prompt before it is answered. But who goes on before the answer is
+there asks several things at a time, and is one conversation all the same.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ class SharedHead:
         prints, tips = trail.prints, self._tips
         for index in range(len(prints) - 1, -1, -1):
             answered = tips.get(prints[index])
-            if answered:
-                del tips[prints[index]]
-                return
-            if answered is not None:
-                break  # nobody goes on from an answer that isn't there yet
+            if answered is None:
+                continue
+            if not answered and index == len(prints) - 1:
+                break  # the same prompt again, by somebody who can't know the answer
+            del tips[prints[index]]
+            return
         if not is_known and prints:
             self._count(trail)
 

@@ -16,8 +16,9 @@ from gateway.core.trail import Trail
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_OWN = 0.5
-"""A prompt that has so much of a slot's in common goes on from it, and may cut what it doesn't."""
+_LOSS = 7.0
+"""What the prompt used last counts for, by the tokens that it would lose: its next turn and those
+after would have them computed again. One unused for longest counts for nothing."""
 
 MOST_SLOTS = 1024
 
@@ -76,25 +77,27 @@ class SlotMirror:
         index = self.slot_for(prints)
         return self._slots[index].common(prints)
 
+    def has_room(self, tokens: int) -> bool:  # noqa: ARG002 - as of a Mirror
+        """A slot holds nothing yet."""
+        return any(not slot.trail.prints and not slot.works for slot in self._slots)
+
     def slot_for(self, prints: Sequence[int]) -> int:
         """The slot where the prompt should be computed."""
-        best, most = -1, 0
-        oldest = -1
-        for index, slot in enumerate(self._slots):
-            if slot.works:
-                continue
-            if oldest < 0 or slot.stamp < self._slots[oldest].stamp:
-                oldest = index
-            shared = slot.common(prints)
-            if shared > most:
-                best, most = index, shared
-        if oldest < 0:  # all compute: behind the one that knows most of it, or began first
+        idle = [index for index, slot in enumerate(self._slots) if not slot.works]
+        if not idle:  # behind the one that knows most of it, or began first
             waits = range(len(self._slots))
             return max(waits, key=lambda i: (self._slots[i].common(prints), -self._slots[i].stamp))
-        held = self._slots[best].trail
-        if best >= 0 and held.until(most) >= _OWN * held.tokens:
-            return best
-        return oldest
+        idle.sort(key=lambda i: self._slots[i].stamp)
+        newest = max(1, len(idle) - 1)
+
+        def cost(rank: int) -> float:
+            slot = self._slots[idle[rank]]
+            shared = slot.common(prints)
+            # (A prompt that goes on from the whole of what is held takes nothing from anybody.)
+            held = slot.trail.tokens - slot.trail.until(shared)
+            return _LOSS * held * rank / newest - slot.trail.until(shared)
+
+        return idle[min(range(len(idle)), key=cost)]
 
     def stamps(self, prints: Sequence[int], depth: int) -> tuple[int, ...]:
         """When each of the leading steps was last used: all at once."""

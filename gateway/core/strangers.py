@@ -7,7 +7,7 @@ conversation should go where that one would send it, too.
 
 from __future__ import annotations
 
-WINDOW = 256
+WINDOW = 128
 """Reports that are looked at, and needed."""
 _RARE = 0.01
 

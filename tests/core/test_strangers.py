@@ -13,9 +13,9 @@ from gateway.core.strangers import WINDOW, Strangers
         (0, 0, False, False),
         (WINDOW - 1, 0, False, False),
         (WINDOW, 0, True, False),
-        (WINDOW, 2, True, False),
-        (WINDOW, 3, False, True),
-        (3, 3, False, True),
+        (WINDOW, 1, True, False),
+        (WINDOW, 2, False, True),
+        (3, 2, False, True),
     ],
 )
 def test_one_surprise_in_a_hundred_is_none(
