@@ -170,7 +170,10 @@ class Router:
         if kind is RecordKind.PLACED:
             wish = ticket.placement.wish
             record = record._replace(
-                trail=wish.trail, session=wish.session, uncached=ticket.uncached
+                trail=wish.trail,
+                session=wish.session,
+                uncached=ticket.uncached,
+                streamed=ticket.streamed,
             )
         self._guarded(lambda: tell(record))
 

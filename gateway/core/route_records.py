@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
+from struct import error as struct_error
 from typing import NamedTuple
 
 from gateway.core.trail import Trail
@@ -72,9 +73,13 @@ def encode(record: RouteRecord) -> bytes:
         min(max(record.uncached, 0), _U32),
         count,
     )
-    steps = Struct(f"<{count}Q{count}I").pack(
-        *(each & _U64 for each in prints), *(min(max(each, 0), _U32) for each in ends)
-    )
+    layout = Struct(f"<{count}Q{count}I")
+    try:
+        steps = layout.pack(*prints, *ends)
+    except struct_error:
+        steps = layout.pack(
+            *(each & _U64 for each in prints), *(min(max(each, 0), _U32) for each in ends)
+        )
     return head + name + steps
 
 
@@ -95,6 +100,8 @@ def decode(record: bytes) -> RouteRecord | None:
         return None
     steps = Struct(f"<{count}Q{count}I").unpack_from(record, _HEAD.size + length)
     trail = Trail(steps[:count], steps[count:], bool(flags & 1))
+    # (Nobody can have been given more to compute than there is.)
+    uncached = min(uncached, trail.tokens)
     return RouteRecord(
         RecordKind(kind), gateway, number, name, at, trail, session, uncached, bool(flags & 2)
     )

@@ -19,8 +19,14 @@ def test_a_record_is_compact() -> None:
 def test_each_flag_is_its_own() -> None:
     for is_open in (False, True):
         for streamed in (False, True):
-            record = RECORD._replace(trail=Trail((1,), (2,), is_open), streamed=streamed)
+            record = RECORD._replace(trail=Trail((1,), (9,), is_open), streamed=streamed)
             assert decode(encode(record)) == record
+
+
+def test_no_more_is_to_be_computed_than_there_is() -> None:
+    heard = decode(encode(RECORD._replace(uncached=2**32 - 1)))
+    assert heard is not None
+    assert heard.uncached == RECORD.trail.tokens
 
 
 def test_another_version_or_kind_is_not_read() -> None:
