@@ -3,8 +3,8 @@ has not begun to answer.
 
 Rule 1: nothing is sent twice once the first byte of an answer is there. Before that, what a replica
 did not take, or lost by breaking off, goes to the next; what it refuses for now (429, 502, 503, 504)
-as well, as far as the pool's budget of retries goes. Silence is waited for, unless probes say that
-the replica hangs.
+as well, as far as the pool's budget of retries goes, unless it is the one that keeps what is asked for.
+Silence is waited for, unless probes say that the replica hangs.
 Rule 2: a body that can't be had twice goes on only where nothing of it was taken.
 So is one whose kept connection breaks before the head of an answer (llama.cpp ends a connection after
 each stream): the replica is well, and is asked again on a new one.
@@ -93,7 +93,10 @@ class Routed(AbstractAsyncContextManager["Response"]):
                 reason = problem.code
             else:
                 status = response.status
-                if status not in ELSEWHERE or number >= last or not self._may_repeat():
+                # (Who keeps what is asked for, and can't now, isn't stood in for: another one would say
+                # that there is no such thing.)
+                final = number >= last or backend.name == journey.owner
+                if status not in ELSEWHERE or final or not self._may_repeat():
                     return response
                 reason = str(status)
                 self.end(None)
@@ -117,8 +120,11 @@ class Routed(AbstractAsyncContextManager["Response"]):
             self._call.end(problem)
         except GatewayError as told:
             if isinstance(told, UpstreamBroken | UpstreamTimeout):
-                backend.failed(failure_of(told), self._pool.timer())
+                backend.broke_off(failure_of(told), self._pool.timer())
             raise
+        else:
+            if problem is None and self._status < 500:
+                backend.ended()
         finally:
             backend.in_flight -= 1
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import orjson
+import pytest
 
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.scripted_upstream import ScriptedUpstream, response
@@ -115,3 +116,51 @@ async def test_a_new_connection_that_breaks_as_well_is_the_replicas_fault() -> N
     assert (status, branch) == (200, "moved-health")
     assert where != home
     assert told["failures_in_a_row"] == 1
+
+
+async def test_a_replica_that_breaks_off_each_answer_is_left_alone() -> None:
+    async with scene() as pool:
+        for each in pool.replicas.values():
+            each.otherwise(ANSWER[:-40], then_close=True)
+        for _ in range(8):
+            with suppress(aiohttp.ClientError):
+                await pool.say(TEXT)
+        states = {pool.told(name)["state"] for name in pool.replicas}
+
+    assert states == {"ejected"}
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+async def test_what_a_replica_keeps_and_cannot_give_now_is_not_denied_by_another(
+    status: str,
+) -> None:
+    made = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1_700_000_000,
+        "status": "completed",
+        "model": "m",
+        "output": [],
+        "usage": {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+    }
+    async with scene() as pool:
+        for each in pool.replicas.values():
+            each.otherwise(response(orjson.dumps(made)))
+        base = f"{pool.gateway.api_url}/u/gpu/v1/responses"
+        async with pool.client.post(base, json={"model": "m", "input": TEXT}) as answer:
+            await answer.read()
+            home = answer.headers["x-gateway-backend"]
+        for name, each in pool.replicas.items():
+            each.otherwise(response(b"{}", status=status if name == home else "404 Not Found"))
+        told = []
+        for call in (
+            pool.client.get(f"{base}/resp_1"),
+            pool.client.delete(f"{base}/resp_1"),
+            pool.client.post(
+                base, json={"model": "m", "input": "And?", "previous_response_id": "resp_1"}
+            ),
+        ):
+            async with call as answer:
+                told.append((answer.status, answer.headers["x-gateway-backend"]))
+
+    assert told == [(int(status[:3]), home)] * 3

@@ -68,7 +68,7 @@ class Backend:
     """One replica. Times are seconds of the pool's clock."""
 
     __slots__ = (
-        *("_bad", "_ejected_until", "_ejections", "_floor", "_gone", "_good", "_health"),
+        *("_bad", "_broken", "_ejected_until", "_ejections", "_floor", "_gone", "_good", "_health"),
         *("_monotonic", "_recovered_at", "_tell", "_warm_by", "draining", "endpoint", "failure"),
         *("failures", "healthy", "in_flight", "leaving", "name", "proven", "recent", "source"),
         "weight",
@@ -109,6 +109,8 @@ class Backend:
         self._monotonic = monotonic
         self._tell = tell or _nobody
         self._good = self._bad = 0
+        # Answers in a row that had begun and did not end: that others begin says nothing of that.
+        self._broken = 0
         self._gone = False
         self._ejected_until: float | None = None
         self._ejections = 0
@@ -171,6 +173,18 @@ class Backend:
                 self.eject(now)
         elif most and self.failures >= most:
             self.eject(now)
+
+    def broke_off(self, why: str, now: float) -> None:
+        """It failed in the middle of an answer, which had counted as a success when it began."""
+        self._broken += 1
+        self.failed(why, now)
+        most = self._health.eject_after
+        if most and self._broken >= most and self._ejected_until is None:
+            self.eject(now)
+
+    def ended(self) -> None:
+        """An answer came to its end."""
+        self._broken = 0
 
     def eject(self, now: float) -> None:
         """Leave it alone for a while: twice as long as last time, unless it did well since."""
@@ -240,7 +254,7 @@ class Backend:
                 if self._ejected_until is not None:
                     # What failed there was another process; that it was ejected is not forgotten.
                     self._ejected_until, self._recovered_at = None, self._monotonic()
-                self.failures = 0
+                self.failures = self._broken = 0
                 self._tell(self, Change.BEGAN_ANEW)
 
     def known_anew(self) -> None:
@@ -267,7 +281,7 @@ class Backend:
             "leaving": self.leaving,
             "in_flight": self.in_flight,
             "recent": {"requests": counts.requests, "failed": counts.failed},
-            "failures_in_a_row": self.failures,
+            "failures_in_a_row": max(self.failures, self._broken),
             "last_failure": self.failure or None,
             "ejected_for_s": round(self.ejected_for_s, 3),
         }

@@ -122,6 +122,34 @@ def test_a_good_while_after_its_recovery_the_doubling_begins_anew(
     assert backend.ejected_for_s == 10
 
 
+def test_who_breaks_off_each_answer_is_left_alone_though_each_began_well(
+    backend: Backend, clock: StandingClock, told: Told
+) -> None:
+    for _ in range(3):
+        assert backend.ready
+        backend.succeeded(clock())
+        backend.broke_off("broken", clock())
+    assert backend.state is State.EJECTED
+    assert backend.told()["failures_in_a_row"] == 3
+    clock.now += 10.0
+    backend.succeeded(clock())
+    assert backend.ready
+    backend.broke_off("broken", clock())
+    assert backend.ejected_for_s == pytest.approx(20.0)
+
+
+def test_an_answer_that_ends_forgives_those_that_broke_off(
+    backend: Backend, clock: StandingClock
+) -> None:
+    for _ in range(5):
+        for _ in range(2):
+            backend.succeeded(clock())
+            backend.broke_off("broken", clock())
+        backend.succeeded(clock())
+        backend.ended()
+    assert backend.ready
+
+
 def test_requests_eject_nobody_where_the_config_says_so(clock: StandingClock, told: Told) -> None:
     backend = made(clock, told, eject_after=0)
     fails(backend, clock, 1000)
