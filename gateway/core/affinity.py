@@ -144,7 +144,7 @@ class Affinity:
         if branch is Branch.MOVED_HEALTH and found.holder(head) is not None:
             return best, branch, None
         # (Who is known to place beside us would not find what we know of room.)
-        able = range(len(costs)) if unheard else found.roomy(wish.trail)
+        able = range(len(costs)) if unheard else found.roomiest(wish.trail)
         index = able[home_of(_key_of(wish, head), [found.candidates[each] for each in able])]
         if costs[index] - costs[best] <= settings.new_break_s:
             return index, branch, None

@@ -62,9 +62,12 @@ class Mirror:
                 high = middle
         return low
 
-    def has_room(self, tokens: int) -> bool:
-        """So many tokens more would evict nothing, as far as is known."""
-        return not self.capacity or self.tokens + tokens <= self.capacity
+    def loses(self, trail: Trail, depth: int) -> int:
+        """When what would have to be evicted for the prompt, of which `depth` steps are held, was last
+        used: here, only whether there is anything of the kind; 0: not as far as is known.
+        """
+        fits = not self.capacity or self.tokens + trail.tokens - trail.until(depth) <= self.capacity
+        return 0 if fits else 1
 
     def slot_for(self, prints: Sequence[int]) -> int | None:  # noqa: ARG002 - as of a SlotMirror
         """There are none: one cache serves all."""

@@ -54,15 +54,16 @@ class Costs(NamedTuple):
         holders = [index for index, depth in enumerate(self.depths) if depth == deepest]
         return min(holders, key=self.costs.__getitem__)
 
-    def roomy(self, trail: Trail) -> Sequence[int]:
-        """Those that can hold the prompt without losing another one; all, where none can."""
-        total = trail.tokens
-        found = [
-            index
-            for index, (replica, depth) in enumerate(zip(self.replicas, self.depths, strict=True))
-            if replica.mirror.has_room(total - trail.until(depth))
+    def roomiest(self, trail: Trail) -> list[int]:
+        """Those that can take the prompt without losing another one; if none can, those that lose what
+        was unused for longest, as far as that is known.
+        """
+        loses = [
+            replica.mirror.loses(trail, depth)
+            for replica, depth in zip(self.replicas, self.depths, strict=True)
         ]
-        return found or range(len(self.replicas))
+        least = min(loses)
+        return [index for index, lost in enumerate(loses) if lost == least]
 
     def order(self, first: int) -> tuple[str, ...]:
         """Names of all candidates: that one, then the cheapest first."""

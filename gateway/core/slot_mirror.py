@@ -77,9 +77,10 @@ class SlotMirror:
         index = self.slot_for(prints)
         return self._slots[index].common(prints)
 
-    def has_room(self, tokens: int) -> bool:  # noqa: ARG002 - as of a Mirror
-        """A slot holds nothing yet."""
-        return any(not slot.trail.prints and not slot.works for slot in self._slots)
+    def loses(self, trail: Trail, depth: int) -> int:  # noqa: ARG002 - as of a Mirror
+        """When the prompt that would have to give way to this one was last used; 0: none would."""
+        taken = self._slots[self.slot_for(trail.prints)]
+        return taken.stamp if taken.trail.prints else 0
 
     def slot_for(self, prints: Sequence[int]) -> int:
         """The slot where the prompt should be computed."""

@@ -468,3 +468,12 @@ def test_unknown_sizes_and_rates_are_no_obstacle() -> None:
     pool.affinity = type(pool.affinity)(RouteSettings())
     home = pool.ask("a b c", then_s=60.0).backend
     assert pool.place("a b c d").order[0] == home
+
+
+def test_who_keeps_one_prompt_in_a_slot_loses_the_oldest_of_all_to_a_new_one() -> None:
+    pool = Pool(2)
+    for name in ("b0", "b1"):
+        pool.affinity.joined(name, slots=3)
+    for round_ in range(3):
+        went = [pool.ask(f"r{round_}p{n} x", then_s=1.0, dice=0.0).backend for n in range(6)]
+        assert sorted(went) == ["b0"] * 3 + ["b1"] * 3

@@ -55,6 +55,16 @@ def test_where_all_compute_one_waits_for_the_slot_that_knows_most() -> None:
     assert slots.slot_for(trail("x y z").prints) == known
 
 
+def test_what_gives_way_was_used_when_it_was_used() -> None:
+    slots = SlotMirror(2, 1000)
+    take(slots, "a", 5)
+    assert slots.loses(trail("x"), 0) == 0
+    take(slots, "b", 6)
+    assert slots.loses(trail("x"), 0) == 5
+    take(slots, "x", 7)
+    assert slots.loses(trail("y"), 0) == 6
+
+
 def test_a_failure_forgetting_and_a_restart_empty_slots() -> None:
     slots = SlotMirror(2, 1000)
     take(slots, "a b c", 1)
