@@ -28,6 +28,13 @@ _OF_THE_ANSWER = frozenset(
         *("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
     )
 )
+# With whose credential servers, data and kept conversations are read, or what somebody filled in: sent
+# without its author, each would be used in their name.
+_SOMEBODYS = (
+    *("mcp_servers", "data_sources"),
+    *("previous_response_id", "conversation", "prompt"),
+)
+_OF_A_TOOL = frozenset(("authorization", "authorization_token", "headers"))
 # "Minimum 16" (OpenAI, reference of responses, 2026-10).
 _SHORTEST_RESPONSE = 16
 _PLACEHOLDER = "."
@@ -97,8 +104,12 @@ def lead_of(prompt: CachePrompt) -> int:
 
 def lead_document(api: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
     """The request with nothing said in it but what leads it: tools and system texts; None where it
-    can't be told.
+    can't be told, or where it holds a credential of its author, or names what is kept for them.
     """
+    if _is_somebodys(document):
+        return None
+    # (A text that the answer is expected to repeat was said, too.)
+    document = {name: value for name, value in document.items() if name != "prediction"}
     if api == "anthropic_messages":
         return {**document, "messages": [{"role": "user", "content": _PLACEHOLDER}]}
     name = {"openai_chat": "messages", "openai_responses": "input"}.get(api)
@@ -111,6 +122,16 @@ def lead_document(api: str, document: Mapping[str, Any]) -> dict[str, Any] | Non
             break
         leading.append(each)
     return {**document, name: [*leading, {"role": "user", "content": _PLACEHOLDER}]}
+
+
+def _is_somebodys(document: Mapping[str, Any]) -> bool:
+    if any(document.get(name) for name in _SOMEBODYS):
+        return True
+    tools = document.get("tools")
+    return isinstance(tools, list) and any(
+        isinstance(each, dict) and (each.get("type") == "mcp" or not _OF_A_TOOL.isdisjoint(each))
+        for each in tools
+    )
 
 
 def with_marker(

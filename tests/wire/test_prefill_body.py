@@ -133,6 +133,39 @@ def test_what_leads_a_bare_text_cant_be_told(api: str, body: dict[str, Any]) -> 
     assert lead_document(api, body) is None
 
 
+RESPONSE = {
+    "model": "m",
+    "instructions": SYSTEM,
+    "input": [{"role": "user", "content": "Hello."}],
+}
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        ("openai_responses", {**RESPONSE, "previous_response_id": "resp_1"}),
+        ("openai_responses", {**RESPONSE, "conversation": "conv_1"}),
+        ("openai_responses", {**RESPONSE, "prompt": {"id": "p", "variables": {"name": "Ann"}}}),
+        ("openai_responses", {**RESPONSE, "tools": [{"type": "mcp", "server_url": "http://m"}]}),
+        ("openai_responses", {**RESPONSE, "tools": [{"type": "x", "headers": {"key": "secret"}}]}),
+        ("openai_chat", {**CHAT, "data_sources": [{"parameters": {"authentication": {}}}]}),
+        ("anthropic_messages", {**CLAUDE, "mcp_servers": [{"authorization_token": "secret"}]}),
+    ],
+)
+def test_what_holds_somebodys_credential_or_names_what_is_theirs_is_not_kept(
+    api: str, body: dict[str, Any]
+) -> None:
+    assert lead_document(api, body) is None
+    assert lead_document("openai_responses", RESPONSE) is not None
+
+
+def test_a_text_that_the_answer_is_to_repeat_is_not_kept() -> None:
+    lead = lead_document("openai_chat", {**CHAT, "prediction": {"content": "said"}})
+
+    assert lead is not None
+    assert "prediction" not in lead
+
+
 def test_a_lead_is_the_same_prefix_as_that_of_the_request_it_came_from() -> None:
     rules = cache_rules("anthropic", "anthropic_messages", CLAUDE["model"])
     lead = lead_document("anthropic_messages", CLAUDE)
