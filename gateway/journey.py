@@ -74,6 +74,8 @@ class Journey:
     """The replica that keeps what this request continues or names."""
     only: Backend | None = None
     """It is for this replica, and no other."""
+    once: bool = False
+    """It may change something (an upload, an order): done twice is not done once."""
 
     backend: str = ""
     """Where it went last."""

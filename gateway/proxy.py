@@ -249,7 +249,9 @@ class Proxy:
             headers["Connection"], headers["Upgrade"] = "Upgrade", upgrade
         began = self._clock.monotonic()
         routing = self._routing
-        journey = routing.passing(exchange, asked, endpoint) if endpoint.pool else None
+        journey = None
+        if endpoint.pool:
+            journey = routing.passing(exchange, asked, endpoint, request.method)
         try:
             async with routing.call(
                 request.method, asked, headers, body, endpoint, exchange.span.attempt, journey

@@ -5,7 +5,8 @@ Rule 1: nothing is sent twice once the first byte of an answer is there. Before 
 did not take, or lost by breaking off, goes to the next; what it refuses for now (429, 502, 503, 504)
 as well, as far as the pool's budget of retries goes, unless it is the one that keeps what is asked for.
 Silence is waited for, unless probes say that the replica hangs.
-Rule 2: a body that can't be had twice goes on only where nothing of it was taken.
+Rule 2: a body that can't be had twice goes on only where nothing of it was taken; and so does what is
+passed through and may change something.
 So is one whose kept connection breaks before the head of an answer (llama.cpp ends a connection after
 each stream): the replica is well, and is asked again on a new one.
 Rule 3: a request is in flight at its replica from the moment it is sent to its last byte.
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 ELSEWHERE = frozenset((429, 502, 503, 504))
 """Statuses of a replica that can't take the request now: another one may."""
 _BAD = frozenset((502, 503, 504))
+_NOT_DONE = frozenset((429, 503))
+"""Refusals before anything was done; behind the other two, somebody may have done it."""
 _MOST_ATTEMPTS = 5
 _MOST_STALE = 3
 """Kept connections of one replica that broke, one after the other: then it is more than that."""
@@ -138,7 +141,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
             try:
                 return await self._ask(route, backend, branch)
             except UpstreamBroken:
-                if not (self._stale and self._twice):
+                if not (self._stale and self._may_be_done_twice):
                     raise
         return await self._ask(route, backend, branch)
 
@@ -228,10 +231,16 @@ class Routed(AbstractAsyncContextManager["Response"]):
     def _can_go_on(self, problem: GatewayError) -> bool:
         if isinstance(problem, UpstreamUnreachable):
             return True
-        return isinstance(problem, UpstreamBroken) and self._twice
+        return isinstance(problem, UpstreamBroken) and self._may_be_done_twice
 
     def _may_repeat(self) -> bool:
+        if self._journey.once and self._status not in _NOT_DONE:
+            return False
         return self._twice and self._pool.router.replicas.may_retry(self._pool.timer())
+
+    @property
+    def _may_be_done_twice(self) -> bool:
+        return self._twice and not self._journey.once
 
     @property
     def _twice(self) -> bool:

@@ -60,6 +60,9 @@ _THREAD_WAIT_S = 3.0
 _LOG_EVERY_S = 60.0
 # `/v1/responses/ID`, and what is below it: of the replica that made it.
 _RESPONSES = "/v1/responses/"
+# RFC 9110 section 9.2.2: of what is not among them, a proxy doesn't know what it does, and must not
+# send it twice.
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 
 
 class Pooled:
@@ -287,9 +290,9 @@ class Routing:
             return [*self.pools[endpoint.name].router.replicas.usable()] or [None]
         return [only]
 
-    def passing(self, exchange: Exchange, asked: Asked, endpoint: Endpoint) -> Journey:
+    def passing(self, exchange: Exchange, asked: Asked, endpoint: Endpoint, method: str) -> Journey:
         """Of a request to a pool that is passed through."""
-        journey = Journey(exchange)
+        journey = Journey(exchange, once=method not in _IDEMPOTENT)
         if asked.path.startswith(_RESPONSES):
             response_id = asked.path.removeprefix(_RESPONSES).partition("/")[0]
             journey.owner = self.pools[endpoint.name].router.owner(response_id)

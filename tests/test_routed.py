@@ -164,3 +164,40 @@ async def test_what_a_replica_keeps_and_cannot_give_now_is_not_denied_by_another
                 told.append((answer.status, answer.headers["x-gateway-backend"]))
 
     assert told == [(int(status[:3]), home)] * 3
+
+
+async def test_what_may_change_something_is_done_by_one_replica_at_most() -> None:
+    async with scene() as pool:
+        url = f"{pool.gateway.api_url}/u/gpu/v1/files"
+        for _ in pool.replicas:
+            async with pool.client.get(url) as answer:
+                await answer.read()
+        # Whichever connection it goes out on, new or kept: it is taken, and nothing is said of it.
+        for each in pool.replicas.values():
+            each.otherwise(then_close=True)
+        before = sum(len(each.seen) for each in pool.replicas.values())
+        async with pool.client.post(url, data=b"a file") as answer:
+            posted = answer.status
+        after = sum(len(each.seen) for each in pool.replicas.values())
+        async with pool.client.get(url) as answer:
+            got = answer.status
+        again = sum(len(each.seen) for each in pool.replicas.values())
+
+    assert (posted, after - before) == (502, 1)
+    assert got == 502
+    assert again - after >= 2
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"), [("503 Service Unavailable", 2), ("502 Bad Gateway", 1)]
+)
+async def test_what_may_change_something_goes_on_from_who_did_not_take_it(
+    status: str, asked: int
+) -> None:
+    async with scene() as pool:
+        for each in pool.replicas.values():
+            each.otherwise(response(b"{}", status=status))
+        url = f"{pool.gateway.api_url}/u/gpu/v1/files"
+        async with pool.client.post(url, data=b"a file") as answer:
+            assert answer.status == int(status[:3])
+        assert sum(len(each.seen) for each in pool.replicas.values()) == asked
