@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from gateway.core.route import Candidate, RouteSettings, Wish
     from gateway.core.route_records import RouteRecord
-    from gateway.core.shared_head import Hot
 
 NEAR_S = 1.0
 """Costs that differ by less may be the same to other gateways, who know other things."""
@@ -336,12 +335,6 @@ class Affinity:
         `now`: as of when the last request was placed.
         """
         return self._fleet.told(self._now if now is None else now)
-
-    def hottest(self, budget_tokens: int) -> tuple[Hot, ...]:
-        """The beginnings that most of the recent conversations share, in so many tokens together:
-        what a replica should compute before it takes traffic.
-        """
-        return self._shared.hottest(budget_tokens)
 
 
 def _key_of(wish: Wish, head: int) -> int:

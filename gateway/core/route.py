@@ -70,8 +70,6 @@ class Candidate(NamedTuple):
     weight: float = 1.0
     in_flight: int = 0
     """Requests between being sent and their last byte."""
-    extra_s: float = 0.0
-    """Seconds of waiting there that our own requests don't explain."""
 
 
 class Wish(NamedTuple):

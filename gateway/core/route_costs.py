@@ -124,7 +124,7 @@ def reckon(
         depth = replica.mirror.look(prints, depth)
         rate = replica.pace.rate or prior * weight_of(candidate)
         lack = (total - until[max(head, depth)]) / rate
-        wait = replica.backlog.wait(now, patience) + candidate.extra_s
+        wait = replica.backlog.wait(now, patience)
         replicas.append(replica)
         depths.append(depth)
         waits.append(wait)

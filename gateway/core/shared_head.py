@@ -10,7 +10,7 @@ there asks several things at a time, and is one conversation all the same.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway.core.homes import tip_of
 
@@ -26,15 +26,6 @@ MOST_CONVERSATIONS = 1024
 MOST_STEPS = 1 << 16
 """Of the recent ones together: bounds memory."""
 MOST_TIPS = 1 << 14
-
-
-class Hot(NamedTuple):
-    """A beginning that several recent conversations share."""
-
-    prints: tuple[int, ...]
-    """Of its steps; the last one names it."""
-    tokens: int
-    conversations: int
 
 
 class SharedHead:
@@ -98,36 +89,6 @@ class SharedHead:
         depth = tip_of(trail)
         if depth and trail.prints[depth - 1] in self._tips:
             self._tips[trail.prints[depth - 1]] = True
-
-    def hottest(self, budget_tokens: int) -> tuple[Hot, ...]:
-        """Beginnings that several recent conversations share, the most shared first, in so many
-        tokens together. None is part of another.
-        """
-        counts = self._counts
-        found: dict[int, Hot] = {}
-        for trail in reversed(self._recent):
-            prints = trail.prints
-            low, high = 0, len(prints)
-            while low < high:  # counts never rise along a prompt
-                middle = (low + high) // 2
-                if counts.get(prints[middle], 0) > 1:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low and prints[low - 1] not in found:
-                found[prints[low - 1]] = Hot(
-                    prints[:low], trail.until(low), counts[prints[low - 1]]
-                )
-        chosen: list[Hot] = []
-        covered: set[int] = set()
-        spent = 0
-        for hot in sorted(found.values(), key=lambda each: (-each.conversations, -each.tokens)):
-            if hot.prints[-1] in covered or spent + hot.tokens > budget_tokens:
-                continue
-            spent += hot.tokens
-            covered.update(hot.prints)
-            chosen.append(hot)
-        return tuple(chosen)
 
     def _count(self, trail: Trail) -> None:
         counts = self._counts

@@ -172,14 +172,6 @@ def test_a_replica_that_hangs_gets_dearer_by_the_second() -> None:
     assert pool.affinity.told(pool.now)[home]["pending_s"] == 0.0
 
 
-def test_what_waits_there_that_we_dont_see_counts() -> None:
-    pool = Pool(2)
-    candidates = [Candidate("b0", extra_s=3.0), Candidate("b1")]
-    for n in range(5):
-        placement = pool.affinity.place(Wish(trail(f"n{n}")), candidates, 0.0, n / 5)
-        assert placement.order[0] == "b1"
-
-
 def test_a_replica_without_weight_is_given_nothing_new() -> None:
     pool = Pool(2)
     candidates = [Candidate("b0", 0.0), Candidate("b1")]
@@ -391,23 +383,6 @@ def test_what_was_not_computed_yet_is_no_evidence_that_it_was_evicted() -> None:
     second = pool.send("a b c d")  # both at once: the engine computes the head twice
     pool.affinity.learn(second, 4 * STEP, 0)
     assert pool.held("b0") == 4 * STEP
-
-
-def test_the_hottest_beginnings_come_first_and_none_is_part_of_another() -> None:
-    pool = Pool(2)
-    for n in range(6):
-        pool.ask(f"sys tools u{n}")
-    for n in range(3):
-        pool.ask(f"other u{n}")
-    hot = pool.affinity.hottest(10 * STEP)
-    assert [(each.prints, each.tokens, each.conversations) for each in hot] == [
-        (trail("sys tools").prints, 2 * STEP, 6),
-        (trail("other").prints, STEP, 3),
-    ]
-    assert [each.tokens for each in pool.affinity.hottest(STEP)] == [STEP]
-
-
-# --- other policies -------------------------------------------------------------------------------
 
 
 def test_round_robin_goes_round_by_weight() -> None:

@@ -81,8 +81,7 @@ class World:
         dice = self.dice
         some = dice.sample(NAMES, dice.randint(0, len(NAMES)))
         candidates = [
-            Candidate(name, dice.choice((1.0, 1.0, 2.0, 0.0)), dice.randrange(3), dice.random())
-            for name in some
+            Candidate(name, dice.choice((1.0, 1.0, 2.0, 0.0)), dice.randrange(3)) for name in some
         ]
         wish = Wish(prompt(dice), dice.choice((0, 0, 1, 2)))
         placement = self.affinity.place(wish, candidates, self.now, dice.random())
