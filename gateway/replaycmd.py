@@ -126,6 +126,11 @@ def _routing(arguments: argparse.Namespace, out: TextIO) -> None:
     outcomes = []
     for name in arguments.traces:
         trace = read_routes(name, wanted)
+        if options.restarts >= len(trace.asks):
+            raise TraceError(
+                f"--restart-gateways {options.restarts}: {name} has no more than "
+                f"{len(trace.asks):,} requests, and a restart comes between two"
+            )
         rate = arguments.prefill_rate or trace.rate
         pool = SimPool(arguments.backends, arguments.cache_tokens, rate)
         outcome = replay_routes(trace, pool, policies, options)

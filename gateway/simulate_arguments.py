@@ -9,7 +9,7 @@ def add_to(verb: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     verb.add_argument("provider", choices=("anthropic", "openai", "engine"))
     verb.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
-    verb.add_argument("--port", type=int, default=0, metavar="N", help="0 takes a free one")
+    verb.add_argument("--port", type=_port, default=0, metavar="N", help="0 takes a free one")
 
     provider = verb.add_argument_group("of anthropic and openai")
     provider.add_argument(
@@ -65,6 +65,13 @@ def add_to(verb: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--old-metrics", action="store_true", help="metrics by the names of older versions"
     )
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError("it must be 0 to 65535")
+    return number
 
 
 def _count(text: str) -> int:

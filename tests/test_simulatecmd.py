@@ -145,7 +145,15 @@ def test_a_port_that_is_taken_is_said_to_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["gemini"], [], ["openai", "--clock", "wrong"], ["openai", "--port", "x"]]
+    "arguments",
+    [
+        ["gemini"],
+        [],
+        ["openai", "--clock", "wrong"],
+        ["openai", "--port", "x"],
+        ["engine", "--port", "65536"],
+        ["engine", "--port", "-1"],
+    ],
 )
 def test_wrong_usage_is_said_to_be(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as left:

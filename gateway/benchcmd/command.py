@@ -48,15 +48,15 @@ def run(
         found = asyncio.run(_measure(arguments, err, environ))
         if before is not None:
             found["compared"] = compared(found, before)
+        # First what took minutes to measure: the page may have nowhere to go.
+        out.write(
+            orjson.dumps(found).decode() + "\n" if arguments.json else as_table(found, before)
+        )
         if arguments.html:
             _write(arguments.html, as_page(found, before))
     except Trouble as trouble:
         err.write(f"gateway bench: {trouble}\n")
         return FAULTY
-    if arguments.json:
-        out.write(orjson.dumps(found).decode() + "\n")
-    else:
-        out.write(as_table(found, before))
     if found["broke_off"]:
         err.write(f"gateway bench: broke off: {found['broke_off']}\n")
     failed = any(case["failures"] for case in found["cases"].values())
@@ -132,7 +132,10 @@ async def _begin(bench: Bench) -> None:
 
 def base(url: str) -> str:
     """As SDKs take it: without a path it is `/v1`'s. Raises Trouble."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as problem:
+        raise Trouble(f"{url!r} is no base URL: {problem}") from problem
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise Trouble(f"{url!r} is no base URL, such as http://127.0.0.1:8000/v1")
     if parts.query or parts.fragment:

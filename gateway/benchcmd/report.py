@@ -72,12 +72,16 @@ def compared(now: Json, before: Json) -> Json:
             ratios = {
                 what: round(new / old, 6)
                 for what in ("ttft_s", "seconds", "tokens_per_s")
-                if (new := _at(row, what, "median"))
-                and (old := _at(rows_before, name, what, "median"))
+                if (new := _median(row, what)) and (old := _median(rows_before, name, what))
             }
             if ratios:
                 found.setdefault(case, {})[name] = ratios
     return found
+
+
+def _median(value: Any, *path: str) -> float | None:
+    found = _at(value, *path, "median")
+    return found if isinstance(found, int | float) else None
 
 
 def _at(value: Any, *path: str) -> Any:
@@ -140,7 +144,7 @@ def rows(found: Json, case: str, before: Json | None) -> Iterator[tuple[str, ...
         if together:
             cells.append(_plain(row["tokens_per_s_together"], 1))
         if was:
-            cells.append(_plain(_at(before, "cases", case, "rows", name, "ttft_s", "median"), 3))
+            cells.append(_plain(_median(before, "cases", case, "rows", name, "ttft_s"), 3))
             ratio = _at(ratios, name, "ttft_s")
             cells.append("" if ratio is None else f"x {ratio:.2f}")
         yield tuple(cells)

@@ -23,6 +23,9 @@ TURNS = 0.5
 """What a conversation that is going on will still want, as a part of what it wanted lately: who has many
 of them has a load that no queue shows yet. (Of recorded traffic: none leaves conversations unevenly
 spread, all of it the tokens that are computed.)"""
+CROWD = 1.5
+"""Who has so many times the mean number of requests in flight, and two more, comes last among those that
+cost the same: answers that are being written take time, too, which costs don't know."""
 COPY = 2.0
 """What everybody shares is copied to a replica that lacks it once that evens out twice as much work:
 who is the first to ask for it there waits for it, and what it takes the place of is lost."""
@@ -75,7 +78,8 @@ class Costs(NamedTuple):
     def cheapest(self, trail: Trail, head: int, now: float, dice: float) -> int:
         """Where the request costs least; of those that cost the same, who was given least to compute
         lately for its weight, with what it really lacks of the shared steps, and with what its
-        conversations are likely to want. Then the least in flight, then at random. Without weight
+        conversations are likely to want; but who has a crowd in flight comes last. Then the least
+        in flight, then at random. Without weight
         is chosen who is alone so.
         """
         candidates, costs = self.candidates, self.costs
@@ -84,20 +88,24 @@ class Costs(NamedTuple):
         least = min(able, key=costs.__getitem__)
         most = costs[least] + TIE_S + TIE_SHARE * self.lacks[least]
         tied = [index for index in able if costs[index] <= most]
-        if len(tied) == 1:
-            return tied[0]
+        # (Nobody, where costs are beyond what numbers can say.)
+        if len(tied) <= 1:
+            return least
         shift = int(dice * count)
         shared = trail.until(head)
         turns = [replica.turns_lately(now) for replica in self.replicas]
         work = [replica.work_lately(now) for replica in self.replicas]
         each = sum(work) / max(sum(turns), 1.0)
+        flying = [candidate.in_flight / weight_of(candidate) for candidate in candidates]
+        crowd = 2.0 + CROWD * sum(flying) / count
 
-        def key(index: int) -> tuple[float, float, int]:
+        def key(index: int) -> tuple[bool, float, float, int]:
             lacks = shared - trail.until(min(head, self.depths[index]))
             weight = weight_of(candidates[index])
             return (
+                flying[index] > crowd,
                 (work[index] + TURNS * each * turns[index] + COPY * lacks) / weight,
-                candidates[index].in_flight / weight,
+                flying[index],
                 (index - shift) % count,
             )
 
@@ -130,4 +138,5 @@ def reckon(
         waits.append(wait)
         lacks.append(lack)
         costs.append(wait + lack)
+    fleet.meet(replicas, now)
     return Costs(candidates, replicas, depths, waits, lacks, costs)

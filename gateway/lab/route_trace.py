@@ -21,7 +21,7 @@ from gateway.lab import trace_chats
 from gateway.lab.engine_sim import Prompt
 from gateway.lab.trace import Times, TraceError
 from gateway.lab.trace_bodies import Conversation
-from gateway.lab.trace_hashes import claude_code
+from gateway.lab.trace_hashes import HASH_BLOCK_TOKENS, claude_code
 from gateway.lab.trace_read import recorded
 from gateway.wire.table import APIS
 from gateway.wire.trail import CHATS, COMPLETIONS, trail
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from gateway.lab.trace import Document
 
 TEXT_BLOCK_BYTES = 128
-HASH_BLOCK_TOKENS = 512
 HASHED_RATE, TEXT_RATE = 5400.0, 1100.0
 """Prefill tokens a second of one engine, unless it is said: with eight of them, prompts would keep
 each just busy if nothing were cached, in Mooncake's hour and with 64 conversations of tau-bench."""

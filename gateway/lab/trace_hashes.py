@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from gateway.lab.trace import Document, Times
 
+HASH_BLOCK_TOKENS = 512
+"""Of Mooncake's traces."""
 _LINES = 4
 """Conversations that one session is followed in at the same time."""
 
@@ -159,7 +161,7 @@ def mooncake(requests: Sequence[Document]) -> list[Call]:
     """Requests of `{timestamp (ms), input_length, hash_ids}`, 512 tokens each; all hashes are of
     one namespace, and the first one is the system prompt that all share.
     """
-    grain = 512
+    grain = HASH_BLOCK_TOKENS
     ends = _where_prompts_part(each["hash_ids"] for each in requests)
     calls = []
     for each in requests:

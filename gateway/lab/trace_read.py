@@ -15,7 +15,7 @@ import orjson
 from gateway.lab import trace_chats
 from gateway.lab.trace import Call, Document, Times, Trace, TraceError
 from gateway.lab.trace_bodies import CHAT_ROUTE, MESSAGES_ROUTE, Conversation
-from gateway.lab.trace_hashes import claude_code, mooncake
+from gateway.lab.trace_hashes import HASH_BLOCK_TOKENS, claude_code, mooncake
 
 _GZIP = b"\x1f\x8b"
 _AZURE = b"TIMESTAMP,"
@@ -247,7 +247,23 @@ def _session_problem(value: Document) -> str | None:
 
 
 def _hashes_problem(value: Document) -> str | None:
-    return None if value["hash_ids"] else "hash_ids: empty"
+    ids = value["hash_ids"]
+    if not isinstance(ids, list) or not ids:
+        return "hash_ids: empty"
+    if not all(_is_count(one) for one in ids):
+        return "hash_ids: not all numbers from 0 on"
+    for member in ("input_length", "output_length"):
+        if not _is_count(value.get(member, 0)):
+            return f"{member}: not a number from 0 on"
+    most = HASH_BLOCK_TOKENS * len(ids)
+    if not most - HASH_BLOCK_TOKENS < value["input_length"] <= most:
+        return f"input_length: not what {len(ids)} blocks of {HASH_BLOCK_TOKENS} tokens can have"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    """In 64 bits, which is what a hash of it is made of."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
 
 
 def _messages_problem(member: str) -> Callable[[Document], str | None]:

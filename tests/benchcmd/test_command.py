@@ -327,6 +327,24 @@ async def test_it_is_compared_with_what_was_measured_before(tmp_path: Path) -> N
     assert "http" not in drawn.replace(url, "").replace("http://www.w3.org", "")
 
 
+async def test_what_was_measured_is_printed_though_its_page_has_nowhere_to_go_and_before_is_foreign(
+    tmp_path: Path,
+) -> None:
+    before = tmp_path / "before.json"
+    before.write_bytes(
+        b'{"version": 1, "cases": {"prefill": {"rows": {"head is new": {"ttft_s": {"median": "1"}}}}}}'
+    )
+    async with serve_app(Fake().app()) as url:
+        status, table, said = await bench(
+            *(url, "--quick", "--only", "prefill", "--compare", str(before)),
+            *("--html", str(tmp_path / "nowhere" / "page.html")),
+        )
+
+    assert 2 == status
+    assert "head is known" in table
+    assert "page.html: No such file" in said
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -362,6 +380,7 @@ async def test_headers_and_key_are_sent_with_every_request() -> None:
     ("arguments", "said"),
     [
         (["--base-url", "localhost:8000"], "no base URL"),
+        (["--base-url", "http://[::1"], "no base URL"),
         (["--base-url", "http://h/v1?x=1"], "has no query"),
         (["--base-url", "http://h", "--header", "x"], "must be NAME:VALUE"),
     ],

@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 
 from gateway.core.route import Candidate, Wish
+from gateway.core.route_costs import Costs
+from gateway.core.trail import Trail
 from tests.helpers.routed import RATE, Pool, trail
 
 
@@ -40,3 +42,10 @@ def test_who_is_clearly_faster_gets_what_is_new() -> None:
     went = Counter(timed(pool, number, {"b0": RATE, "b1": 2 * RATE}) for number in range(40))
 
     assert went["b1"] >= 30
+
+
+def test_costs_beyond_what_numbers_can_say_are_still_decided() -> None:
+    nan = float("nan")
+    candidates = [Candidate("a"), Candidate("b")]
+    found = Costs(candidates, [], [0, 0], [0.0, 0.0], [nan, nan], [nan, nan])
+    assert found.cheapest(Trail(), 0, 0.0, 0.5) in {0, 1}

@@ -74,7 +74,7 @@ def test_an_hour_of_chats_is_held_and_shared_out_and_nobody_waits_as_long(
 def test_talks_under_one_system_prompt_are_held_and_shared_out(talks: RouteTrace) -> None:
     runs = of_talks(talks)
     assert mean(run.hit for run in runs) >= 93.0
-    assert mean(run.imbalance for run in runs) <= 1.5
+    assert mean(run.imbalance for run in runs) <= 1.25
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,6 @@ def test_eight_restarts_cost_less_than_a_point(
 
 def test_sessions_under_one_head_are_held_nearly_as_if_there_were_one_cache() -> None:
     trace = read_routes(str(SESSIONS), RouteWanted(head_tokens=13_000))
-    # (Fast ones: who was recorded does not wait for a slow engine, and goes on before its answer.)
-    pool = SimPool(8, 500_000, 10 * HASHED_RATE)
+    pool = SimPool(8, 500_000, HASHED_RATE)
     found = replay_routes(trace, pool, [PREFIX], RouteOptions())
     assert found.policies[PREFIX].hit >= found.shared_lru_hit - 2.0

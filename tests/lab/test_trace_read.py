@@ -263,6 +263,7 @@ def test_one_system_prompt_is_put_before_every_prompt(api: str) -> None:
 
 
 PLAIN = {"t": 1, "route": "/v1/messages", "body": {}}
+HASHED = {"timestamp": 0, "input_length": 500, "output_length": 1, "hash_ids": [1]}
 
 
 @pytest.mark.parametrize(
@@ -288,6 +289,18 @@ PLAIN = {"t": 1, "route": "/v1/messages", "body": {}}
         (
             b'{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": []}',
             ":1: hash_ids: empty",
+        ),
+        *(
+            (orjson.dumps({**HASHED, **wrong}), f":1: {problem}")
+            for wrong, problem in (
+                ({"hash_ids": 3}, "hash_ids: empty"),
+                ({"hash_ids": [-1]}, "hash_ids: not all numbers"),
+                ({"hash_ids": ["a"]}, "hash_ids: not all numbers"),
+                ({"input_length": 10.5}, "input_length: not a number"),
+                ({"output_length": -5}, "output_length: not a number"),
+                ({"input_length": 513}, "input_length: not what 1 blocks"),
+                ({"hash_ids": [1, 2, 3]}, "input_length: not what 3 blocks"),
+            )
         ),
         (b'{"type": "session", "timestamp": "x"}', "no answered request"),
         (
