@@ -45,6 +45,8 @@ _BAD = frozenset((502, 503, 504))
 _NOT_DONE = frozenset((429, 503))
 """Refusals before anything was done; behind the other two, somebody may have done it."""
 _MOST_ATTEMPTS = 5
+_MOST_BROKEN = 2
+"""Replicas that may break off before they answer one request: perhaps it is the request that breaks them."""
 _MOST_STALE = 3
 """Kept connections of one replica that broke, one after the other: then it is more than that."""
 
@@ -53,7 +55,16 @@ class Routed(AbstractAsyncContextManager["Response"]):
     """As `upstream.client.Call`, of one attempt or several."""
 
     __slots__ = (
-        *("_asked", "_attempt_span", "_backend", "_body", "_call", "_headers", "_journey"),
+        *(
+            "_asked",
+            "_attempt_span",
+            "_backend",
+            "_body",
+            "_broken",
+            "_call",
+            "_headers",
+            "_journey",
+        ),
         *("_method", "_number", "_pool", "_scope", "_stale", "_status"),
     )
 
@@ -75,6 +86,7 @@ class Routed(AbstractAsyncContextManager["Response"]):
         self._attempt_span = attempt_span
         self._journey = journey
         self._number = 0
+        self._broken = 0
         self._status = 0
         self._stale = False
         self._backend: Backend
@@ -231,7 +243,10 @@ class Routed(AbstractAsyncContextManager["Response"]):
     def _can_go_on(self, problem: GatewayError) -> bool:
         if isinstance(problem, UpstreamUnreachable):
             return True
-        return isinstance(problem, UpstreamBroken) and self._may_be_done_twice
+        if not isinstance(problem, UpstreamBroken) or not self._may_be_done_twice:
+            return False
+        self._broken += 1
+        return self._broken < _MOST_BROKEN
 
     def _may_repeat(self) -> bool:
         if self._journey.once and self._status not in _NOT_DONE:

@@ -190,10 +190,12 @@ class Pace:
     engine doesn't report what it had cached, which would look like a miracle of speed.
     """
 
-    __slots__ = ("_samples", "rate")
+    __slots__ = ("_observed", "_samples", "_seen", "rate")
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._seen = 0.0
+        self._observed = 0.0
         self.rate = 0.0
         """Tokens per second; 0 until something was seen."""
 
@@ -212,4 +214,11 @@ class Pace:
             if wanted <= 0.0:
                 break
         seen = len(self._samples) / _HALF_TRUST
-        self.rate = (prior + seen * rate) / (1.0 + seen)
+        self._seen, self._observed = seen, rate
+        self.rate = self.among(prior)
+
+    def among(self, prior: float) -> float:
+        """Tokens per second, where `prior` is what is expected of its like by now: who was timed once,
+        when nothing was known of any, must not be thought to be slow for ever.
+        """
+        return (prior + self._seen * self._observed) / (1.0 + self._seen)

@@ -62,12 +62,9 @@ class Mirror:
                 high = middle
         return low
 
-    def loses(self, trail: Trail, depth: int) -> int:
-        """When what would have to be evicted for the prompt, of which `depth` steps are held, was last
-        used: here, only whether there is anything of the kind; 0: not as far as is known.
-        """
-        fits = not self.capacity or self.tokens + trail.tokens - trail.until(depth) <= self.capacity
-        return 0 if fits else 1
+    def loses(self, trail: Trail, depth: int) -> int:  # noqa: ARG002 - as of a SlotMirror
+        """Nothing that is known: it evicts by blocks, whatever was unused for longest."""
+        return 0
 
     def slot_for(self, prints: Sequence[int]) -> int | None:  # noqa: ARG002 - as of a SlotMirror
         """There are none: one cache serves all."""

@@ -130,7 +130,7 @@ def reckon(
         replica = fleet.needed(candidate.name)
         replica.weight = candidate.weight
         depth = replica.mirror.look(prints, depth)
-        rate = replica.pace.rate or prior * weight_of(candidate)
+        rate = replica.pace.among(prior * weight_of(candidate))
         lack = (total - until[max(head, depth)]) / rate
         wait = replica.backlog.wait(now, patience)
         replicas.append(replica)

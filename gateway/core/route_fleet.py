@@ -9,7 +9,7 @@ from gateway.core.mirror import STEP_BYTES
 from gateway.core.route_replica import Replica, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gateway.core.route import RouteSettings, RouteTicket
     from gateway.core.trail import Trail
@@ -21,6 +21,8 @@ MOST_REPLICAS = 4096
 _FEWEST_STEPS = 64
 """Of a mirror, however many replicas share the budget."""
 _LEAST_WEIGHT = 1e-6
+AWAY_S = 5.0
+"""Who could not be asked for so long, while others were, was away."""
 
 
 class Fleet:
@@ -31,6 +33,7 @@ class Fleet:
         self._replicas: dict[str, Replica] = {}
         self._rate = 0.0
         """Of a replica of weight 1, from those that were observed; 0: none was."""
+        self._met_at = float("-inf")
         self.patience = Patience()
         self.scale = Scale()
         self.clock = 0
@@ -59,6 +62,23 @@ class Fleet:
         self._replicas[name] = replica
         self._share_out()
         return replica
+
+    def meet(self, replicas: Sequence[Replica], now: float) -> None:
+        """These may be asked now. Who is new, or could not be asked for a while, counts as sent as much
+        as the others: it would be sent all that is new, until it has caught up.
+        """
+        since = self._met_at - AWAY_S
+        away = [replica for replica in replicas if replica.met_at < since]
+        if away and len(away) < len(replicas):
+            there = [replica for replica in replicas if replica.met_at >= since]
+            weight = sum(max(each.weight, _LEAST_WEIGHT) for each in there)
+            turns = sum(each.turns_lately(now) for each in there) / weight
+            work = sum(each.work_lately(now) for each in there) / weight
+            for each in away:
+                each.level(turns * each.weight, work * each.weight, now)
+        for replica in replicas:
+            replica.met_at = now
+        self._met_at = now
 
     def size(self, name: str, cache_tokens: int, slots: int) -> None:
         """The replica is there, with a cache of so many tokens (the engine's), or so many slots."""
@@ -94,7 +114,7 @@ class Fleet:
 
     def rate_of(self, replica: Replica) -> float:
         """Tokens per second: observed, or by its weight."""
-        return replica.pace.rate or self.prior * max(replica.weight, _LEAST_WEIGHT)
+        return replica.pace.among(self.prior * max(replica.weight, _LEAST_WEIGHT))
 
     def timed(self, replica: Replica, ticket: RouteTicket) -> None:
         """A request is over that found nothing in front of it: how long it took is known."""

@@ -81,6 +81,7 @@ class Replica:
         "born",
         "expected",
         "gone",
+        "met_at",
         "mirror",
         "name",
         "pace",
@@ -112,6 +113,8 @@ class Replica:
         """Cached tokens, thought and told, of all requests that were told of."""
         self.reports = False
         """It tells of cached tokens."""
+        self.met_at = float("-inf")
+        """When it last might have been asked."""
         self._lately = 0.0
         self._lately_at = 0.0
         self._work = 0.0
@@ -154,6 +157,12 @@ class Replica:
         """It was sent a request that gives it so many tokens to compute."""
         turns, work = self.turns_lately(now), self.work_lately(now)
         self._lately, self._work = turns + 1.0, work + tokens
+        self._lately_at = max(now, self._lately_at)
+
+    def level(self, turns: float, work: float, now: float) -> None:
+        """As if it had been sent so many requests lately, and so much work."""
+        self._lately = max(turns, self.turns_lately(now))
+        self._work = max(work, self.work_lately(now))
         self._lately_at = max(now, self._lately_at)
 
     def takes(self, trail: Trail, depth: int, stamp: int, slot: int | None) -> tuple[int, ...]:

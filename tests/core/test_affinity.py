@@ -452,3 +452,39 @@ def test_who_keeps_one_prompt_in_a_slot_loses_the_oldest_of_all_to_a_new_one() -
     for round_ in range(3):
         went = [pool.ask(f"r{round_}p{n} x", then_s=1.0, dice=0.0).backend for n in range(6)]
         assert sorted(went) == ["b0"] * 3 + ["b1"] * 3
+
+
+def test_who_joins_late_or_comes_back_gets_its_share_and_not_all_that_is_new() -> None:
+    pool = Pool(3)
+    pool.affinity.shares = True
+    early = [Candidate("b0"), Candidate("b1")]
+
+    def new(candidates: list[Candidate], n: int) -> str:
+        placement = pool.affinity.place(Wish(trail(f"c{n} x")), candidates, pool.now, n % 7 / 7)
+        ticket = pool.affinity.sent(placement, placement.order[0], pool.now)
+        pool.affinity.begun(ticket, pool.now + 0.1)
+        pool.affinity.over(ticket, pool.now + 0.2)
+        pool.now += 1.0
+        return placement.order[0]
+
+    for n in range(60):
+        new(early, n)
+    went = [new([*early, Candidate("b2")], 60 + n) for n in range(30)]
+    assert went.count("b2") == pytest.approx(10, abs=2)
+    for n in range(30):
+        new(early, 100 + n)
+    back = [new([*early, Candidate("b2")], 200 + n) for n in range(30)]
+    assert back.count("b2") == pytest.approx(10, abs=2)
+
+
+def test_who_has_a_crowd_in_flight_comes_last_among_equals() -> None:
+    pool = Pool(3)
+    pool.affinity.shares = True
+    candidates = [Candidate("b0", 1.0, 9), Candidate("b1", 1.0, 1), Candidate("b2", 1.0, 1)]
+    for name in ("b1", "b2"):
+        pool.ask(f"busy {name}", then_s=1.0)
+    went = {
+        pool.affinity.place(Wish(trail(f"n{n}")), candidates, pool.now, n / 9).order[0]
+        for n in range(9)
+    }
+    assert "b0" not in went

@@ -110,12 +110,3 @@ def test_a_step_takes_no_more_memory_than_is_reckoned() -> None:
     tracemalloc.stop()
     assert len(mirror) == most
     assert 0.5 * STEP_BYTES < taken / most <= STEP_BYTES
-
-
-def test_room_is_what_capacity_leaves() -> None:
-    mirror = Mirror(3000, 100)
-    mirror.touch(trail("a b"), 0, 1)
-    assert mirror.loses(trail("x"), 0) == 0
-    assert mirror.loses(trail("x y"), 0) == 1
-    assert mirror.loses(trail("a b c"), 2) == 0
-    assert Mirror(0, 100).loses(trail("x y z"), 0) == 0
