@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
+from gateway.core.route_fleet import MOST_REPLICAS
 from gateway.lab.cache_replay import POLICY_NAMES, Against, Options, UnspokenRoute, replay
 from gateway.lab.replay_page import as_page
 from gateway.lab.replay_report import as_json, as_table
@@ -113,6 +114,8 @@ def _routing(arguments: argparse.Namespace, out: TextIO) -> None:
             "holds, as its engine says when it starts"
         )
     policies = _policies(arguments.policy, ROUTE_POLICIES)
+    if arguments.backends > MOST_REPLICAS:
+        raise TraceError(f"--backends {arguments.backends}: a pool has at most {MOST_REPLICAS}")
     told = _given(arguments, ("gateways", "decode_s", "concurrency", "think_s"))
     options = RouteOptions(
         seed=arguments.seed,

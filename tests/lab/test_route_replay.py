@@ -404,6 +404,7 @@ def test_a_shared_head_makes_prompts_longer_and_more_alike(
         (["x", *POOLED, "--rate", "2"], "--rate: not with --backends: --concurrency is"),
         (["x", *POOLED, "--restart-every", "2"], "--restart-gateways is how often they restart"),
         (["x", *POOLED, "--policy", "gateway"], "must be one of prefix, round_robin, least_pend"),
+        (["x", "--backends", "4097", "--cache-tokens", "9"], "a pool has at most 4096"),
         (["nowhere", *POOLED], "nowhere: No such file"),
         ([str(MOONCAKE), *POOLED, "--system", __file__], "--shared-system-tokens instead"),
         ([str(MOONCAKE), *POOLED, "--restart-gateways", "200"], "has no more than 200 requests"),
