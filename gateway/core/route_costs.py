@@ -19,7 +19,7 @@ TIE_S = 0.01
 TIE_SHARE = 0.1
 """So are those that differ by less than this part of the time that the cheapest would compute: so far
 rates differ by noise. Else whoever was timed best would get all that is new while nobody is busy."""
-TURNS = 0.5
+TURNS = 0.4
 """What a conversation that is going on will still want, as a part of what it wanted lately: who has many
 of them has a load that no queue shows yet. (Of recorded traffic: none leaves conversations unevenly
 spread, all of it the tokens that are computed.)"""
