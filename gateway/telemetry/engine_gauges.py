@@ -44,9 +44,7 @@ def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
         )
 
     def restarts(_: CallbackOptions) -> Iterable[Observation]:
-        return _observed(
-            (labels, engine["restarts"]) for labels, engine in _labelled(told())
-        )
+        return _observed((labels, engine["restarts"]) for labels, engine in _labelled(told()))
 
     meter.create_observable_gauge(
         s.M_ENGINE_UP, [up], "", "Whether the engine's metrics could be read last time."
