@@ -214,6 +214,8 @@ def with_pool_defaults(upstream: Any) -> Any:
 
 _Steps = tuple[str | int, ...]
 _Found = Iterator[tuple[_Steps, str, str]]
+MOST_REPLICAS = 1024
+"""In one pool."""
 _ADDRESSES = ("base_url", "backends", "dns")
 
 
@@ -261,6 +263,13 @@ def _addresses(path: _Steps, upstream: Mapping[str, Any], known: set[str]) -> _F
 
 
 def _twice(path: _Steps, backends: Any) -> _Found:
+    if isinstance(backends, list | tuple) and len(backends) > MOST_REPLICAS:
+        yield (
+            (*path, "backends"),
+            f"lists {len(backends)} replicas, and a pool takes {MOST_REPLICAS}",
+            "make two pools of them, and routes that share the requests out",
+        )
+        return
     names: dict[str, int] = {}
     urls: dict[str, int] = {}
     for index, each in enumerate(backends if isinstance(backends, list | tuple) else ()):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.config.pools import Health, Routing, default_name, same_address
+from gateway.config.pools import MOST_REPLICAS, Health, Routing, default_name, same_address
 from gateway.core.route import RoutePolicy, RouteSettings
 from gateway.upstream.backend import Backend, Change, Source, State
 from gateway.upstream.choice import replica_endpoint
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("warmgate.pools")
 
-MOST = 1024
+MOST = MOST_REPLICAS
 """Replicas in one pool: what is beyond is not used, and said so."""
 # Where no policy makes anybody wait on purpose.
 _ODD_S = 2.0

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from gateway.config import BackendAt, Config, load
-from gateway.config.pools import default_name, engine_of, provider_of
+from gateway.config.pools import MOST_REPLICAS, default_name, engine_of, provider_of
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ def test_a_backend_is_its_url_or_an_object_with_a_name_and_a_weight() -> None:
         BackendAt(url=TWO, name="b", weight=2.0),
     )
     assert [each.named() for each in config.upstreams["vllm"].backends] == ["10.0.0.1:8000", "b"]
+
+
+def test_more_replicas_than_a_pool_takes_are_a_fault(faults: Any) -> None:
+    many = [f"http://10.0.{n // 250}.{n % 250}:8000/v1" for n in range(MOST_REPLICAS + 1)]
+    assert faults({"vllm": {"engine": "vllm", "backends": many[:-1]}}) == []
+    ((path, problem, _),) = faults({"vllm": {"engine": "vllm", "backends": many}})
+    assert (path, problem) == (
+        "upstreams.vllm.backends",
+        "lists 1025 replicas, and a pool takes 1024 (line 3)",
+    )
 
 
 def test_backends_can_be_set_by_a_variable() -> None:
