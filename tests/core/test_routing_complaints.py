@@ -9,6 +9,7 @@ from collections import Counter
 
 from gateway.core.mirror import STEP_BYTES
 from gateway.core.route import Branch, Candidate, RouteSettings, RouteTicket, Wish
+from gateway.core.route_records import RecordKind, RouteRecord
 from tests.helpers.routed import RATE, STEP, Pool, trail
 
 
@@ -192,6 +193,18 @@ def test_complaint_18_a_turn_through_another_gateway_stays_where_the_cache_is() 
     assert hits == 20
 
 
+def test_complaint_19_who_hears_from_the_middle_on_knows_the_whole_of_what_it_hears() -> None:
+    booting = Pool(4)
+    prompt = trail("sys a b c d e f g")
+    told = RouteRecord(RecordKind.PLACED, 7, 1, "b2", 0.0, prompt, 0, STEP)
+    booting.affinity.heard(told, booting.now)
+    assert booting.held("b2") == prompt.tokens
+    placement = booting.place("sys a b c d e f g h")
+    assert (placement.order[0], placement.held) == ("b2", len(prompt.prints))
+    # And what it never heard of is nobody's: it is not thought to be anywhere.
+    assert booting.place("other prompt").held == 0
+
+
 def test_complaint_20_memory_is_bounded_however_many_prompts_differ() -> None:
     steps = 200
     pool = Pool(2, mirror_bytes=2 * steps * STEP_BYTES, cache_tokens=0)
@@ -280,3 +293,17 @@ def test_complaint_28_a_session_of_another_credential_is_another_session() -> No
         != home
     )
     pool.affinity.over(flood, pool.now)
+
+
+def test_complaint_31_an_engine_that_keeps_nothing_ends_what_is_thought_of_it() -> None:
+    pool = Pool(2)
+    ticket = pool.ask("a b c d", then_s=1.0)
+    again = pool.send("a b c d e")
+    assert again.backend == ticket.backend
+    pool.answer(again, cached=0)
+    assert pool.place("a b c d e f").held <= 5
+    third = pool.send("a b c d e f")
+    pool.answer(third, cached=0)
+    told = pool.affinity.told(pool.now)
+    assert sum(each["reported_tokens"] for each in told.values()) == 0
+    assert pool.held(third.backend) <= 6 * STEP

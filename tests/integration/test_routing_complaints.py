@@ -23,7 +23,7 @@ CHEAPEST = {"new_break_s": 0, "prefill_tokens_per_s": 5000}
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_a_burst_of_slow_prompts_with_one_token_of_answer_goes_to_all_engines(
+async def test_complaint_03_a_burst_of_slow_prompts_with_one_token_of_answer_goes_to_all_engines(
     engine: str,
 ) -> None:
     """sglang#27547, smg#1714: load counted after the response's head, all went to worker 0."""
@@ -43,7 +43,7 @@ async def test_a_burst_of_slow_prompts_with_one_token_of_answer_goes_to_all_engi
 @pytest.mark.parametrize(
     "path", ["chat/completions", "completions", "responses"], ids=["chat", "text", "responses"]
 )
-async def test_load_counts_whatever_api_is_asked(path: str) -> None:
+async def test_complaint_04_load_counts_whatever_api_is_asked(path: str) -> None:
     """sglang#15473: one of two protocols knew no load, and all of it went to the first worker."""
     bodies: dict[str, Callable[[str], dict[str, Any]]] = {
         "chat/completions": chat,
@@ -63,7 +63,7 @@ async def test_load_counts_whatever_api_is_asked(path: str) -> None:
 # --- 7: probes that reset what is in flight -------------------------------------------------------
 
 
-async def test_probes_leave_alone_what_is_in_flight() -> None:
+async def test_complaint_07_probes_leave_alone_what_is_in_flight() -> None:
     """vllm router#197: each health check reset the counters that the choice went by."""
     async with pool(2, decode_s=0.05) as here:
         long = asyncio.ensure_future(here.ask(chat("A long one?", max_tokens=40, stream=True)))
@@ -82,7 +82,9 @@ async def test_probes_leave_alone_what_is_in_flight() -> None:
 # --- 24: an engine that forgot everything ---------------------------------------------------------
 
 
-async def test_an_engine_that_cleared_its_cache_is_no_longer_thought_to_hold_it() -> None:
+async def test_complaint_24_an_engine_that_cleared_its_cache_is_no_longer_thought_to_hold_it() -> (
+    None
+):
     """aibrix#2287: the index went on routing to what was gone."""
     async with pool(2) as here:
         head = words("head", 3000)
@@ -107,7 +109,7 @@ async def test_an_engine_that_cleared_its_cache_is_no_longer_thought_to_hold_it(
 # --- 28 and 29: sessions --------------------------------------------------------------------------
 
 
-async def test_all_calls_of_a_session_go_to_one_engine_whatever_they_ask() -> None:
+async def test_complaint_28_all_calls_of_a_session_go_to_one_engine_whatever_they_ask() -> None:
     """litellm#38078: the same session id, and every call went elsewhere."""
     async with pool() as here:
         answers = [
@@ -119,7 +121,7 @@ async def test_all_calls_of_a_session_go_to_one_engine_whatever_they_ask() -> No
     assert [each.branch for each in answers] == ["new", *["home"] * 11]
 
 
-async def test_two_credentials_with_the_same_session_id_share_no_home() -> None:
+async def test_complaint_28_two_credentials_with_the_same_session_id_share_no_home() -> None:
     """litellm#36146: one pin for two API keys."""
     async with pool() as here:
         mine = [await here.ask(chat(f"{i}?"), **{"x-session-id": "s1"}) for i in range(2)]
@@ -131,7 +133,9 @@ async def test_two_credentials_with_the_same_session_id_share_no_home() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_conversation_without_any_session_hint_stays_where_it_is(streamed: bool) -> None:
+async def test_complaint_29_a_conversation_without_any_session_hint_stays_where_it_is(
+    streamed: bool,
+) -> None:
     """nanobot#1645, QwenPaw#882: agents send no hint, and every framework patches in its own."""
     async with pool() as here:
         system = words("shared", 800)
@@ -154,7 +158,7 @@ async def test_a_conversation_without_any_session_hint_stays_where_it_is(streame
 # --- 30: llama.cpp's slots ------------------------------------------------------------------------
 
 
-async def test_eleven_prompts_in_turn_find_their_slots_again() -> None:
+async def test_complaint_30_eleven_prompts_in_turn_find_their_slots_again() -> None:
     """llama.cpp#13606: 10 slots and 11 prompts in turn never hit. Two of 10 have room for all."""
     prompts = [words(f"agent{i}x", 600) for i in range(11)]
     async with pool(2, engine="llamacpp", slots=10, cache_tokens=20_000) as here:
@@ -164,7 +168,9 @@ async def test_eleven_prompts_in_turn_find_their_slots_again() -> None:
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-async def test_pinned_slots_keep_conversations_with_one_system_prompt_apart(pinned: bool) -> None:
+async def test_complaint_30_pinned_slots_keep_conversations_with_one_system_prompt_apart(
+    pinned: bool,
+) -> None:
     """llama.cpp#22083: a slot taken at 10 % similarity overwrites one that held more."""
     system = words("shared", 400)
     async with pool(
