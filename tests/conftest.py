@@ -15,8 +15,8 @@ from tests.helpers.redis_servers import KINDS, RedisServer, binary, missing_is_a
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PURE = frozenset(("core", "golden", "properties", "providers", "wire"))
-"""Folders whose tests compute and wait for nothing: they may run beside each other."""
+PURE = frozenset(("benchcmd", "config", "core", "golden", "lab", "properties", "providers", "wire"))
+"""Folders whose tests share nothing and judge no time: they may run beside each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -153,9 +153,12 @@ class SqliteJournal:
         with closing(
             sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
         ) as database:
+            # In one transaction: another pool may be making the tables.
+            database.execute("BEGIN")
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             (application,) = database.execute("PRAGMA application_id").fetchone()
             (version,) = database.execute("PRAGMA user_version").fetchone()
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            database.execute("COMMIT")
             if (application, version) != (APPLICATION_ID, _VERSION):
                 if application or version or tables:
                     raise StoreUnavailable(f"{self._path} is a database of something else")
