@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.directives import cache_status
 from gateway.core.model import Form
+from gateway.core.records import RequestRecord, Step
 from gateway.telemetry.logs import request_line
 from gateway.telemetry.spans import NULL_SERVER
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict
 
+    from gateway.core.miss import CacheOutcome
     from gateway.core.model import Answer, Reason, Result, Usage
     from gateway.core.route import Branch
     from gateway.door import Known
@@ -27,6 +29,7 @@ _BACKEND, _AFFINITY = "x-gateway-backend", "x-gateway-affinity"
 _OURS_ALONE = (
     *("x-gateway-cache-inputs", "x-gateway-markers", "x-gateway-rewrites", _BACKEND, _AFFINITY),
 )
+_MOST_STEPS = 32
 
 
 @dataclass(slots=True)
@@ -70,6 +73,21 @@ class Exchange:
     branch: Branch | None = None
     """Why it."""
 
+    at: float = 0.0
+    """When it came, in seconds since the epoch."""
+    api: str | None = None
+    scope: str = ""
+    """The beginning of the keyed hash of who asks."""
+    prompt_cache: CacheOutcome | None = None
+    """Of the provider: what was expected of it, and what came."""
+    paid_pd: int | None = None
+    saved_pd: int | None = None
+    """Picodollars, where there is a price."""
+    first_byte_s: float | None = None
+    """From the request's first byte to the first byte of its answer's body."""
+    steps: list[Step] = field(default_factory=list)
+    """What took time, for `record`."""
+
     def mark(self, headers: MutableMapping[str, str]) -> None:
         """Say in a response's headers what the cache did."""
         assert self.result is not None
@@ -98,6 +116,11 @@ class Exchange:
             rewrites=None,
             backend=None,
             branch=None,
+            prompt_cache=None,
+            paid_pd=None,
+            saved_pd=None,
+            first_byte_s=None,
+            steps=[],
         )
 
     def forwarded(self, headers: CIMultiDict[str], status: int) -> None:
@@ -149,8 +172,55 @@ class Exchange:
         self.error = word
         self.span.error(word)
 
-    def end(self, now: float, metrics: Metrics) -> None:
-        """Say it: metrics, one log line, the end of the span."""
+    def step(self, name: str, began: float, ended: float) -> None:
+        """Something took from then to then, by the clock of `started`."""
+        if len(self.steps) < _MOST_STEPS:
+            self.steps.append(Step(name, began - self.started, ended - began))
+
+    def record(self, now: float) -> RequestRecord:
+        """All that is told of it, at its end."""
+        duration = now - self.started
+        endpoint = self.endpoint
+        return RequestRecord(
+            request_id=self.request_id,
+            at=self.at,
+            method=self.method,
+            path=self.path,
+            route=self.route,
+            api=self.api,
+            upstream=endpoint.name if endpoint else None,
+            provider=endpoint.provider.name if endpoint else None,
+            model=self.model,
+            scope=self.scope,
+            status=self.status,
+            result=self.result,
+            reason=self.reason,
+            stored=self.stored,
+            key_hex8=self.key_hex8,
+            duration_s=duration,
+            overhead_s=max(0.0, duration - self.elsewhere_s),
+            first_byte_s=self.first_byte_s,
+            usage=self.usage,
+            prompt_cache=self.prompt_cache,
+            plan=self.markers,
+            rewrites=self.rewrites,
+            backend=self.backend,
+            branch=self.branch,
+            trace_id=self.span.trace_id,
+            aborted=self.aborted,
+            error=self.error,
+            paid_pd=self.paid_pd,
+            saved_pd=self.saved_pd,
+            steps=tuple(self.steps),
+        )
+
+    def end(
+        self,
+        now: float,
+        metrics: Metrics,
+        on_record: Callable[[RequestRecord], None] | None = None,
+    ) -> None:
+        """Say it: metrics, one log line, the end of the span, and the record to whoever keeps any."""
         duration = now - self.started
         overhead = max(0.0, duration - self.elsewhere_s)
         endpoint = self.endpoint
@@ -194,6 +264,8 @@ class Exchange:
         )
         self.span.set_status(self.status)
         self.span.end()
+        if on_record is not None:
+            on_record(self.record(now))
 
 
 class ModelCall:
@@ -229,15 +301,20 @@ class ModelCall:
 
     def first_chunk(self) -> None:
         """The first bytes of the answer came."""
-        self._first_s = self._timer() - self._began
+        now = self._timer()
+        self._first_s = now - self._began
+        if self._exchange.first_byte_s is None:
+            self._exchange.first_byte_s = now - self._exchange.started
         self.span.first_chunk(self._first_s)
         if self.on_first is not None:
             self.on_first()
 
     def over(self) -> None:
         """The last byte came and went, or the call was given up: what follows is our own time."""
-        self._duration_s = self._timer() - self._began
+        now = self._timer()
+        self._duration_s = now - self._began
         self._exchange.elsewhere_s += self._duration_s
+        self._exchange.step("upstream", self._began, now)
 
     def end(self, answer: Answer | None, failed: str | None) -> None:
         """Say it, with what could be read of the answer, and in a word how the call failed."""

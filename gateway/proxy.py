@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gateway.budget import Budget, Share
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
+    from gateway.core.records import RequestRecord
     from gateway.door import Known
     from gateway.keeping import Keeping
     from gateway.recognition import Recognition
@@ -96,6 +97,8 @@ class Proxy:
         self._random = random_bytes
         self._traces = telemetry.spans is not NULL_SPANS
         self._tenant_header = config.cache.tenant_header.lower()
+        self.on_record: Callable[[RequestRecord], None] | None = None
+        """Told of each request when it is over. Never raises."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises only what ends the connection."""
@@ -106,6 +109,7 @@ class Proxy:
             path=target.partition("?")[0],
             scheme=request.scheme,
             started=self._clock.monotonic(),
+            at=self._clock.now(),
         )
         self._telemetry.metrics.inflight(+1)
         try:
@@ -140,7 +144,7 @@ class Proxy:
             )
         finally:
             self._telemetry.metrics.inflight(-1)
-            exchange.end(self._clock.monotonic(), self._telemetry.metrics)
+            exchange.end(self._clock.monotonic(), self._telemetry.metrics, self.on_record)
 
     async def _answer(
         self, request: web.BaseRequest, target: str, exchange: Exchange
@@ -187,6 +191,7 @@ class Proxy:
         known = await self._recognition.recognise_beside(sender, asked, api, body)
         exchange.to(known.endpoint)
         exchange.model = known.ask.model if known.ask else None
+        exchange.api, exchange.scope = api.name, known.who.hex()[:8]
         policy = self._choice.policy(asked, exchange.model or "")
         turn = Turn(
             request=request,
