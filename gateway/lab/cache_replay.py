@@ -136,7 +136,7 @@ def tokens_of(blocks: Iterable[PrefixBlock], *, exact: bool) -> list[int]:
     return [int(size) for size in sizes]
 
 
-class _Shown(NamedTuple):
+class Shown(NamedTuple):
     """A prompt as the simulated provider sees it."""
 
     prompt: CachePrompt
@@ -154,7 +154,7 @@ class _Provider:
         self.spent = Spent()
         self.timeline: list[tuple[float, int]] = []
 
-    def ask(self, call: Call, shown: _Shown, marking: Marking) -> Usage | None:
+    def ask(self, call: Call, shown: Shown, marking: Marking) -> Usage | None:
         """Bill one call; None if it was refused."""
         try:
             usage = self._sim.request(
@@ -192,7 +192,7 @@ class _Gateway:
         self._number = 0
         self.provider = _Provider(against)
 
-    def ask(self, call: Call, shown: _Shown) -> None:
+    def ask(self, call: Call, shown: Shown) -> None:
         self._pass_time(call.at)
         planner = self._planners[0]
         if len(self._planners) > 1:
@@ -200,28 +200,9 @@ class _Gateway:
         rules = self._against.rules
         domain = _DOMAIN + call.scope.encode()
         ticket = planner.plan(domain, shown.prompt, rules, Markers.AUTO, call.at)
-        if call.body is None:
-            plan = ticket.plan
-            marks = tuple((mark.block, mark.ttl_s) for mark in plan.marks)
-            marking = Marking(marks, mode=plan.mode, key=plan.cache_key)
-        else:
-            shown, marking = self._marked(call, shown, ticket)
+        shown, marking = forwarded(call, shown, ticket, exact=self._exact)
         usage = self.provider.ask(call, shown, marking)
         self._learn_later(planner, ticket, call, usage)
-
-    def _marked(self, call: Call, shown: _Shown, ticket: Ticket) -> tuple[_Shown, Marking]:
-        """What the provider reads in the bytes that the gateway forwards."""
-        prompt, rules = shown.prompt, self._against.rules
-        if ticket.plan.changes:
-            body = marked(orjson.dumps(call.body), prompt, ticket.plan, rules)
-            prompt = cache_prompt(prompt.api, orjson.loads(body), rules)
-            shown = _shown(prompt, exact=self._exact)
-        marks = tuple(
-            (index, block.client_ttl_s)
-            for index, block in enumerate(prompt.blocks)
-            if block.client_ttl_s
-        )
-        return shown, Marking(marks, prompt.automatic_ttl_s, prompt.client_mode, prompt.client_key)
 
     def _learn_later(
         self, planner: CachePlanner, ticket: Ticket, call: Call, usage: Usage | None
@@ -245,8 +226,29 @@ class _Gateway:
             self._planners = [CachePlanner() for _ in self._planners]
 
 
-def _shown(prompt: CachePrompt, *, exact: bool) -> _Shown:
-    return _Shown(prompt, rendered_chain(prompt), tokens_of(prompt.blocks, exact=exact))
+def forwarded(call: Call, shown: Shown, ticket: Ticket, *, exact: bool) -> tuple[Shown, Marking]:
+    """What the provider sees of a planned call: where it has a body, in the bytes that are sent."""
+    plan, rules = ticket.plan, ticket.rules
+    if call.body is None:
+        marks = tuple((mark.block, mark.ttl_s) for mark in plan.marks)
+        return shown, Marking(marks, mode=plan.mode, key=plan.cache_key)
+    prompt = shown.prompt
+    if plan.changes:
+        assert rules is not None
+        body = marked(orjson.dumps(call.body), prompt, plan, rules)
+        prompt = cache_prompt(prompt.api, orjson.loads(body), rules)
+        shown = shown_as(prompt, exact=exact)
+    marks = tuple(
+        (index, block.client_ttl_s)
+        for index, block in enumerate(prompt.blocks)
+        if block.client_ttl_s
+    )
+    return shown, Marking(marks, prompt.automatic_ttl_s, prompt.client_mode, prompt.client_key)
+
+
+def shown_as(prompt: CachePrompt, *, exact: bool) -> Shown:
+    """The prompt as the simulated provider counts it."""
+    return Shown(prompt, rendered_chain(prompt), tokens_of(prompt.blocks, exact=exact))
 
 
 def replay(
@@ -264,11 +266,11 @@ def replay(
     rules, price = against.rules, against.price
     empty = 0
     for call in trace.calls:
-        prompt = _prompt(call, against)
+        prompt = prompt_of(call, against)
         if not prompt.blocks:
             empty += 1
             continue
-        shown = _shown(prompt, exact=trace.exact_tokens)
+        shown = shown_as(prompt, exact=trace.exact_tokens)
         total = shown.tokens[-1]
         outcome.requests += 1
         outcome.input_tokens += total
@@ -302,7 +304,8 @@ def _ends(prompt: CachePrompt, rules: CacheRules) -> list[bool]:
     return found
 
 
-def _prompt(call: Call, against: Against) -> CachePrompt:
+def prompt_of(call: Call, against: Against) -> CachePrompt:
+    """A call's prompt as the gateway reads it. Raises UnspokenRoute."""
     if call.body is None:
         return CachePrompt(against.api, against.model, call.blocks, call.seed, 0)
     path = call.route.partition("?")[0]

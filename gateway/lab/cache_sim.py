@@ -7,6 +7,7 @@ Rule 3. An entry can be read once the answer to the request that wrote it has be
 Rule 4. Its lifetime counts from the start of the request that wrote it or last hit it; only the
 entry that was hit is renewed, by its own lifetime, whatever the marker asks for.
 Rule 5. A request that fails stores nothing, renews nothing and costs nothing.
+Rule 6. Where losses are asked for (`sim_losses`), an entry may be gone before its time.
 
 Pure: the clock is an argument, in seconds of any origin, and must not run backwards.
 """
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.core.blocks import Section
 from gateway.core.model import Usage
 from gateway.core.prefix import CachePrompt, Kind, PrefixBlock, chain
+from gateway.lab import sim_causes
 from gateway.providers.prompt_cache import MarkerForm
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
+    from gateway.lab.sim_causes import Case, Causes
+    from gateway.lab.sim_losses import Losses
     from gateway.providers.prompt_cache import CacheRules
 
 _HOUR_S = 3600
@@ -56,6 +60,11 @@ class _Asked(NamedTuple):
     chain: Sequence[int]
     tokens: Sequence[int]
     first_byte_at: float
+    case: Case | None
+    looked: set[int]
+    """Blocks at whose ends an entry was looked for."""
+    hits: list[int]
+    """Those where one was found, in the order of the search."""
 
     @property
     def total(self) -> int:
@@ -76,8 +85,15 @@ def rendered_chain(prompt: CachePrompt) -> list[int]:
 class CacheSim:
     """One provider's cache, for all scopes. Models are kept apart by the prompts' fingerprints."""
 
-    def __init__(self, rules: CacheRules) -> None:
+    def __init__(
+        self, rules: CacheRules, causes: Causes | None = None, losses: Losses | None = None
+    ) -> None:
+        """`causes` judges the requests that bring a case; it may be shared by the caches of one
+        provider. `losses` says which entries are gone before their time.
+        """
         self.rules = rules
+        self._causes = causes
+        self._losses = losses
         self._entries: dict[tuple[Hashable, int], _Entry] = {}
         self._sweep_at = _SWEEP_FROM
         self._longest_s = max((life.ttl_s for life in rules.lifetimes), default=0)
@@ -97,13 +113,14 @@ class CacheSim:
         automatic_ttl: int = 0,
         mode: str = "",
         first_byte_at: float | None,
+        case: Case | None = None,
     ) -> Usage:
         """What one request reads and writes, in tokens; `output` stays 0.
 
         `chain` and `tokens` give the fingerprint and the cumulative tokens at each block's end;
         `marks` (block, lifetime in seconds) all that stand in the body, `automatic_ttl` the
         top-level one, `mode` OpenAI's, "" for its default. `first_byte_at` None: it failed.
-        Raises MarksRefused.
+        `case` is judged, if it is answered. Raises MarksRefused.
         """
         marks = sorted(marks)
         self._check(blocks, marks, automatic_ttl)
@@ -111,7 +128,27 @@ class CacheSim:
             return Usage()
         if len(self._entries) >= self._sweep_at:
             self._sweep(now)
-        asked = _Asked(now, scope, chain, tokens, first_byte_at)
+        asked = _Asked(now, scope, chain, tokens, first_byte_at, case, set(), [])
+        causes = self._causes
+        if case is None or causes is None or not blocks:
+            return self._answered(asked, blocks, marks, automatic_ttl, mode)
+        grain = _GRAIN if self.rules.form is MarkerForm.NONE else 1
+        judged = sim_causes.Asked(
+            now, first_byte_at, chain, tokens, blocks, self.rules.minimum_tokens, grain
+        )
+        kept = causes.kept(case, judged)
+        usage = self._answered(asked, blocks, marks, automatic_ttl, mode)
+        causes.judge(case, judged, kept, asked.looked, max(asked.hits, default=-1))
+        return usage
+
+    def _answered(
+        self,
+        asked: _Asked,
+        blocks: Sequence[PrefixBlock],
+        marks: Sequence[tuple[int, int]],
+        automatic_ttl: int,
+        mode: str,
+    ) -> Usage:
         form = self.rules.form
         if form is MarkerForm.NONE:
             return self._by_itself(asked)
@@ -187,10 +224,18 @@ class CacheSim:
 
     def _find(self, asked: _Asked, places: Iterable[int]) -> int:
         """The first of the places where a readable entry lies, renewed; -1 for none."""
+        losses = self._losses
         for index in places:
-            entry = self._entries.get((asked.scope, asked.chain[index]))
+            if asked.case is not None:
+                asked.looked.add(index)
+            key = asked.scope, asked.chain[index]
+            entry = self._entries.get(key)
             if entry and entry.readable <= asked.now <= entry.used + entry.ttl_s:
+                if losses is not None and losses.lost(key):
+                    del self._entries[key]
+                    continue
                 entry.used = asked.now
+                asked.hits.append(index)
                 return index
         return -1
 
@@ -226,7 +271,12 @@ class CacheSim:
             # Written again before the first answer began: who of both begins first makes it
             # readable, and the longer lifetime holds.
             ttl_s, readable = max(ttl_s, old.ttl_s), min(readable, old.readable)
-        self._entries[key] = _Entry(ttl_s, asked.now, readable)
+        entry = self._entries[key] = _Entry(ttl_s, asked.now, readable)
+        if asked.case is not None and self._causes is not None:
+            self._causes.wrote(asked.case, asked.chain[index], entry, asked.now)
+        if self._losses is not None:
+            for gone in self._losses.displaced(key):
+                self._entries.pop(gone, None)
 
     # --- OpenAI
 

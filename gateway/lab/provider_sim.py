@@ -11,8 +11,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from gateway.lab import sim_anthropic, sim_openai, stub_anthropic, stub_openai
+from gateway.lab import sim_anthropic, sim_openai, sim_pieces, stub_anthropic, stub_openai
 from gateway.lab.sim_cache import Caches
+from gateway.lab.sim_diagnostics import Diagnostics
 from gateway.lab.stub_provider import StubProvider
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from gateway.core.miss import Miss
     from gateway.core.model import Usage
+    from gateway.lab.sim_losses import Losses
     from gateway.lab.sim_prompt import Rendered
+    from gateway.lab.sim_seen import Piece
     from gateway.lab.stub_answers import Reply
 
 PROVIDERS = ("anthropic", "openai")
@@ -52,12 +56,16 @@ class ProviderSim(StubProvider):
         keys: Collection[str] = (),
         remember: int = 64,
         blank_text: bool = False,
+        judges: bool = False,
+        losses: Callable[[], Losses] | None = None,
     ) -> None:
         """`provider`: serve only this one's API. `ttft_s`: from a request to its answer's first
         byte, which is when what it wrote can be read. `clock`: seconds, instead of the real ones;
         then nobody waits `ttft_s`, it only counts, and a request may bring its time itself
         (`NOW_HEADER`). `keys` and `remember`: as of the stub. `blank_text`: blank text is only
-        refused under a marker, as some models do.
+        refused under a marker, as some models do. `judges`: say in `misses` why each request read
+        less than it could have; every prompt is remembered for that. `losses`: makes, for each model's
+        cache, what of it is gone before its time.
         """
         super().__init__(
             latency_s=0.0 if clock is not None else ttft_s, keys=keys, remember=remember
@@ -65,7 +73,11 @@ class ProviderSim(StubProvider):
         self.provider = provider
         self.ttft_s = ttft_s
         self.blank_text = blank_text
-        self.caches = Caches()
+        self.misses: deque[Miss | None] = deque(maxlen=remember)
+        """With `judges`: why the same requests as those of `usages` missed; None for those that
+        didn't."""
+        self.caches = Caches(self.misses.append if judges else None, losses)
+        self._diagnostics = Diagnostics()
         self.usages: deque[Usage] = deque(maxlen=remember)
         """What the latest requests that were not refused read and wrote, in order."""
         self.refused: deque[str] = deque(maxlen=remember)
@@ -99,17 +111,23 @@ class ProviderSim(StubProvider):
         if path == _COUNT:
             return sim_anthropic.count_tokens(body, self._terms(request), request_id)
         now = self._time(request)
+        scope = _credential(request)
+        key = str(body.get("prompt_cache_key") or "")
 
         def bill(prompt: Rendered, failed: bool) -> Usage:
+            def pieces() -> list[Piece]:
+                return sim_pieces.of_rendered(body["model"], key, prompt, body)
+
             usage = self.caches.bill(
                 owner,
                 _APIS[path],
                 body["model"],
                 prompt,
-                scope=_credential(request),
-                key=str(body.get("prompt_cache_key") or ""),
+                scope=scope,
+                key=key,
                 now=now,
                 first_byte_at=None if failed else now + self.ttft_s,
+                pieces=pieces,
             )
             if not failed:
                 self.usages.append(usage)
@@ -117,11 +135,14 @@ class ProviderSim(StubProvider):
 
         if owner == "anthropic":
             return sim_anthropic.messages(body, self._terms(request), request_id, bill)
-        answer = sim_openai.responses if path == "/v1/responses" else sim_openai.chat
-        return answer(body, bill)
+        if path == "/v1/responses":
+            return sim_openai.responses(body, bill, self._diagnostics, scope)
+        return sim_openai.chat(body, bill)
 
     def _terms(self, request: web.Request) -> sim_anthropic.Terms:
-        return sim_anthropic.Terms(_SECRET, _betas(request), self.blank_text)
+        return sim_anthropic.Terms(
+            _SECRET, _betas(request), self.blank_text, self._diagnostics, _credential(request)
+        )
 
     def _time(self, request: web.Request) -> float:
         """The request's time; never earlier than that of the one before."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.lab import sim_anthropic_rules, sim_prompt, sim_thinking, stub_anthropic
+from gateway.lab.sim_diagnostics import Diagnostics
 from gateway.lab.stub_answers import Reply
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from gateway.lab.sim_prompt import Rendered
 
 Json = dict[str, Any]
-
-_UNAVAILABLE = {"cache_miss_reason": {"type": "unavailable"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,10 @@ class Terms:
     """What its `anthropic-beta` says."""
     blank_text: bool = False
     """Blank text without a marker is taken, too."""
+    diagnostics: Diagnostics | None = None
+    """What is remembered of earlier requests; without, they are compared with none."""
+    scope: str = ""
+    """Whose requests they are."""
 
 
 def count_tokens(body: Json, terms: Terms, request_id: str) -> Reply:
@@ -52,7 +55,8 @@ def messages(
     query = stub_anthropic.read(taken)
     streaming = body.get("stream") is True
     failed = stub_anthropic.steered(query, request_id, streaming=streaming)
-    usage = bill(sim_prompt.anthropic(taken), failed is not None)
+    prompt = sim_prompt.anthropic(taken)
+    usage = bill(prompt, failed is not None)
     if failed is not None:
         return failed
     document = stub_anthropic.document(taken, query)
@@ -66,8 +70,9 @@ def messages(
         document["usage"]["output_tokens"] = 0
     if dropped:
         document["input_transformations"] = dropped
-    if "diagnostics" in body:
-        document["diagnostics"] = _UNAVAILABLE
+    if body.get("diagnostics") is not None:
+        known = terms.diagnostics or Diagnostics()
+        document["diagnostics"] = known.anthropic(terms.scope, taken, prompt, document["id"])
     return stub_anthropic.reply(document, query, request_id, streaming=streaming)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.lab import sim_openai_rules, sim_prompt, stub_openai, stub_responses
+from gateway.lab.sim_diagnostics import Diagnostics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,14 +35,22 @@ def chat(body: Json, bill: Callable[[Rendered, bool], Usage]) -> Reply:
     return stub_openai.answer(document, body, query)
 
 
-def responses(body: Json, bill: Callable[[Rendered, bool], Usage]) -> Reply:
-    """Answer one request to the Responses API, as above."""
+def responses(
+    body: Json,
+    bill: Callable[[Rendered, bool], Usage],
+    diagnostics: Diagnostics | None = None,
+    scope: str = "",
+) -> Reply:
+    """Answer one request to the Responses API, as above. `diagnostics`: what is remembered of
+    earlier ones; `scope`: whose they are.
+    """
     refused = _refused("responses", body)
     if refused is not None:
         return refused
     query = stub_responses.read(body)
     failed = stub_openai.steered(query, streaming=body.get("stream") is True)
-    usage = bill(sim_prompt.openai("responses", body), failed is not None)
+    prompt = sim_prompt.openai("responses", body)
+    usage = bill(prompt, failed is not None)
     if failed is not None:
         return failed
     document = stub_responses.document(body, query)
@@ -50,8 +59,10 @@ def responses(body: Json, bill: Callable[[Rendered, bool], Usage]) -> Reply:
     if options.get("prewarm") is True:
         document["output"] = []
         spent["output_tokens"] = 0
-    if "comparison_response_id" in options:
-        document["prompt_cache_diagnostics"] = {"type": "unavailable"}
+    known = diagnostics or Diagnostics()
+    diagnosed = known.openai(scope, body, prompt, document["id"], usage)
+    if diagnosed is not None:
+        document["prompt_cache_diagnostics"] = diagnosed
     spent["input_tokens"] = usage.input
     spent["total_tokens"] = usage.input + spent["output_tokens"]
     # Both are required here, 0 where a model bills no writes.

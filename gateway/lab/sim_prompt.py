@@ -47,6 +47,8 @@ class Rendered(NamedTuple):
     """Block and lifetime in seconds of each marker."""
     automatic_ttl: int
     mode: str
+    seeds: dict[Section, int]
+    """Fingerprint of what changes a section, and all behind it, without being in any block."""
 
     @property
     def total_tokens(self) -> int:
@@ -203,10 +205,11 @@ def _rendered(
     chain: list[int] = []
     tokens: list[int] = []
     fingerprint = size = 0
+    mixed: dict[Section, int] = {}
     for section in Section:
         # What a section depends on is mixed in before its first block, even if there is none: a
         # model differs for a prompt without tools, too.
-        seed = xxhash.xxh3_64_intdigest(orjson.dumps(seeds.get(section)))
+        seed = mixed[section] = xxhash.xxh3_64_intdigest(orjson.dumps(seeds.get(section)))
         fingerprint = _mix(fingerprint, seed)
         for block in blocks:
             if block.section is section:
@@ -215,7 +218,7 @@ def _rendered(
                 chain.append(fingerprint)
                 tokens.append(-(-size // BYTES_PER_TOKEN))
     marks = [(i, block.client_ttl_s) for i, block in enumerate(blocks) if block.client_ttl_s]
-    return Rendered(tuple(blocks), chain, tokens, marks, automatic_ttl, mode)
+    return Rendered(tuple(blocks), chain, tokens, marks, automatic_ttl, mode, mixed)
 
 
 def _mix(one: int, other: int) -> int:
