@@ -28,6 +28,7 @@ from gateway.store.open import default_url, describe, open_store, redis_access
 from gateway.store.registers import open_register
 from gateway.store.secret import scope_secrets
 from gateway.telemetry.logs import setup_logging
+from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.setup import Telemetry
 from gateway.upstream.client import UpstreamClient
 
@@ -80,6 +81,7 @@ class RunningGateway:
     _generations: Generations
     _secrets: ScopeSecrets
     _telemetry: Telemetry
+    _lag: LoopLag
 
     def wake(self) -> None:
         """Look at the clock: it may have been set."""
@@ -109,12 +111,15 @@ class RunningGateway:
         )
         parts.planning.close()
         parts.routing.close()
+        # Whoever makes calls has ended.
+        await parts.accounts.close()
         await self._client.close()
         await self._secrets.close()
         await self._admin.close()
         await self._generations.close()
         await self._store.close()
         await self._probes.cleanup()
+        self._lag.close()
         await asyncio.to_thread(self._telemetry.close, _TELEMETRY_CLOSE_S)
 
 
@@ -141,7 +146,7 @@ async def start(
         monotonic=clock.monotonic,
     )
     await generations.start()
-    client = UpstreamClient()
+    client = UpstreamClient(telemetry.metrics.called)
     await client.start()
     background = Background()
     calls = Background(MOST_CALLS)
@@ -184,6 +189,8 @@ async def start(
         engines=assembled.engines.told,
         sharing=assembled.placements.told,
         pools=assembled.pools,
+        page=assembled.page,
+        savings=assembled.savings,
     )
     # Whom DNS names must be known before the first request.
     await assembled.pools.start()
@@ -207,6 +214,7 @@ async def start(
     assembled.warming.start(readiness.ready)
     assembled.refreshing.start()
     assembled.engines.start()
+    assembled.accounts.start()
     _log.info(
         "listening", api=api_url, probes=probe_url, admin=admin.url, store=describe(store_url)
     )
@@ -228,6 +236,7 @@ async def start(
         _generations=generations,
         _secrets=secrets,
         _telemetry=telemetry,
+        _lag=LoopLag(telemetry.metrics.lagged),
     )
 
 

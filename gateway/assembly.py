@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.acceptance import Acceptance
+from gateway.accounts import Accounts
 from gateway.answering import Answering
 from gateway.asking import Asking
 from gateway.batches import Batches
@@ -16,10 +17,12 @@ from gateway.budget import Budget, container_bytes, default_limit
 from gateway.cache import ResponseCache
 from gateway.coalescing import Coalescing
 from gateway.core.affinity import Affinity
+from gateway.core.recent import Recent
 from gateway.door import Door
 from gateway.explaining import Explaining
 from gateway.flights import Flights
 from gateway.keeping import Keeping
+from gateway.overview import Overview
 from gateway.placements import Placements
 from gateway.planning import Planning
 from gateway.prefill import Prefill
@@ -30,8 +33,11 @@ from gateway.refreshing import Refreshing
 from gateway.routing import Routing
 from gateway.sending import Sending
 from gateway.server import forwarding
+from gateway.server.admin_page import AdminPage
+from gateway.server.admin_savings import AdminSavings
 from gateway.serving import Serving
 from gateway.store.journals import open_journal
+from gateway.store.ledger import open_ledger
 from gateway.store.tiered import TieredStore
 from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.choice import Choice
@@ -90,6 +96,9 @@ class Assembled(NamedTuple):
     routing: Routing
     placements: Placements
     welcome: Welcome
+    page: AdminPage
+    accounts: Accounts
+    savings: AdminSavings
 
 
 def assemble(config: Config, parts: Parts) -> Assembled:
@@ -135,6 +144,15 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     if pools:
         telemetry.metrics.watch_pools(routing.told)
         telemetry.metrics.watch_sharing(placements.told)
+    said = config.ledger
+    accounts = Accounts(
+        open_ledger(store) if said.enabled else None,
+        telemetry.metrics,
+        clock,
+        writer=random_bytes(8).hex(),
+        interval_s=said.flush_interval_s,
+        retention_days=said.retention_days,
+    )
     asking = Asking(
         config=config,
         routing=routing,
@@ -143,6 +161,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         budget=budget,
         telemetry=telemetry,
         clock=clock,
+        accounts=accounts,
     )
     recognition = Recognition(config, choice, parts.secrets, door)
     planning = Planning(
@@ -153,14 +172,16 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         tenant=lambda turn: recognition.tenant(turn.request),
     )
     sending = Sending(asking, planning)
-    prefill = Prefill(routing, telemetry, planning)
+    prefill = Prefill(routing, telemetry, planning, accounts)
     welcome = Welcome(prefill, clock.monotonic)
     routing.begin(placements, welcome)
     refreshing = Refreshing(config, choice, prefill, clock)
     planning.on_answered = refreshing.saw
-    serving = Serving(telemetry, clock, random_bytes, warm)
+    serving = Serving(telemetry, clock, random_bytes, warm, accounts)
+    flights = Flights(parts.calls, config.cache.max_entry_bytes, budget)
+    telemetry.metrics.watch_flights(lambda: flights.waiters)
     coalescing = Coalescing(
-        flights=Flights(parts.calls, config.cache.max_entry_bytes, budget),
+        flights=flights,
         sending=sending,
         keeping=keeping,
         serving=serving,
@@ -188,6 +209,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
             telemetry=telemetry,
             clock=clock,
             random_bytes=random_bytes,
+            accounts=accounts,
         ),
         acceptance=acceptance,
         budget=budget,
@@ -195,17 +217,31 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         clock=clock,
         random_bytes=random_bytes,
     )
+    recent = Recent(config.admin.recent_requests) if config.admin.recent_requests else None
+    if recent is not None:
+        proxy.on_record = recent.add
+    engines = _engines(parts, choice, pools, routing)
+    overview = Overview(
+        planning=planning,
+        routing=routing,
+        pools=pools,
+        engines=engines,
+        timer=clock.monotonic,
+    )
     return Assembled(
         proxy,
         Explaining(choice, recognition, planning, routing, clock.monotonic),
         planning,
         Warming(config, choice, prefill),
         refreshing,
-        _engines(parts, choice, pools, routing),
+        engines,
         pools,
         routing,
         placements,
         welcome,
+        AdminPage(recent, overview, clock.now),
+        accounts,
+        AdminSavings(accounts.savings, clock.now),
     )
 
 

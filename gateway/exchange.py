@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.directives import cache_status
 from gateway.core.model import Form
+from gateway.core.money import usd
 from gateway.core.records import RequestRecord, Step
 from gateway.telemetry.logs import request_line
 from gateway.telemetry.spans import NULL_SERVER
@@ -75,6 +76,8 @@ class Exchange:
 
     at: float = 0.0
     """When it came, in seconds since the epoch."""
+    purpose: str = "request"
+    """What calls that it makes are for, as in `CallRecord`."""
     api: str | None = None
     scope: str = ""
     """The beginning of the keyed hash of who asks."""
@@ -104,6 +107,7 @@ class Exchange:
         """For a call that this request brings about, and that is none of its own."""
         return replace(
             self,
+            purpose="revalidate",
             stored=None,
             status=0,
             usage=None,
@@ -211,7 +215,8 @@ class Exchange:
             error=self.error,
             paid_pd=self.paid_pd,
             saved_pd=self.saved_pd,
-            steps=tuple(self.steps),
+            # (Not a copy: what goes on behind the answer, storing it, is still to come.)
+            steps=self.steps,
         )
 
     def end(
@@ -236,7 +241,10 @@ class Exchange:
             method=self.method,
             scheme=self.scheme,
             error=self.error,
+            scope=self.scope,
         )
+        if self.saved_pd and endpoint is not None:
+            metrics.spared(usd(self.saved_pd), endpoint.provider.name, self.model)
         if self.aborted is not None:
             metrics.aborted(self.aborted)
         request_line(

@@ -47,6 +47,11 @@ class Flights:
         return len(self._flights)
 
     @property
+    def waiters(self) -> int:
+        """How many requests share a call that another one makes. May be asked from any thread."""
+        return sum(max(0, each.aboard - 1) for each in tuple(self._flights.values()))
+
+    @property
     def landings(self) -> int:
         """How many have gone from the table."""
         return self._landings

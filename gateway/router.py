@@ -117,6 +117,7 @@ class Router:
     def sent(self, journey: Journey, route: Route, backend: Backend) -> None:
         """It goes to this one of them now."""
         backend.in_flight += 1
+        backend.asked += 1
         journey.ticket = None
         placement = route.placement
         if placement is None:
@@ -228,6 +229,13 @@ class Router:
             "backends": self.told(),
         }
 
+    def prefill_s(self, backend: str, tokens: int) -> float | None:
+        """About how long the replica would compute so many tokens, as the engine counts them; None:
+        nobody has timed it, and the config doesn't say.
+        """
+        told: float | None = self._guarded(lambda: self.affinity.prefill_s(backend, tokens))
+        return told
+
     def told(self) -> dict[str, dict[str, Any]]:
         """By replica: what is thought of it, and how much it is doing."""
         now = self._timer()
@@ -237,6 +245,8 @@ class Router:
                 **known.get(each.name, {}),
                 "ready": int(each.ready_at(now)),
                 "in_flight": each.in_flight,
+                "requests": each.asked,
+                "state": each.state.value,
             }
             for each in self.replicas
         }

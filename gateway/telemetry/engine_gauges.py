@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     Told = dict[str, dict[str, Any]]
 
 
+_FIGURES = 7
+ENGINE_SERIES = MOST_BACKENDS * _FIGURES
+"""As many as there can be."""
+
+
 def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
     """`told` gives what `gateway.upstream.engines.Engines.told` gives."""
 
@@ -77,12 +82,15 @@ def _failing(engine: dict[str, Any]) -> bool:
 
 
 def _labelled(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    """Each engine with its labels; of a pool with very many replicas the first ones."""
+    """Each engine with its labels; of very many the first ones, of each pool as many."""
     seen: Counter[str] = Counter()
+    pools = {engine.get("upstream") or name for name, engine in told.items()}
+    each_gets, left = max(1, MOST_BACKENDS // max(1, len(pools))), MOST_BACKENDS
     for name, engine in sorted(told.items()):
         upstream, backend = engine.get("upstream") or name, engine.get("backend")
         seen[upstream] += 1
-        if seen[upstream] <= MOST_BACKENDS:
+        if seen[upstream] <= each_gets and left:
+            left -= 1
             yield {s.L_UPSTREAM: upstream, **({s.L_BACKEND: backend} if backend else {})}, engine
 
 

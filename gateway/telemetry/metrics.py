@@ -15,7 +15,7 @@ from gateway.telemetry.semconv import OTHER
 from gateway.telemetry.text import SHORT, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.core.model import Reason, Result, Usage
     from gateway.telemetry.prompt_cache import PromptCacheMetrics
@@ -42,12 +42,18 @@ ROUTES = frozenset(
 )
 """Routes that get a label of their own; any other is `_other`."""
 
-MODELS = 100
+MODELS = 40
 """How many models get a label of their own."""
 
+HISTOGRAM_MODELS = 10
+"""And how many in histograms, of which each set of labels is some twenty series."""
 
-class ModelNames:
-    """The models that may be labels: the first `limit` that an upstream answered for.
+SCOPES = 100
+"""How many credentials get a label of their own."""
+
+
+class ProvenNames:
+    """The names that may be labels: the first `limit` that an upstream answered for.
 
     A name counts as proven once a request for it succeeded; before that, and beyond the limit,
     it is `_other`, so nobody can fill the table with names of their own.
@@ -58,7 +64,7 @@ class ModelNames:
         self._known: dict[str, str] = {}
 
     def label(self, model: str | None, *, proven: bool) -> str:
-        """The label for a model name; empty when the request names none."""
+        """The label for a name; empty when the request names none."""
         if not model:
             return ""
         known = self._known.get(model)
@@ -70,7 +76,7 @@ class ModelNames:
         return self._known.setdefault(model, plain(model))
 
     def settled(self, model: str | None) -> bool:
-        """Whether the label of a model name will never be another one. Few names are settled."""
+        """Whether the label of a name will never be another one. Few names are settled."""
         return not model or model in self._known
 
 
@@ -105,9 +111,18 @@ class Metrics:
         method: str = "POST",
         scheme: str = "http",
         error: str | None = None,
+        scope: str = "",
     ) -> None:
         """One request has ended. `result` is None when it ended before the cache had a say;
-        `overhead_s` is our own share of the time; `error` a short, fixed word.
+        `overhead_s` is our own share of the time; `error` a short, fixed word; `scope` the
+        beginning of the keyed hash of who asked.
+        """
+
+    def called(  # noqa: PLR0917 - told at each call's end, so as cheaply as can be
+        self, method: str, host: str, port: int | None, status: int, error: str, seconds: float
+    ) -> None:
+        """An HTTP request of ours has ended: `status` 0 without an answer, `error` a short, fixed
+        word, or empty.
         """
 
     def lookup(self, seconds: float, result: Result, reason: Reason) -> None:
@@ -128,11 +143,21 @@ class Metrics:
         first_chunk_s: float | None = None,
         usage: Usage | None = None,
         error: str | None = None,
+        reasoning_tokens: int = 0,
+        arrived_ms: Sequence[int] = (),
     ) -> None:
-        """One model call has ended."""
+        """One model call has ended. `reasoning_tokens` are a part of the answer's; `arrived_ms` is
+        when each chunk of a stream came, by any clock.
+        """
 
     def saved(self, usage: Usage, provider: str, model: str | None) -> None:
         """A hit: the tokens that nobody paid."""
+
+    def spared(self, usd: float, provider: str, model: str | None) -> None:
+        """A hit: what its answer had cost, where there is a price."""
+
+    def lagged(self, seconds: float) -> None:
+        """The event loop came so late to something."""
 
     def inflight(self, change: int) -> None:
         """A request began (+1) or ended (-1)."""
@@ -151,6 +176,9 @@ class Metrics:
 
     def watch_sharing(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
         """Show what `told` says of what gateways tell each other (`gateway.placements`), likewise."""
+
+    def watch_flights(self, told: Callable[[], int]) -> None:
+        """Show how many requests wait for a call that another one makes, likewise."""
 
     def render(self) -> bytes:
         """The Prometheus text (version 0.0.4). Takes milliseconds: call it in a thread."""

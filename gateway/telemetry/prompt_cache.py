@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.telemetry import semconv as s
+from gateway.telemetry.buckets import PLAN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gateway.core.causes import Cause, Share
     from gateway.core.plan import PlanReason
-    from gateway.telemetry.metrics import ModelNames
+    from gateway.core.steadiness import Compared
+    from gateway.telemetry.metrics import ProvenNames
     from gateway.telemetry.tallies import Tallies
-
-# Planning takes a fraction of a millisecond; bodies of many megabytes some more.
-_PLAN_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
 
 class PromptCacheMetrics:
@@ -35,6 +34,9 @@ class PromptCacheMetrics:
         rewrites: Iterable[str] = (),
     ) -> None:
         """One request was planned, in so much time of our own."""
+
+    def marked(self, reason: PlanReason, injected: int, kept: int) -> None:
+        """So many markers of ours stand in a planned request, and so many of the client's own."""
 
     def refused(self, provider: str, model: str) -> None:
         """A provider refused what we added; the client's own bytes were sent."""
@@ -58,6 +60,12 @@ class PromptCacheMetrics:
         `ok`, the status, or a short, fixed word.
         """
 
+    def compared(self, outcome: Compared, provider: str) -> None:
+        """What was sent was compared with the turn before, or could not be."""
+
+    def drifted(self, provider: str, change: str) -> None:
+        """It was not the same, through us: by what was done to it."""
+
 
 NULL_PROMPT_CACHE = PromptCacheMetrics()
 
@@ -66,11 +74,11 @@ class PromptCacheTallies(PromptCacheMetrics):
     """Counts in `tallies`. Model names are those that an upstream answered for."""
 
     __slots__ = (
-        *("_cost", "_lock", "_models", "_plans", "_premium", "_refusals", "_rewrites", "_seconds"),
-        *("_spared", "_tokens", "_warm"),
+        *("_compared", "_cost", "_drifts", "_lock", "_markers", "_models", "_plans"),
+        *("_premium", "_refusals", "_rewrites", "_seconds", "_spared", "_tokens", "_warm"),
     )
 
-    def __init__(self, tallies: Tallies, models: ModelNames) -> None:
+    def __init__(self, tallies: Tallies, models: ProvenNames) -> None:
         """Make the families."""
         self._lock = tallies.lock
         self._models = models
@@ -78,10 +86,16 @@ class PromptCacheTallies(PromptCacheMetrics):
             s.M_PROMPT_CACHE_PLANS, "{request}", "Requests by what was planned for them, and why."
         )
         self._seconds = tallies.histogram(
-            s.M_PROMPT_CACHE_PLAN_DURATION, "s", "Time to plan a request.", _PLAN_SECONDS
+            s.M_PROMPT_CACHE_PLAN_DURATION, "s", "Time to plan a request.", PLAN_SECONDS, room=1
+        )
+        self._markers = tallies.counter(
+            s.M_MARKERS, "{marker}", "Markers in planned requests; skipped: requests without ours."
         )
         self._rewrites = tallies.counter(
-            s.M_PROMPT_CACHE_REWRITES, "{request}", "Requests that were rewritten, by rewrite."
+            s.M_PROMPT_CACHE_REWRITES,
+            "{request}",
+            "Requests that were rewritten, by rewrite.",
+            room=6,
         )
         self._refusals = tallies.counter(
             s.M_PROMPT_CACHE_REFUSALS, "{request}", "Requests that were refused for what we added."
@@ -101,6 +115,14 @@ class PromptCacheTallies(PromptCacheMetrics):
         self._warm = tallies.counter(
             s.M_WARM_REQUESTS, "{request}", "Requests sent to keep a prompt cache warm."
         )
+        self._compared = tallies.counter(
+            s.M_PROMPT_CACHE_COMPARED, "{request}", "Requests compared with their turn before."
+        )
+        self._drifts = tallies.counter(
+            s.M_PROMPT_CACHE_DRIFT,
+            "{request}",
+            "Requests whose prefix we sent otherwise than before.",
+        )
 
     def planned(
         self,
@@ -119,6 +141,18 @@ class PromptCacheTallies(PromptCacheMetrics):
             spent.record(seconds)
             for each in made:
                 each.value += 1
+
+    def marked(self, reason: PlanReason, injected: int, kept: int) -> None:
+        """See the base."""
+        for action, number in (
+            ("injected", injected),
+            ("kept", kept),
+            ("skipped", int(not injected)),
+        ):
+            if number:
+                series = self._markers.at({s.L_ACTION: action, s.L_REASON: reason.value})
+                with self._lock:
+                    series.value += number
 
     def refused(self, provider: str, model: str) -> None:
         """See the base."""
@@ -166,6 +200,18 @@ class PromptCacheTallies(PromptCacheMetrics):
     def warmed(self, why: str, outcome: str) -> None:
         """See the base."""
         series = self._warm.at({s.L_REASON: why, s.L_OUTCOME: outcome})
+        with self._lock:
+            series.value += 1
+
+    def compared(self, outcome: Compared, provider: str) -> None:
+        """See the base."""
+        series = self._compared.at({s.L_PROVIDER: provider, s.L_OUTCOME: outcome.value})
+        with self._lock:
+            series.value += 1
+
+    def drifted(self, provider: str, change: str) -> None:
+        """See the base."""
+        series = self._drifts.at({s.L_PROVIDER: provider, s.L_CHANGE: change})
         with self._lock:
             series.value += 1
 

@@ -1,10 +1,13 @@
 """What is thought of each replica of a pool, as metrics: read when somebody collects.
 
-So a replica that is gone has no series any more; and of a pool with very many the first ones have.
+So a replica that is gone has no series any more; and of very many the first ones have. How many a
+pool has, and in which state, is told of all.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -18,8 +21,12 @@ if TYPE_CHECKING:
 
     Told = dict[str, dict[str, dict[str, Any]]]
 
-MOST_BACKENDS = 128
-"""Of one pool, that get a label of their own."""
+MOST_BACKENDS = 20
+"""Of all pools together, that get a label of their own; each pool gets as many."""
+
+_MOST_POOLS = 10
+_STATES = 6
+_READY = "ready"
 
 
 class _Figure(NamedTuple):
@@ -41,6 +48,7 @@ _GAUGES = (
     ),
 )
 _COUNTERS = (
+    _Figure(s.M_BACKEND_REQUESTS, "{request}", "Requests sent to a replica.", "requests"),
     _Figure(
         s.M_ROUTE_EXPECTED,
         "{token}",
@@ -56,6 +64,11 @@ _COUNTERS = (
 )
 
 
+# Ready is one of the gauges, and so is the state.
+POOL_SERIES = MOST_BACKENDS * (len(_GAUGES) + len(_COUNTERS) + 1) + _MOST_POOLS * _STATES
+"""As many as there can be."""
+
+
 def observe_pools(meter: Meter, told: Callable[[], Told]) -> None:
     """`told` gives what `gateway.routing.Routing.told` gives: by upstream and replica."""
 
@@ -69,13 +82,45 @@ def observe_pools(meter: Meter, told: Callable[[], Told]) -> None:
 
         return observe
 
+    def states(_: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(1, {**labels, s.L_STATE: state})
+            for labels, replica in _replicas(told())
+            if (state := replica.get("state")) is not None
+        ]
+
+    def replicas(_: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(number, {s.L_UPSTREAM: upstream, s.L_STATE: state})
+            for upstream, of_pool in sorted(told().items())[:_MOST_POOLS]
+            for state, number in _by_state(of_pool).items()
+        ]
+
+    meter.create_observable_gauge(
+        s.M_BACKEND_STATE, [states], "", "The state that a replica is in; always 1."
+    )
+    meter.create_observable_gauge(
+        s.M_ROUTE_REPLICAS, [replicas], "{replica}", "Replicas of a pool, by their state."
+    )
     for each in _GAUGES:
         meter.create_observable_gauge(each.metric, [observing(each)], each.unit, each.what)
     for each in _COUNTERS:
         meter.create_observable_counter(each.metric, [observing(each)], each.unit, each.what)
 
 
+def _by_state(replicas: dict[str, dict[str, Any]]) -> Counter[str]:
+    # That nobody is ready is a figure too, also of a pool without replicas.
+    found = Counter({_READY: 0})
+    found.update(str(each["state"]) for each in replicas.values() if each.get("state"))
+    return found
+
+
 def _replicas(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    for upstream, replicas in told.items():
-        for name in sorted(replicas)[:MOST_BACKENDS]:
-            yield {s.L_UPSTREAM: upstream, s.L_BACKEND: name}, replicas[name]
+    each_gets = max(1, MOST_BACKENDS // max(1, len(told)))
+    labelled = (
+        (upstream, name, replicas[name])
+        for upstream, replicas in sorted(told.items())
+        for name in sorted(replicas)[:each_gets]
+    )
+    for upstream, name, replica in islice(labelled, MOST_BACKENDS):
+        yield {s.L_UPSTREAM: upstream, s.L_BACKEND: name}, replica

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Told = dict[str, dict[str, Any]]
 
 _OUTCOMES = ("told", "heard", "dropped", "ignored")
+_MOST_POOLS = 10
+SHARING_SERIES = _MOST_POOLS * (len(_OUTCOMES) + 2)
+"""As many as there can be."""
 
 
 def observe_sharing(meter: Meter, told: Callable[[], Told]) -> None:
@@ -24,20 +27,20 @@ def observe_sharing(meter: Meter, told: Callable[[], Told]) -> None:
     def records(_: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(figures[outcome], {s.L_UPSTREAM: pool, s.L_OUTCOME: outcome})
-            for pool, figures in told().items()
+            for pool, figures in _first(told())
             for outcome in _OUTCOMES
         ]
 
     def shared(_: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(int(figures["shares"]), {s.L_UPSTREAM: pool})
-            for pool, figures in told().items()
+            for pool, figures in _first(told())
         ]
 
     def lag(_: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(figures["lag_s"], {s.L_UPSTREAM: pool})
-            for pool, figures in told().items()
+            for pool, figures in _first(told())
             if figures["lag_s"] is not None
         ]
 
@@ -53,3 +56,7 @@ def observe_sharing(meter: Meter, told: Callable[[], Told]) -> None:
     meter.create_observable_gauge(
         s.M_ROUTE_LAG, [lag], "s", "From telling a placement until the others have it, lately."
     )
+
+
+def _first(told: Told) -> list[tuple[str, dict[str, Any]]]:
+    return sorted(told.items())[:_MOST_POOLS]

@@ -23,9 +23,14 @@ SERVICE_VERSION = "service.version"
 # Span names that are not built from a method or an operation.
 SPAN_LOOKUP = "cache lookup"
 SPAN_STORE = "cache store"
+SPAN_REVALIDATE = "cache revalidate"
+SPAN_PLAN = "plan"
+SPAN_ROUTE = "route"
 
 EVENT_ROUTE_RETRY = "route retry"
 """On the server span, for each replica that failed before an answer began."""
+EVENT_INFERENCE_DETAILS = "gen_ai.client.inference.operation.details"
+"""A log record with what was asked and answered; only where content capture asks for events."""
 
 # Stable HTTP conventions.
 ERROR_TYPE = "error.type"
@@ -40,6 +45,12 @@ URL_FULL = "url.full"
 URL_PATH = "url.path"
 URL_SCHEME = "url.scheme"
 
+# Stable database conventions, of Redis.
+DB_BATCH_SIZE = "db.operation.batch.size"
+DB_OPERATION = "db.operation.name"
+DB_SYSTEM = "db.system.name"
+DB_REDIS = "redis"
+
 METHOD_OTHER = "_OTHER"
 METHODS = frozenset(
     ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
@@ -49,12 +60,15 @@ METHODS = frozenset(
 # A model call: the inference span and, where it says so, its metrics.
 GEN_AI_OPERATION = "gen_ai.operation.name"
 GEN_AI_PROVIDER = "gen_ai.provider.name"
+GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
+GEN_AI_OUTPUT_TYPE = "gen_ai.output.type"
 GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
 GEN_AI_REQUEST_STREAM = "gen_ai.request.stream"
 GEN_AI_REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count"
 GEN_AI_REQUEST_FREQUENCY_PENALTY = "gen_ai.request.frequency_penalty"
 GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
 GEN_AI_REQUEST_PRESENCE_PENALTY = "gen_ai.request.presence_penalty"
+GEN_AI_REQUEST_PREVIOUS_RESPONSE = "gen_ai.request.previous_response.id"
 GEN_AI_REQUEST_REASONING_LEVEL = "gen_ai.request.reasoning.level"
 GEN_AI_REQUEST_SEED = "gen_ai.request.seed"
 GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature"
@@ -65,11 +79,22 @@ GEN_AI_RESPONSE_ID = "gen_ai.response.id"
 GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
 GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 GEN_AI_TOKEN_MODALITY = "gen_ai.token.modality"  # noqa: S105 - a count of tokens, not a secret
+GEN_AI_TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - likewise; up to v1.41
 GEN_AI_USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
 GEN_AI_USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens"
 GEN_AI_USAGE_INPUT = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
 OPENAI_API_TYPE = "openai.api.type"
+OPENAI_REQUEST_TIER = "openai.request.service_tier"
+OPENAI_RESPONSE_FINGERPRINT = "openai.response.system_fingerprint"
+OPENAI_RESPONSE_TIER = "openai.response.service_tier"
+
+# Content, only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT asks for it.
+GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages"
+GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
+GEN_AI_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
+GEN_AI_TOOL_DEFINITIONS = "gen_ai.tool.definitions"
 
 GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
 """What `GEN_AI_USAGE_CACHE_WRITE` was called up to semantic conventions v1.41."""
@@ -79,16 +104,20 @@ V1_41: Mapping[str, str] = MappingProxyType({GEN_AI_USAGE_CACHE_WRITE: GEN_AI_US
 
 REQUEST_ATTRIBUTES = frozenset(
     (
+        GEN_AI_CONVERSATION_ID,
+        GEN_AI_OUTPUT_TYPE,
         GEN_AI_REQUEST_CHOICE_COUNT,
         GEN_AI_REQUEST_FREQUENCY_PENALTY,
         GEN_AI_REQUEST_MAX_TOKENS,
         GEN_AI_REQUEST_PRESENCE_PENALTY,
+        GEN_AI_REQUEST_PREVIOUS_RESPONSE,
         GEN_AI_REQUEST_REASONING_LEVEL,
         GEN_AI_REQUEST_SEED,
         GEN_AI_REQUEST_TEMPERATURE,
         GEN_AI_REQUEST_TOP_K,
         GEN_AI_REQUEST_TOP_P,
         OPENAI_API_TYPE,
+        OPENAI_REQUEST_TIER,
     )
 )
 """What a caller may add to an inference span. Nothing that is text of the prompt is in it, so
@@ -107,8 +136,12 @@ CACHE_COLLAPSED = "gateway.cache.collapsed"
 PROMPT_CACHE_REASON = "gateway.prompt_cache.reason"
 PROMPT_CACHE_MARKERS = "gateway.prompt_cache.markers"
 """How many of ours stand in the request."""
-PROMPT_CACHE_EXPECTED = "gateway.prompt_cache.expected.tokens"
+PROMPT_CACHE_EXPECTED = "gateway.prompt_cache.expected_tokens"
 PROMPT_CACHE_REWRITES = "gateway.prompt_cache.rewrites"
+PROMPT_CACHE_DRIFT = "gateway.prompt_cache.drift"
+"""What was done to a prompt that was not sent as before, though its client only added to it."""
+PROMPT_CACHE_DRIFT_PATH = "gateway.prompt_cache.drift.path"
+PROMPT_CACHE_DRIFT_BLOCK = "gateway.prompt_cache.drift.block"
 PROMPT_VOLATILE_PATH = "gateway.prompt.volatile.path"
 PROMPT_VOLATILE_KIND = "gateway.prompt.volatile.kind"
 PROMPT_VOLATILE_BEHIND = "gateway.prompt.volatile.behind.tokens"
@@ -121,7 +154,10 @@ PROMPT_VOLATILE = (
 REQUEST_ID = "gateway.request.id"
 ROUTE_BACKEND = "gateway.route.backend"
 ROUTE_BRANCH = "gateway.route.branch"
+ROUTE_POLICY = "gateway.route.policy"
 ROUTE_RETRY_REASON = "gateway.route.retry.reason"
+ROUTE_WAIT = "gateway.route.wait"
+"""Seconds that prompts before it were thought to take at the replica that was chosen."""
 STREAM_ABORTED = "gateway.stream.aborted"
 UPSTREAM_NAME = "gateway.upstream.name"
 
@@ -137,6 +173,8 @@ M_PROMPT_CACHE_PLANS = "gateway.prompt_cache.plans"
 M_PROMPT_CACHE_PLAN_DURATION = "gateway.prompt_cache.plan.duration"
 M_PROMPT_CACHE_REWRITES = PROMPT_CACHE_REWRITES
 M_PROMPT_CACHE_REFUSALS = "gateway.prompt_cache.refusals"
+M_PROMPT_CACHE_COMPARED = "gateway.prompt_cache.compared"
+M_PROMPT_CACHE_DRIFT = PROMPT_CACHE_DRIFT
 M_PROMPT_CACHE_TOKENS = "gateway.prompt_cache.tokens"
 M_PROMPT_CACHE_SPARED = "gateway.prompt_cache.spared"
 M_PROMPT_CACHE_PREMIUM = "gateway.prompt_cache.premium"
@@ -163,15 +201,40 @@ M_OVERHEAD = "gateway.overhead.duration"
 M_INFLIGHT = "gateway.inflight"
 M_STREAM_ABORTED = STREAM_ABORTED
 M_STORE_UNAVAILABLE = "gateway.store.unavailable"
+M_SAVED_COST = "gateway.cache.saved.cost"
+M_MARKERS = "gateway.markers"
+M_FLIGHT_WAITERS = "gateway.flight.waiters"
+M_SCOPE_REQUESTS = "gateway.scope.requests"
+M_BACKEND_STATE = "gateway.backend.state"
+M_BACKEND_REQUESTS = "gateway.backend.requests"
+M_ROUTE_REPLICAS = "gateway.route.replicas"
+M_LOOP_LAG = "gateway.loop.lag"
+M_PROCESS_CPU = "process.cpu"
+M_PROCESS_MEMORY = "process.resident_memory"
+M_PROCESS_OPEN_FDS = "process.open_fds"
+M_PROCESS_MAX_FDS = "process.max_fds"
+M_PROCESS_START = "process.start_time"
+M_GC_COLLECTIONS = "python.gc.collections"
 M_SPANS_LOST = "gateway.telemetry.spans.lost"
 M_BUILD_INFO = "gateway.build.info"
 M_HTTP_SERVER_DURATION = "http.server.request.duration"
+M_HTTP_CLIENT_DURATION = "http.client.request.duration"
 M_INFERENCE_DURATION = "gen_ai.client.inference.duration"
 M_TIME_TO_FIRST_CHUNK = "gen_ai.client.inference.time_to_first_chunk"
+M_TIME_PER_CHUNK = "gen_ai.client.inference.time_per_output_chunk"
+M_OPERATION_INPUT = "gen_ai.client.inference.operation.input_tokens"
+M_OPERATION_OUTPUT = "gen_ai.client.inference.operation.output_tokens"
 M_USAGE_INPUT = "gen_ai.client.inference.usage.input_tokens"
 M_USAGE_OUTPUT = "gen_ai.client.inference.usage.output_tokens"
 M_USAGE_CACHE_READ = "gen_ai.client.inference.usage.cache_read.input_tokens"
 M_USAGE_CACHE_WRITE = "gen_ai.client.inference.usage.cache_write.input_tokens"
+M_USAGE_REASONING = "gen_ai.client.inference.usage.reasoning.output_tokens"
+
+# What metrics of model calls were called up to v1.41: with `telemetry.genai_names` v1_41 or both.
+M_V1_41_DURATION = "gen_ai.client.operation.duration"
+M_V1_41_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+M_V1_41_TIME_PER_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
+M_V1_41_TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105 - a count, not a secret
 
 # Label names of our own metrics (those of the conventions are the attribute names above).
 L_ROUTE = "route"
@@ -186,10 +249,14 @@ L_SIDE = "side"
 L_OPERATION = "operation"
 L_CAUSE = "cause"
 L_REWRITE = "rewrite"
+L_CHANGE = "change"
 L_UPSTREAM = "upstream"
 L_BACKEND = "backend"
 L_BRANCH = "branch"
 L_STATE = "state"
+L_ACTION = "action"
+L_SCOPE = "scope"
+L_GENERATION = "generation"
 L_VERSION = "version"
 L_PYTHON = "python"
 

@@ -4,6 +4,9 @@ Rule 1: a series is found once for each set of labels and kept by who counts; co
 labels and looks nothing up.
 Rule 2: whoever writes or reads a series holds `Tallies.lock`, for microseconds: readers live in
 other threads, and a sum must belong to its buckets.
+Rule 3: all families together have a bound, in series as Prometheus counts them: each has room of its
+own that nobody else can take, the rest is shared by who comes first, and what comes after that is
+counted in one series of its family.
 
 `tally_export.py` hands them to OpenTelemetry's readers.
 """
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
 
 Labels: TypeAlias = "Mapping[str, str | int | bool]"
 
-SERIES = 2000
-"""How many series a family has, as in the SDK; what comes later is counted in one more."""
+SERIES = 1900
+"""Of all families together. A histogram's buckets, its sum and its count are a series each."""
+
+_COUNTER_ROOM = 12
+_HISTOGRAM_ROOM = 3
 
 OVERFLOW: Labels = MappingProxyType({"otel.metric.overflow": True})
 """The labels of that one more, as the metrics SDK specification names it."""
@@ -57,27 +63,54 @@ class Spread:
         self.low = math.inf
         self.high = -math.inf
 
-    def record(self, value: float) -> None:
-        """One observation, under the lock. Below 0 (a clock that went back) it counts as 0."""
+    def record(self, value: float, times: int = 1) -> None:
+        """One observation, or so many alike, under the lock. Below 0 (a clock that went back) it
+        counts as 0.
+        """
         # Comparisons, because a call of min or max costs as much as all the rest.
         if value < 0:  # noqa: PLR1730
             value = 0
-        self.buckets[bisect_left(self.bounds, value)] += 1
-        self.total += value
+        self.buckets[bisect_left(self.bounds, value)] += times
+        self.total += value * times
         if value < self.low:  # noqa: PLR1730
             self.low = value
         if value > self.high:  # noqa: PLR1730
             self.high = value
 
 
+class Spare:
+    """The series that nobody has yet, of all that there may be."""
+
+    __slots__ = ("left", "lock")
+
+    def __init__(self, series: int) -> None:
+        self.left = series
+        self.lock = threading.Lock()
+        """Of all series."""
+
+    def take(self, series: int) -> bool:
+        """Take so many; False, and none is taken, where there are fewer."""
+        if series > self.left:
+            return False
+        self.left -= series
+        return True
+
+
 class Family(ABC, Generic[_S]):
     """All series of one name."""
 
-    def __init__(self, name: str, unit: str, what: str, lock: threading.Lock) -> None:
+    def __init__(  # noqa: PLR0917 - made by `Tallies` alone
+        self, name: str, unit: str, what: str, spare: Spare, room: int, cost: int
+    ) -> None:
         self.name = name
         self.unit = unit
         self.what = what
-        self._lock = lock
+        self._spare = spare
+        self._lock = spare.lock
+        self._room = room
+        self._cost = cost
+        # And one for what there is no room for.
+        spare.take((room + 1) * cost)
         self._series: dict[tuple[tuple[str, str | int | bool], ...], _S] = {}
         self._overflow: _S | None = None
 
@@ -87,7 +120,7 @@ class Family(ABC, Generic[_S]):
         with self._lock:
             series = self._series.get(key)
             if series is None:
-                if len(self._series) >= SERIES:
+                if len(self._series) >= self._room and not self._spare.take(self._cost):
                     series = self._overflow = self._overflow or self._new(OVERFLOW)
                 else:
                     series = self._series[key] = self._new(dict(labels))
@@ -116,10 +149,11 @@ class Counter(Family[Count]):
 class Histogram(Family[Spread]):
     """How values spread over buckets; a bucket holds what is not above its bound."""
 
-    def __init__(
-        self, name: str, unit: str, what: str, lock: threading.Lock, bounds: Sequence[float]
+    def __init__(  # noqa: PLR0917 - made by `Tallies` alone
+        self, name: str, unit: str, what: str, spare: Spare, room: int, bounds: Sequence[float]
     ) -> None:
-        super().__init__(name, unit, what, lock)
+        # Beside the buckets: that of what is above all bounds, the sum and the count.
+        super().__init__(name, unit, what, spare, room, len(bounds) + 3)
         self.bounds = bounds
 
     def _new(self, labels: Labels) -> Spread:
@@ -129,18 +163,31 @@ class Histogram(Family[Spread]):
 class Tallies:
     """The families of a process, and the lock of all their series."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, series: int = SERIES) -> None:
+        self.spare = Spare(series)
+        self.lock = self.spare.lock
         self.families: list[Counter | Histogram] = []
 
-    def counter(self, name: str, unit: str, what: str) -> Counter:
-        """A new family of sums."""
-        family = Counter(name, unit, what, self.lock)
+    def counter(self, name: str, unit: str, what: str, room: int = _COUNTER_ROOM) -> Counter:
+        """A new family of sums, with room for so many sets of labels whatever the others do."""
+        family = Counter(name, unit, what, self.spare, room, 1)
         self.families.append(family)
         return family
 
-    def histogram(self, name: str, unit: str, what: str, bounds: Sequence[float]) -> Histogram:
-        """A new family of histograms with these upper bounds, ascending."""
-        family = Histogram(name, unit, what, self.lock, bounds)
+    def histogram(
+        self,
+        name: str,
+        unit: str,
+        what: str,
+        bounds: Sequence[float],
+        room: int = _HISTOGRAM_ROOM,
+    ) -> Histogram:
+        """A new family of histograms with these upper bounds, ascending; `room` as of a counter."""
+        family = Histogram(name, unit, what, self.spare, room, bounds)
         self.families.append(family)
         return family
+
+    def reserve(self, series: int) -> None:
+        """Leave so many to who has them from somewhere else."""
+        with self.lock:
+            self.spare.left = max(0, self.spare.left - series)

@@ -69,7 +69,8 @@ class Backend:
 
     __slots__ = (
         *("_bad", "_broken", "_ejected_until", "_ejections", "_floor", "_gone", "_good", "_health"),
-        *("_monotonic", "_recovered_at", "_tell", "_warm_by", "draining", "endpoint", "failure"),
+        *("_monotonic", "_recovered_at", "_tell", "_warm_by", "asked", "draining", "endpoint"),
+        "failure",
         *("failures", "healthy", "in_flight", "leaving", "name", "proven", "recent", "source"),
         "weight",
     )
@@ -92,6 +93,8 @@ class Backend:
         self.source = source
         self.in_flight = 0
         """Requests between being sent and their last byte; changed by who sends them, only."""
+        self.asked = 0
+        """Requests that were sent to it so far."""
         self.draining = False
         """It gets no more requests; those that run end as they would."""
         self.leaving = False

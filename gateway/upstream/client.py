@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
 
@@ -38,11 +38,23 @@ _NO_BODY_ASKED = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _QUERY = re.compile(r"(https?://[^\s?']*)\?[^\s']*")
 _TOLD_CHARS = 200
 
+_OURS = "gateway_error"
+
+Ended: TypeAlias = "Callable[[str, str, int | None, int, str, float], None]"
+"""Told of each HTTP request when it is over: method, host, port, status (0: none), a short, fixed word
+for what failed (or none), and seconds."""
+
+
+def _nobody(*_: object) -> None:
+    """Nobody wants to know."""
+
 
 class UpstreamClient:
     """Sends requests to upstreams. One for each process."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_ended: Ended = _nobody) -> None:
+        """`on_ended` must neither raise nor wait."""
+        self._on_ended = on_ended
         self.pool: Pool | None = None
         """The connections; there once started."""
 
@@ -78,7 +90,9 @@ class UpstreamClient:
         is read come mapped as well when they leave the context.
         """
         assert self.pool is not None, "start() first"
-        return Call(self.pool, method, url, headers, body, endpoint, attempt_span, attempts)
+        return Call(
+            self.pool, method, url, headers, body, endpoint, attempt_span, attempts, self._on_ended
+        )
 
 
 class Call(AbstractAsyncContextManager["Response"]):
@@ -86,11 +100,14 @@ class Call(AbstractAsyncContextManager["Response"]):
 
     __slots__ = (
         "_attempts",
+        "_began",
         "_body",
         "_connection",
         "_endpoint",
         "_headers",
+        "_loop",
         "_method",
+        "_on_ended",
         "_origin",
         "_pool",
         "_response",
@@ -109,8 +126,12 @@ class Call(AbstractAsyncContextManager["Response"]):
         endpoint: Endpoint,
         attempt_span: Callable[[int], AttemptSpan],
         attempts: int,
+        on_ended: Ended,
     ) -> None:
         self._attempts = attempts
+        self._on_ended = on_ended
+        self._loop = asyncio.get_running_loop()
+        self._began = 0.0
         self._pool = pool
         self._method = method
         self._url = url
@@ -135,6 +156,7 @@ class Call(AbstractAsyncContextManager["Response"]):
         endpoint = self._endpoint
         for attempt in range(self._attempts):
             span = self._span = self._spans(attempt)
+            self._began = self._loop.time()
             if endpoint.propagate_trace:
                 self._headers.update(span.traceparent())
             try:
@@ -142,14 +164,17 @@ class Call(AbstractAsyncContextManager["Response"]):
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 span.error(type(error).__name__)
                 span.end()
+                self._over(0, type(error).__name__)
                 last = attempt == self._attempts - 1
                 # A body that is passed on as it arrives can't be had twice, but a connection
                 # that was never made has not taken any of it.
                 if last or not _never_sent(error):
                     raise _mapped(error, endpoint) from error
                 await asyncio.sleep(_PAUSE_S)
-            except BaseException:
+            except BaseException as problem:
                 span.end()
+                # (That the client went away is no failure of the call.)
+                self._over(0, "" if isinstance(problem, asyncio.CancelledError) else _OURS)
                 raise
             else:
                 span.status(response.status)
@@ -168,7 +193,7 @@ class Call(AbstractAsyncContextManager["Response"]):
         """Be done with it: in order, or because of `problem`, which is raised in our own words where
         it was the upstream's. Leaving the context does so.
         """
-        span = self._span
+        span, failed = self._span, ""
         try:
             if problem is None:
                 self._pool.give_back(self._origin, self._connection, self._response.headers)
@@ -177,10 +202,16 @@ class Call(AbstractAsyncContextManager["Response"]):
             # not work on for nobody.
             self._pool.end(self._connection)
             if isinstance(problem, aiohttp.ClientError | TimeoutError | OSError):
-                span.error(type(problem).__name__)
+                failed = type(problem).__name__
+                span.error(failed)
                 raise _mapped(problem, self._endpoint) from problem
         finally:
             span.end()
+            self._over(self._response.status, failed)
+
+    def _over(self, status: int, failed: str) -> None:
+        endpoint, seconds = self._endpoint, self._loop.time() - self._began
+        self._on_ended(self._method, endpoint.host, endpoint.port, status, failed, seconds)
 
     async def _ask(self) -> Response:
         base, target = _taken_apart(self._url)

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.core.causes import Cause, Share
 from gateway.core.plan import PlanReason
 from gateway.telemetry import semconv as s
-from gateway.telemetry.metrics import ModelNames
+from gateway.telemetry.metrics import ProvenNames
 from gateway.telemetry.prompt_cache import NULL_PROMPT_CACHE, PromptCacheTallies
 from gateway.telemetry.tallies import Count, Tallies
 
@@ -20,7 +20,7 @@ def counted(tallies: Tallies, name: str) -> list[tuple[dict[str, Any], float]]:
 
 def test_tokens_are_counted_by_who_caused_them() -> None:
     tallies = Tallies()
-    metrics = PromptCacheTallies(tallies, ModelNames())
+    metrics = PromptCacheTallies(tallies, ProvenNames())
 
     metrics.answered(
         {
@@ -42,7 +42,7 @@ def test_tokens_are_counted_by_who_caused_them() -> None:
 
 def test_what_was_spared_and_what_it_cost_are_two_sums_that_only_grow() -> None:
     tallies = Tallies()
-    metrics = PromptCacheTallies(tallies, ModelNames())
+    metrics = PromptCacheTallies(tallies, ProvenNames())
 
     for _ in range(2):
         metrics.paid(
@@ -61,7 +61,7 @@ def test_what_was_spared_and_what_it_cost_are_two_sums_that_only_grow() -> None:
 
 def test_a_plan_for_a_model_that_nobody_answered_for_has_no_label_of_its_own() -> None:
     tallies = Tallies()
-    names = ModelNames()
+    names = ProvenNames()
     metrics = PromptCacheTallies(tallies, names)
 
     metrics.planned(PlanReason.PLACED, "anthropic", "made-up", 0.001, ["sort-tools"])
@@ -80,7 +80,7 @@ def test_a_plan_for_a_model_that_nobody_answered_for_has_no_label_of_its_own() -
 
 def test_what_is_counted_from_two_threads_is_counted_once_each() -> None:
     tallies = Tallies()
-    metrics = PromptCacheTallies(tallies, ModelNames())
+    metrics = PromptCacheTallies(tallies, ProvenNames())
 
     def tell() -> None:
         for _ in range(500):

@@ -53,10 +53,14 @@ def test_what_is_thought_of_a_replica_is_shown_while_it_is_there(telemetry: Tele
         'gateway_route_mirror{backend="a",upstream="gpu"} 1000.0',
         'gateway_route_pending_seconds{backend="a",upstream="gpu"} 0.5',
         'gateway_route_ready{backend="a",upstream="gpu"} 1.0',
+        'gateway_route_replicas{state="ready",upstream="gpu"} 0.0',
         'gateway_route_reported_total{backend="a",upstream="gpu"} 750.0',
     ]
     del told["gpu"]["a"]
-    assert shown(telemetry) == ['gateway_route_in_flight{backend="b",upstream="gpu"} 0.0']
+    assert shown(telemetry) == [
+        'gateway_route_in_flight{backend="b",upstream="gpu"} 0.0',
+        'gateway_route_replicas{state="ready",upstream="gpu"} 0.0',
+    ]
 
 
 def test_a_pool_of_very_many_replicas_does_not_make_very_many_series(
@@ -64,7 +68,32 @@ def test_a_pool_of_very_many_replicas_does_not_make_very_many_series(
 ) -> None:
     many = {"gpu": {f"replica{n:04d}": {"in_flight": n} for n in range(5 * MOST_BACKENDS)}}
     telemetry.metrics.watch_pools(lambda: many)
-    assert len(shown(telemetry)) == MOST_BACKENDS
+    assert sum("in_flight" in line for line in shown(telemetry)) == MOST_BACKENDS
+
+
+def test_pools_share_what_there_is_and_the_states_are_counted_of_all(
+    telemetry: Telemetry,
+) -> None:
+    each = {"in_flight": 0, "state": "ready", "requests": 7}
+    pools = {name: {f"{n:04d}": each for n in range(1000)} for name in ("cpu", "gpu")}
+    pools["gpu"]["0000"] = {**each, "state": "ejected"}
+    pools["none"] = {}
+    telemetry.metrics.watch_pools(lambda: pools)
+    lines = telemetry.metrics.render().decode().splitlines()
+    states = [line for line in lines if line.startswith("gateway_backend_state{")]
+    assert {name: sum(f'"{name}"' in line for line in states) for name in pools} == {
+        "cpu": MOST_BACKENDS // 3,
+        "gpu": MOST_BACKENDS // 3,
+        "none": 0,
+    }
+    assert 'gateway_backend_state{backend="0000",state="ejected",upstream="gpu"} 1.0' in states
+    assert 'gateway_backend_requests_total{backend="0001",upstream="gpu"} 7.0' in lines
+    assert sorted(line for line in lines if line.startswith("gateway_route_replicas{")) == [
+        'gateway_route_replicas{state="ejected",upstream="gpu"} 1.0',
+        'gateway_route_replicas{state="ready",upstream="cpu"} 1000.0',
+        'gateway_route_replicas{state="ready",upstream="gpu"} 999.0',
+        'gateway_route_replicas{state="ready",upstream="none"} 0.0',
+    ]
 
 
 def test_where_nothing_is_measured_nothing_is_counted() -> None:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 
-from gateway.telemetry.tallies import OVERFLOW, SERIES, Tallies
+from gateway.telemetry.tallies import OVERFLOW, Tallies
 from gateway.telemetry.tally_export import Collection
 
 if TYPE_CHECKING:
@@ -128,15 +128,37 @@ def test_below_zero_counts_as_zero() -> None:
     assert (spread.buckets, spread.total, spread.low) == ([1, 0, 0, 0, 0], 0, 0)
 
 
-def test_a_family_that_is_full_counts_the_rest_in_one_more_series() -> None:
-    tallies = Tallies()
-    family = tallies.counter("n", "1", "Some.")
+def test_what_there_is_no_room_for_is_counted_in_one_more_series() -> None:
+    tallies = Tallies(series=100)
+    family = tallies.counter("n", "1", "Some.", room=10)
+    spare = 100 - 11
     first = family.at({"n": 0})
-    for n in range(1, SERIES + 50):
+    for n in range(1, 10 + spare + 50):
         family.at({"n": n}).value += 1
     assert family.at({"n": 0}) is first
-    assert len(family.all()) == SERIES + 1
+    assert len(family.all()) == 10 + spare + 1
     assert (family.all()[-1].labels, family.all()[-1].value) == (OVERFLOW, 50)
+
+
+def test_nobody_takes_the_room_of_another() -> None:
+    tallies = Tallies(series=100)
+    hungry = tallies.counter("n", "1", "Some.", room=1)
+    late = tallies.histogram("s", "s", "Some.", BOUNDS, room=2)
+    for n in range(1000):
+        hungry.at({"n": n})
+    assert tallies.spare.left == 0
+    own = [late.at({"n": n}) for n in range(2)]
+    assert [each.labels for each in own] == [{"n": 0}, {"n": 1}]
+    assert late.at({"n": 2}).labels == OVERFLOW
+    # As Prometheus counts: one for each bucket, and three more.
+    assert len(hungry.all()) + len(late.all()) * (len(BOUNDS) + 3) <= 100
+
+
+def test_what_is_reserved_is_nobodys() -> None:
+    tallies = Tallies(series=20)
+    tallies.reserve(15)
+    family = tallies.counter("n", "1", "Some.", room=1)
+    assert [family.at({"n": n}).labels != OVERFLOW for n in range(6)] == [True] * 4 + [False] * 2
 
 
 def test_sums_belong_to_their_buckets_while_others_count() -> None:
