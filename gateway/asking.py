@@ -15,7 +15,7 @@ import structlog
 
 from gateway.cache import LONG_BYTES, judged
 from gateway.core.model import Form, Reason
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamUnreachable
 from gateway.exchange import ModelCall
 from gateway.server import forwarding, stream
 from gateway.wire.table import OPENAI_EMBEDDINGS
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from gateway.acceptance import Acceptance
+    from gateway.accounts import Accounts
     from gateway.budget import Budget
     from gateway.cache import Clock
     from gateway.config import Config
@@ -78,7 +79,9 @@ class Asking:
         budget: Budget,
         telemetry: Telemetry,
         clock: Clock,
+        accounts: Accounts,
     ) -> None:
+        self.accounts = accounts
         self.limit = config.cache.max_entry_bytes
         self._tenant_header = config.cache.tenant_header.lower()
         self.routing = routing
@@ -129,6 +132,7 @@ class Asking:
         plain = (plain and ask is not None and ask.form is Form.STREAM) or asked_usage
         asked = self.call(turn, sent, decodable=keeps or learns, plain=plain)
         if planned is not None:
+            asked.planned = planned
             asked.headers.update(planned.headers)
         asked.asked_usage = asked_usage
         asked.as_it_came = as_it_came
@@ -208,6 +212,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         "headers",
         "keeps",
         "on_stored",
+        "planned",
     )
 
     def __init__(self, asking: Asking, turn: Turn, headers: CIMultiDict[str], sent: bytes) -> None:
@@ -226,6 +231,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         self.keeps = False
         """What came is settled in the end."""
         self.on_stored: Callable[[], None] | None = None
+        self.planned: Planned | None = None
 
     async def __aenter__(self) -> Underway:
         """Send it; returns when the head of the response is there."""
@@ -233,7 +239,9 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         known, timer, endpoint = turn.known, asking.timer, turn.known.endpoint
         if endpoint.pool:
             may_change = not (self.as_it_came or turn.directives.no_transform)
+            span = turn.exchange.span.route()
             self._journey = await asking.routing.journey(turn, self._sent, may_change=may_change)
+            self._journey.span = span
         call = self._call = ModelCall(
             turn.exchange, turn.api.operation, known, asking.telemetry, timer
         )
@@ -251,6 +259,8 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         except BaseException as problem:
             self._note(problem)
             call.over()
+            # (What could not be sent costs nothing. Of anything else nobody knows.)
+            self._count(None, failed=isinstance(problem, UpstreamUnreachable))
             call.end(None, self._failed)
             raise
         asking.acceptance.learn(known.who, upstream.status)
@@ -294,7 +304,18 @@ class Asked(AbstractAsyncContextManager["Underway"]):
                 if self._journey is not None:
                     endpoint = self._turn.known.endpoint
                     self._asking.routing.learn(endpoint, self._journey, underway.answer)
+                self._count(underway.answer, failed=underway.upstream.status >= 300)
                 call.end(underway.answer, self._failed)
+
+    def _count(self, answer: Answer | None, *, failed: bool) -> None:
+        prefill_s = None
+        usage = answer.usage if answer is not None else None
+        if usage is not None and usage.cache_read and self._journey is not None:
+            endpoint = self._turn.known.endpoint
+            prefill_s = self._asking.routing.prefill_s(endpoint, self._journey, usage.cache_read)
+        self._asking.accounts.asked(
+            self._turn, self.planned, answer, failed=failed, prefill_s=prefill_s
+        )
 
     def _note(self, problem: BaseException) -> None:
         if isinstance(problem, GatewayError):

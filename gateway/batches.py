@@ -14,19 +14,21 @@ import structlog
 from gateway.cache import judged
 from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
-from gateway.core.model import Answer, Reason, Result
+from gateway.core.model import Answer, Reason, Result, Usage
 from gateway.core.policy import Hit, Lookup
 from gateway.server import forwarding, relay, replies, stream
 from gateway.server.room import held
 from gateway.server.whole import SHORT_BYTES
 from gateway.store.base import StoreUnavailable
+from gateway.store.witness import Witnessed
 from gateway.wire import openai_embeddings, openai_embeddings_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aiohttp import web
 
+    from gateway.accounts import Accounts
     from gateway.asking import Asking
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.keeping import Keeping
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
+    from gateway.wire.openai_embeddings_answer import Unit
 
 _log = structlog.get_logger("warmgate.batches")
 
@@ -52,7 +55,9 @@ class Batches:
         telemetry: Telemetry,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
+        accounts: Accounts,
     ) -> None:
+        self._accounts = accounts
         self._limit = config.cache.max_entry_bytes
         self._asking = asking
         self._cache = cache
@@ -110,7 +115,8 @@ class Batches:
         frame: Entry | None = None
         reason = Reason.ABSENT
         try:
-            entries = await self._cache.fetch(keys)
+            with Witnessed(span):
+                entries = await self._cache.fetch(keys)
         except StoreUnavailable:
             self._telemetry.metrics.store_unavailable("get")
             reason = Reason.STORE_UNAVAILABLE
@@ -143,6 +149,7 @@ class Batches:
         answer = openai_embeddings_answer.assemble(units, payloads, framed, mint)
         if answer is None and frame is not None:
             # The frame is of another model than the entries that came since.
+            frame = None
             answer = openai_embeddings_answer.assemble(units, payloads, None, mint)
         if answer is None:
             return None
@@ -150,6 +157,11 @@ class Batches:
         exchange.inputs = (sum(unit.size for unit in units), 0)
         exchange.decided(Result.HIT, Reason.EXACT)
         exchange.status = 200
+        usage = _usage_of(known, units)
+        if usage is None and frame is not None:
+            # What the call for all of them was told to cost.
+            usage = answer.usage
+        self._accounts.hit(turn, usage, answer.model)
         if answer.usage is not None:
             provider = turn.known.endpoint.provider.name
             exchange.usage = answer.usage
@@ -206,8 +218,17 @@ class Batches:
         if whole is None:
             return None
         exchange.usage = whole.usage
+        there = [unit for unit in parts.batch.units if unit.canonical in known]
+        self._accounts.hit(turn, _usage_of(known, there), whole.model)
         self._keeping.keep_units(turn, parts, missing, fresh, whole=whole.payload)
         for name in ("Content-Length", "Content-Encoding", "Content-Type"):
             answered.popall(name, None)
         exchange.forwarded(answered, upstream.status)
         return replies.joined(whole.payload, answered)
+
+
+def _usage_of(known: dict[bytes, Hit], units: Sequence[Unit]) -> Usage | None:
+    """What these units cost when they were asked for; None unless it is known of each of them."""
+    told = [known[unit.canonical].entry.usage for unit in units]
+    counts = [usage.uncached_input for usage in told if usage is not None]
+    return Usage(uncached_input=sum(counts)) if len(counts) == len(units) else None

@@ -138,7 +138,8 @@ class Coalescing:
 
         if not turn.share.budget.has_room(size, optional=True):
             return
-        flight = self._flights.start(key, turn.known.who, ask, partial(self._fly, aside, key))
+        fly = partial(self._revalidate, aside, key)
+        flight = self._flights.start(key, turn.known.who, ask, fly)
         if flight is not None:
             # Whose request it was holds it no longer.
             flight.carry(size)
@@ -193,6 +194,17 @@ class Coalescing:
             waited_s = self._clock.monotonic() - began
             exchange.elsewhere_s = max(exchange.elsewhere_s, before_s + waited_s)
         return answered
+
+    async def _revalidate(self, turn: Turn, key: bytes, flight: Flight) -> bool:
+        """As `_fly`, after the request was answered: in a trace of its own."""
+        span = turn.exchange.span = turn.exchange.span.revalidation()
+        try:
+            return await self._fly(turn, key, flight)
+        except GatewayError as problem:
+            span.error(problem.code)
+            raise
+        finally:
+            span.end()
 
     async def _fly(self, turn: Turn, key: bytes, flight: Flight) -> bool:
         """The call itself, whoever is aboard. True while its answer is on its way to the store."""
@@ -302,7 +314,8 @@ class Coalescing:
         finally:
             if flight.answer is not None and seat.has_all:
                 exchange.answered = True
-                self._serving.saved(turn, flight.answer.usage, flight.answer.model)
+                answer = flight.answer
+                self._serving.saved(turn, answer.usage, answer.model, answer.terms)
         return answered
 
     async def _whole(self, turn: Turn, flight: Flight, seat: Seat) -> web.StreamResponse | None:

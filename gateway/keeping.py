@@ -15,6 +15,7 @@ from gateway.core.model import Entry, Reason
 from gateway.core.policy import Keep, Skip, after_response
 from gateway.store import coding
 from gateway.store.base import StoreUnavailable
+from gateway.store.witness import Witnessed
 from gateway.wire import openai_embeddings_answer
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
@@ -206,6 +207,7 @@ class Keeping:
             tags=_tags(turn) or (),
             generation=turn.lookup.generation if turn.lookup else 0,
             key_hex8=turn.exchange.key_hex8 or "",
+            terms=answer.terms,
         )
 
     def _put_behind(
@@ -264,7 +266,8 @@ class Keeping:
                 size += len(blob)
                 while True:
                     try:
-                        await store.put(key, blob, ttl_s)
+                        with Witnessed(span):
+                            await store.put(key, blob, ttl_s)
                         break
                     except StoreUnavailable:
                         if not pauses:
@@ -275,7 +278,9 @@ class Keeping:
             outcome = Reason.STORE_UNAVAILABLE
             self._telemetry.metrics.store_unavailable("put")
         finally:
-            self._telemetry.metrics.stored(outcome, self._clock.monotonic() - began, size)
+            ended = self._clock.monotonic()
+            exchange.step("store", began, ended)
+            self._telemetry.metrics.stored(outcome, ended - began, size)
             span.end(outcome)
 
 

@@ -6,17 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.core.causes import Cause, Share, facts, shares
-from gateway.core.money import bill, gain, usd
-from gateway.providers.prices import price
+from gateway.core.prefix import CLIENT_TTL_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.core.model import Answer, Usage
+    from gateway.core.model import Usage
     from gateway.core.plan import Plan, PlanReason
     from gateway.core.ticket import Ticket
     from gateway.providers.prompt_cache import CacheRules
-    from gateway.telemetry.metrics import Metrics
     from gateway.turn import Turn
     from gateway.wire.system_text import Lead
 
@@ -56,6 +54,16 @@ class Planned:
         """What the planner decided, if it was asked."""
         return None if self.ticket is None else self.ticket.plan
 
+    @property
+    def client_marks(self) -> int:
+        """How many markers of the client's own stand in what goes out."""
+        ticket = self.ticket
+        if ticket is None or (self.names and ticket.plan.strips):
+            return 0
+        return sum(map(bool, map(CLIENT_TTL_S, ticket.prompt.blocks))) + bool(
+            ticket.prompt.automatic_ttl_s
+        )
+
     def told(self) -> str:
         """In the words of the response header."""
         plan, rules = self.plan, self.rules
@@ -69,28 +77,6 @@ class Planned:
             parts += ["stripped"] if plan.strips else []
         parts += [f"hint={self.hint}"] if self.hint else []
         return "; ".join(parts)
-
-
-def count(metrics: Metrics, planned: Planned, answer: Answer) -> None:
-    """Tell what the answer read, wrote and cost, and by whose doing."""
-    usage = answer.usage
-    if usage is None or not metrics.enabled:
-        return
-    by_cause = shares_of(planned, usage)
-    provider, model = planned.provider, planned.model
-    metrics.prompt_cache.answered(by_cause, provider, model)
-    listed = price(provider, planned.key[1], answer.model or model, answer.terms)
-    if listed is None:
-        return
-    rates = listed.at(usage.input)
-    gains = {cause: gain(share, rates) for cause, share in by_cause.items()}
-    metrics.prompt_cache.paid(
-        usd(bill(usage, listed).total),
-        {cause: usd(each.spared) for cause, each in gains.items()},
-        {cause: usd(each.premium) for cause, each in gains.items()},
-        provider=provider,
-        model=model,
-    )
 
 
 def shares_of(planned: Planned, usage: Usage) -> dict[Cause, Share]:

@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.cache import judged
 from gateway.core.model import Answer, Form
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamUnreachable
 from gateway.providers import registry
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.server import forwarding
@@ -26,6 +26,7 @@ from gateway.wire.table import APIS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.accounts import Accounts
     from gateway.core.model import Usage
     from gateway.core.ticket import Ticket
     from gateway.planning import Planning
@@ -50,7 +51,10 @@ _ANTHROPIC_VERSION = "2023-06-01"
 class Prefill:
     """Makes such calls."""
 
-    def __init__(self, routing: Routing, telemetry: Telemetry, planning: Planning) -> None:
+    def __init__(
+        self, routing: Routing, telemetry: Telemetry, planning: Planning, accounts: Accounts
+    ) -> None:
+        self._accounts = accounts
         self._routing = routing
         self._telemetry = telemetry
         self._planning = planning
@@ -118,9 +122,9 @@ class Prefill:
             outcome, usage = "failed", None
             try:
                 async with asyncio.timeout(timeout_s):
-                    outcome, usage = await self._call(endpoint, path, body, each)
+                    outcome, usage = await self._call(endpoint, path, body, each, why)
                     if outcome == "400" and shortest != body:
-                        outcome, usage = await self._call(endpoint, path, shortest, each)
+                        outcome, usage = await self._call(endpoint, path, shortest, each, why)
             except TimeoutError:
                 outcome = "timeout"
             except GatewayError as problem:
@@ -132,7 +136,7 @@ class Prefill:
         return worst, told
 
     async def _call(
-        self, endpoint: Endpoint, path: str, body: bytes, only: Backend | None
+        self, endpoint: Endpoint, path: str, body: bytes, only: Backend | None, why: str
     ) -> tuple[str, Usage | None]:
         routing, api = self._routing, APIS[path]
         headers = CIMultiDict({"Content-Type": "application/json", "Accept": "application/json"})
@@ -142,11 +146,13 @@ class Prefill:
         journey = await routing.alone(api.name, body, only) if endpoint.pool else None
         asked = Asked(None, path, None)
         answer: Answer | None = None
+        failed = False
         try:
             async with routing.call(
                 "POST", asked, sent, body, endpoint, NULL_INFERENCE.attempt, journey
             ) as upstream:
                 if upstream.status != 200:
+                    failed = True
                     return str(upstream.status), None
                 coding = upstream.headers.get("Content-Encoding", "").strip().lower()
                 taken = Recording(Form.BODY, coding, _ANSWER_BYTES)
@@ -157,7 +163,19 @@ class Prefill:
                 routing.begun(endpoint, journey)
             read = judged(api, registry.rules(endpoint.provider, api.name), taken)
             answer = read if isinstance(read, Answer) else None
+        except UpstreamUnreachable:
+            failed = True
+            raise
         finally:
+            model = answer.model if answer is not None else ""
+            self._accounts.own(
+                endpoint,
+                api.name,
+                model or str(parsed(body).get("model")),
+                why,
+                answer,
+                failed=failed,
+            )
             if journey is not None:
                 routing.learn(endpoint, journey, answer)
         return OK, answer.usage if answer is not None else None

@@ -308,6 +308,12 @@ class Routing:
         """
         self.pools[endpoint.name].router.learn(journey, answer)
 
+    def prefill_s(self, endpoint: Endpoint, journey: Journey, tokens: int) -> float | None:
+        """About how long the replica that was asked would have computed so many tokens of a prompt;
+        None where its speed is not known.
+        """
+        return self.pools[endpoint.name].router.prefill_s(journey.backend, tokens)
+
     def told(self) -> dict[str, dict[str, dict[str, Any]]]:
         """By pool and replica, what is thought of it."""
         return {name: pool.router.told() for name, pool in self.pools.items()}

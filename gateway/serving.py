@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from gateway.accounts import Accounts
     from gateway.budget import Share
     from gateway.cache import Clock
     from gateway.core.model import Entry, Reason, Usage
@@ -46,7 +47,9 @@ class Serving:
         clock: Clock,
         random_bytes: Callable[[int], bytes],
         warm: Warm,
+        accounts: Accounts,
     ) -> None:
+        self._accounts = accounts
         self._telemetry = telemetry
         self._clock = clock
         self._random = random_bytes
@@ -97,7 +100,7 @@ class Serving:
         exchange.status = 200
         if turn.api is OPENAI_EMBEDDINGS:
             exchange.inputs = (1, 0)
-        self.saved(turn, entry.usage, entry.model)
+        self.saved(turn, entry.usage, entry.model, entry.terms)
         headers |= self.headers(turn)
         if ask.form is Form.BODY:
             return replies.document(payload, headers, share)
@@ -153,8 +156,11 @@ class Serving:
                 return known.fill(mint)
         return turn.api.serve(entry, ask, mint, turn.rules)
 
-    def saved(self, turn: Turn, usage: Usage | None, model: str) -> None:
-        """Tell of tokens that nobody pays for this answer."""
+    def saved(
+        self, turn: Turn, usage: Usage | None, model: str, terms: tuple[str, ...] = ()
+    ) -> None:
+        """Tell of tokens that nobody pays for this answer; `usage` and `terms` as they were recorded."""
+        self._accounts.hit(turn, usage, model, terms)
         if usage is None:
             return
         exchange = turn.exchange

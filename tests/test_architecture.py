@@ -27,6 +27,7 @@ PURE_MAY_USE = {
     "bisect",
     "fnmatch",
     "functools",
+    "heapq",
     "itertools",
     "json",
     "math",
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Where decisions meet I/O: `proxy` and the modules that it was split into.
 CONDUCTORS = {
     "acceptance",
+    "accounts",
     "answering",
     "asking",
     "batches",
@@ -78,6 +80,7 @@ CONDUCTORS = {
     "hot",
     "journey",
     "keeping",
+    "overview",
     "placements",
     "planned",
     "planning",

@@ -8,6 +8,7 @@ how to mend it (`gateway.errors`).
 from gateway.config.caching import Cache, Route, RouteCache, StoreClasses
 from gateway.config.environment import CONFIG_FILE
 from gateway.config.kinds import ProviderName, When
+from gateway.config.ledger import Ledger
 from gateway.config.load import Loaded, load, load_with_origins
 from gateway.config.pools import BackendAt, Health, Routing
 from gateway.config.prompt_caching import PromptCache, PromptRefresh, RoutePromptCache, WarmUp
@@ -27,6 +28,7 @@ __all__ = [
     "Cache",
     "Config",
     "Health",
+    "Ledger",
     "Loaded",
     "Log",
     "PromptCache",

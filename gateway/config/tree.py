@@ -26,6 +26,7 @@ from gateway.config.kinds import (
     UpstreamName,
     broken,
 )
+from gateway.config.ledger import Ledger
 from gateway.config.pools import (
     DNS_INTERVAL_S,
     BackendAt,
@@ -152,8 +153,10 @@ class Telemetry(Section):
         "auto", description="auto: on when an OTLP endpoint is set (OTEL_EXPORTER_OTLP_ENDPOINT)."
     )
     metrics: bool = Field(True, description="Collect metrics and serve /metrics.")
-    genai_names: Literal["latest", "v1_41"] = Field(
-        "latest", description="Which generation of gen_ai.* attribute names spans carry."
+    genai_names: Literal["latest", "v1_41", "both"] = Field(
+        "latest",
+        description="Which generation of gen_ai.* names spans and metrics carry. both: metrics under "
+        "both, spans under the latest.",
     )
 
 
@@ -191,6 +194,7 @@ class Config(Section):
         (), description="Requests whose prompts are kept in their providers' caches."
     )
     store: Store = Field(Store(), description="Where entries live.")
+    ledger: Ledger = Field(Ledger(), description="What was paid and saved.")
     admin: Admin = Field(Admin(), description="The admin port.")
     telemetry: Telemetry = Field(Telemetry(), description="Traces and metrics.")
     log: Log = Field(Log(), description="The log.")

@@ -29,6 +29,7 @@ from gateway.core.route_records import RecordKind
 from gateway.core.route_replica import Replica, slack
 from gateway.core.shared_head import SharedHead
 from gateway.core.strangers import Strangers
+from gateway.core.top_prefixes import TopPrefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +117,7 @@ class Affinity:
             found.depths[index],
             found.replicas[index].mirror.slot_for(trail.prints),
             stays.name if stays is not None else "",
+            found.waits[index],
         )
 
     def _by_prefix(
@@ -328,6 +330,23 @@ class Affinity:
         self._shared.answered(trail)
 
     # What is known
+
+    def prefixes(self, pool: str, most: int) -> list[TopPrefix]:
+        """What many conversations begin with, and who is thought to hold it."""
+        of = self._shared.conversations
+        return [
+            TopPrefix(
+                each, pool, "", count, of, tokens,
+                warm=tuple(replica.name for replica in self._fleet if each in replica.mirror),
+            )
+            for each, count, tokens in self._shared.prefixes(most)
+        ]  # fmt: skip
+
+    def prefill_s(self, name: str, tokens: int) -> float | None:
+        """About how long the replica would compute so many tokens, as the engine counts; None: it was
+        never timed, and nothing is configured.
+        """
+        return self._fleet.prefill_s(name, tokens)
 
     def told(self, now: float | None = None) -> dict[str, dict[str, Any]]:
         """Of each replica: what its mirror holds, what waits there (seconds), its rate (tokens per

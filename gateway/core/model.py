@@ -165,6 +165,10 @@ class Answer:
     """A stream that carries its usage event (only meaningful when STREAM can be served)."""
     terms: tuple[str, ...] = ()
     """How it was served, in its own words (`service_tier`, ...): prices depend on it."""
+    reasoning: int = 0
+    """Tokens of `usage.output` that were thoughts, where the provider says so."""
+    fingerprint: str = ""
+    """OpenAI's `system_fingerprint`: the configuration that answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,8 @@ class Entry:
     """The latest purge that was known when its request was looked up (`core.purges`)."""
     key_hex8: str = ""
     """The first 8 hex digits of its request's identity: what the log calls `key`."""
+    terms: tuple[str, ...] = ()
+    """How it was served, as in `Answer`: what it cost depends on it."""
 
     def age_s(self, now: float) -> float:
         """Seconds since it was stored, never negative (clocks of replicas differ)."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gateway.core.causes import Cause, Share
     from gateway.core.miss import CacheOutcome
@@ -70,7 +70,8 @@ class RequestRecord:
     """Picodollars; None where nothing was paid or no price is known."""
     saved_pd: int | None
     """By the response cache, likewise."""
-    steps: tuple[Step, ...] = ()
+    steps: Sequence[Step] = ()
+    """Behind the answer there may come one more: of `store`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,5 @@ class CallRecord:
     """A self-hosted engine: nobody bills tokens; what is saved is time."""
     prefill_s: float | None = None
     """Of an engine: estimated seconds of prefill that its prefix cache spared."""
+    failed: bool = False
+    """It was answered with an error, or never sent: nobody bills it."""

@@ -116,6 +116,15 @@ class Fleet:
         """Tokens per second: observed, or by its weight."""
         return replica.pace.among(self.prior * max(replica.weight, _LEAST_WEIGHT))
 
+    def prefill_s(self, name: str, tokens: int) -> float | None:
+        """How long the replica would compute so many of the engine's tokens, unless that would be a
+        guess.
+        """
+        replica = self._replicas.get(name)
+        if replica is None or not (self._rate or self._settings.prefill_tokens_per_s):
+            return None
+        return tokens / self.scale.ratio / self.rate_of(replica)
+
     def timed(self, replica: Replica, ticket: RouteTicket) -> None:
         """A request is over that found nothing in front of it: how long it took is known."""
         if ticket.began_at is None:

@@ -106,6 +106,7 @@ def encode(entry: Entry, key: bytes) -> bytes:
             **({"gaps_ms": entry.gaps_ms} if entry.gaps_ms else {}),
             **({"tags": entry.tags} if entry.tags else {}),
             **({"key": entry.key_hex8} if entry.key_hex8 else {}),
+            **({"terms": entry.terms} if entry.terms else {}),
         }
     )
     payload, coding = entry.payload, _RAW
@@ -201,6 +202,7 @@ def _entry(head: _Head, metadata: Any, payload: bytes) -> Entry:
             tags=tuple(metadata.get("tags", ())),
             generation=head.generation,
             key_hex8=metadata.get("key", ""),
+            terms=tuple(metadata.get("terms", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         # The checksum held, so a writer of this version left something out or spelled it anew.

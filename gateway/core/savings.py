@@ -1,0 +1,144 @@
+"""What the ledger's lines come to: sums by day, model, scope, cause or provider, in plain values.
+
+Rule 1: `saved` is what we brought: answers that nobody paid again, and what our own markers brought
+less what calls of our own cost. What clients' markers and providers by themselves spared stands
+apart, as `others`.
+Rule 2: without = paid + saved + others, in each row and in each sum of rows.
+Rule 3: an amount of which nothing is known is None; one of which a part is not known is a lower
+bound, and how much is not known stands beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.ledger import OWN, PAID, Amounts, LedgerCause, Line, added
+from gateway.core.money import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+KEYS = ("day", "provider", "model", "scope", "cause")
+"""What lines can be summed by: the members of `Line`."""
+
+_PAID = frozenset(each.value for each in PAID)
+_OWN = frozenset(each.value for each in OWN)
+_BUCKETS = ("uncached", "read", "write_5m", "write_1h", "output")
+
+
+def summary(rows: Iterable[tuple[Line, Amounts]], by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row for each combination of the members of `Line` that `by` names, in their order; one
+    row in all without any. Raises ValueError for a name that isn't one.
+
+    A row: the members of `by`; `calls` of models, of these `failed_calls`; `answers` served without
+    one; `tokens` that were billed, by bucket; `spared_tokens` by cause; `paid_usd`; `saved_usd` and
+    its parts in `saved_by`; `others_usd` and its parts; `without_usd`, what it would have cost;
+    `share` = saved / without; `paid_pd`, `saved_pd`, `others_pd`: the same exactly, picodollars as
+    text; `engine_s`; `unknown`: what is in none of these amounts.
+    """
+    for name in by:
+        if name not in KEYS:
+            raise ValueError(f"{name!r} is none of {', '.join(KEYS)}")
+    groups: dict[tuple[str, ...], dict[str, Amounts]] = {}
+    for line, amounts in rows:
+        group = groups.setdefault(tuple(getattr(line, name) for name in by), {})
+        before = group.get(line.cause)
+        group[line.cause] = amounts if before is None else added(before, amounts)
+    if not groups and not by:
+        groups[()] = {}
+    return [
+        {**dict(zip(by, key, strict=True)), **_row(groups[key])}
+        for key in sorted(groups, key=lambda key: _order(by, key))
+    ]
+
+
+def _order(by: Sequence[str], key: tuple[str, ...]) -> tuple[object, ...]:
+    """Causes as `LedgerCause` lists them, all else by name."""
+    causes = [each.value for each in LedgerCause]
+    return tuple(
+        (causes.index(value) if value in causes else len(causes), value)
+        if name == "cause"
+        else (0, value)
+        for name, value in zip(by, key, strict=True)
+    )
+
+
+def _row(group: dict[str, Amounts]) -> dict[str, Any]:
+    none = Amounts()
+    paid = _sum(each for cause, each in group.items() if cause in _PAID)
+    own = _sum(each for cause, each in group.items() if cause in _OWN)
+    hits, ours, client, automatic, engine = (
+        group.get(cause.value, none)
+        for cause in (
+            LedgerCause.RESPONSE_HIT,
+            LedgerCause.OURS,
+            LedgerCause.CLIENT,
+            LedgerCause.AUTOMATIC,
+            LedgerCause.ENGINE,
+        )
+    )
+    by_us = hits.spared_pd + _net(ours) - own.paid_pd
+    by_others = _net(client) + _net(automatic)
+    without = paid.paid_pd + by_us + by_others
+    # What reading spared is not known where the call's price isn't: counted there, once.
+    all_known = _known(paid) or _known(hits) or any(map(_known, (ours, client, automatic)))
+    nothing = not (paid.times or hits.times or ours.times or client.times or automatic.times)
+    silent = not (all_known or nothing)
+
+    def told(picodollars: int) -> float | None:
+        return None if silent else usd(picodollars)
+
+    return {
+        "calls": paid.times,
+        "failed_calls": paid.failed,
+        "answers": hits.times,
+        "tokens": {name: getattr(paid, name) for name in _BUCKETS},
+        "spared_tokens": {
+            "response_hit": hits.tokens,
+            "ours": ours.read,
+            "client": client.read,
+            "automatic": automatic.read,
+            "engine": engine.read,
+        },
+        "paid_usd": told(paid.paid_pd),
+        "saved_usd": told(by_us),
+        "saved_by": {
+            "response_hit": told(hits.spared_pd),
+            "ours": told(_net(ours) - own.paid_pd),
+            "read": told(ours.spared_pd),
+            "written": told(-ours.premium_pd),
+            "own_calls": told(-own.paid_pd),
+        },
+        "others_usd": told(by_others),
+        "others_by": {"client": told(_net(client)), "automatic": told(_net(automatic))},
+        "without_usd": told(without),
+        "share": None if silent or without <= 0 else by_us / without,
+        "paid_pd": str(paid.paid_pd),
+        "saved_pd": str(by_us),
+        "others_pd": str(by_others),
+        "engine_s": engine.spared_us / 1e6,
+        "unknown": {
+            "calls": paid.unknown,
+            "answers": hits.unknown,
+            "unpriced_calls": paid.unpriced,
+            "unpriced_answers": hits.unpriced,
+            "unpriced_tokens": paid.unpriced_tokens + hits.unpriced_tokens,
+            "untimed_tokens": engine.unpriced_tokens,
+        },
+    }
+
+
+def _net(amounts: Amounts) -> int:
+    return amounts.spared_pd - amounts.premium_pd
+
+
+def _known(amounts: Amounts) -> bool:
+    """Is it known of any of them what it cost?"""
+    return amounts.times > amounts.unknown + amounts.unpriced
+
+
+def _sum(each: Iterable[Amounts]) -> Amounts:
+    total = Amounts()
+    for amounts in each:
+        total = added(total, amounts)
+    return total

@@ -1,0 +1,184 @@
+"""The ledger in Redis: one hash for each day, added to by one script.
+
+    <prefix>{ledger}:<day>        "<provider> <model> <scope> <cause> <amount>" -> sum, in whole
+                                  numbers; the parts of the name stand between unit separators
+    <prefix>{ledger}:days         sorted set of the days that are there, by date
+    <prefix>{ledger}:by:<writer>  the number of the writer's last batch; lapses
+
+Rule 1: all of it has one hash slot, so that a batch is counted at once or not at all in a cluster too.
+Rule 2: sums are Redis' own 64-bit integers (HINCRBY): Lua's numbers would round beyond 2^53.
+Rule 3: the writer's number is written first. If Redis has no room for it, nothing else is done.
+Rule 4: days have no lifetime of Redis' own, so that a `volatile-*` policy never evicts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.days import each_day
+from gateway.core.ledger import OTHER, Amounts, Line
+from gateway.store.base import StoreUnavailable
+from gateway.store.ledger import Batch, Kept, Spoiled
+from gateway.store.redis_line import obeyed
+
+if TYPE_CHECKING:
+    from gateway.store.redis import RedisStore
+    from gateway.store.redis_line import Line as Connection
+    from gateway.store.redis_node import Command
+
+DEADLINE_S = 2.0
+"""Of a write; nobody waits for it."""
+READ_S = 30.0
+MOST_FIELDS = 100_000
+"""Of one day, by all gateways together; what is new beyond them goes to `_other`."""
+
+_WRITER_S = 30 * 86_400
+_DAYS_AT_ONCE = 16
+_BETWEEN = "\x1f"
+_PARTS = 5
+# Their order in a hash's name never changes, as names do not.
+_NAMES = Amounts._fields
+
+# KEYS: the writer's number, the days, a hash for each day. ARGV: number, lifetime of the writer's, most
+# fields; then for each hash: its date, how many fields; and for each of them: field, the one of
+# `_other`, by how much.
+_ADD = """
+if tonumber(ARGV[1]) <= tonumber(redis.call('GET', KEYS[1]) or '0') then return 0 end
+for k = 2, #KEYS do
+  local kind = redis.call('TYPE', KEYS[k]).ok
+  local due = k == 2 and 'zset' or 'hash'
+  if kind ~= 'none' and kind ~= due then
+    return redis.error_reply('ERR ' .. KEYS[k] .. ' is no ' .. due)
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+local most, at, refused = tonumber(ARGV[3]), 4, 0
+for k = 3, #KEYS do
+  local key = KEYS[k]
+  redis.pcall('ZADD', KEYS[2], ARGV[at], string.sub(key, -10))
+  local count = redis.call('HLEN', key)
+  for i = 1, tonumber(ARGV[at + 1]) do
+    local field = ARGV[at + 3 * i - 1]
+    if count + i > most and redis.call('HEXISTS', key, field) == 0 then
+      field = ARGV[at + 3 * i]
+    end
+    if type(redis.pcall('HINCRBY', key, field, ARGV[at + 3 * i + 1])) == 'table' then
+      refused = refused + 1
+    end
+  end
+  at = at + 2 + 3 * tonumber(ARGV[at + 1])
+end
+return refused
+"""
+
+
+class RedisLedger:
+    """The ledger that all gateways on one Redis and prefix share."""
+
+    kind = "redis"
+    lasting = True
+
+    def __init__(self, store: RedisStore, *, most_fields: int = MOST_FIELDS) -> None:
+        """Reached as the store is, over a connection of its own."""
+        self._store = store
+        self._base = store.named("{ledger}:")
+        self._most_fields = most_fields
+        self._connection: Connection | None = None
+        # One question at a time.
+        self._asking = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<RedisLedger {self._base}*>"
+
+    async def add(self, batch: Batch) -> None:
+        """See `LedgerStore`."""
+        by_day: dict[str, list[str | int]] = {}
+        for line, amounts in batch.cells.items():
+            by_day.setdefault(line.day, []).extend(_fields(line, amounts))
+        if not by_day:
+            return
+        keys = [f"{self._base}by:{batch.writer}", f"{self._base}days"]
+        keys += [self._base + day for day in by_day]
+        words: list[str | int] = [batch.number, _WRITER_S, self._most_fields]
+        for day, fields in by_day.items():
+            words += [_score(day), len(fields) // 3, *fields]
+        (refused,) = await self._ask([("EVAL", _ADD, len(keys), *keys, *words)], DEADLINE_S)
+        if refused:
+            raise Spoiled(f"{refused} sums of the ledger can't be added to: no numbers of ours")
+
+    async def read(self, since: str, until: str) -> Kept:
+        """See `LedgerStore`."""
+        days = each_day(since, until)
+        if not days:
+            return Kept([], [])
+        listed = ("ZRANGEBYSCORE", f"{self._base}days", _score(since), _score(until))
+        (known,) = await self._ask([listed], READ_S)
+        rows: list[tuple[Line, Amounts]] = []
+        missing: list[str] = []
+        there = sorted(each.decode(errors="replace") for each in known)
+        for start in range(0, len(there), _DAYS_AT_ONCE):
+            some = there[start : start + _DAYS_AT_ONCE]
+            replies = await self._ask([("HGETALL", self._base + day) for day in some], READ_S)
+            for day, reply in zip(some, replies, strict=True):
+                found = _rows(day, reply)
+                rows += found
+                if not found:
+                    missing.append(day)
+        return Kept(rows, missing)
+
+    async def forget(self, before: str) -> None:
+        """See `LedgerStore`."""
+        listed = ("ZRANGEBYSCORE", f"{self._base}days", "-inf", f"({_score(before)}")
+        (old,) = await self._ask([listed], DEADLINE_S)
+        for day in old:
+            name = day.decode(errors="replace")
+            await self._ask([("UNLINK", self._base + name)], DEADLINE_S)
+            await self._ask([("ZREM", f"{self._base}days", name)], DEADLINE_S)
+
+    async def close(self) -> None:
+        """See `LedgerStore`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    async def _ask(self, commands: list[Command], deadline_s: float) -> list[Any]:
+        async with self._asking:
+            if self._connection is None or not self._connection.is_usable:
+                await self.close()
+                self._connection = await self._store.line(f"{self._base}days")
+            try:
+                return [obeyed(each) for each in await self._connection.ask(commands, deadline_s)]
+            except StoreUnavailable:
+                await self.close()
+                raise
+
+
+def _score(day: str) -> int:
+    return int(day.replace("-", ""))
+
+
+def _fields(line: Line, amounts: Amounts) -> list[str | int]:
+    """Field, the one that it is folded into, amount: of each amount that isn't 0."""
+    name = _BETWEEN.join(line[1:])
+    folded = _BETWEEN.join(line._replace(model=OTHER, scope=OTHER)[1:])
+    told: list[str | int] = []
+    for what, amount in zip(_NAMES, amounts, strict=True):
+        if amount:
+            told += [f"{name}{_BETWEEN}{what}", f"{folded}{_BETWEEN}{what}", amount]
+    return told
+
+
+def _rows(day: str, reply: Any) -> list[tuple[Line, Amounts]]:
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    sums: dict[Line, dict[str, int]] = {}
+    for field, value in pairs:
+        parts = field.decode(errors="replace").split(_BETWEEN)
+        # What a later version adds is not for us.
+        if len(parts) != _PARTS or parts[-1] not in _NAMES:
+            continue
+        try:
+            sums.setdefault(Line(day, *parts[:-1]), {})[parts[-1]] = int(value)
+        except ValueError:
+            continue
+    return [(line, Amounts(**amounts)) for line, amounts in sums.items()]

@@ -1,0 +1,170 @@
+"""The ledger in a small file beside the store's: one transaction for each batch.
+
+Rule 1: the store's file may be deleted to empty the cache; what was paid stays.
+Rule 2: a damaged file is set aside, never deleted; a file of somebody else is left alone.
+Rule 3: what was counted survives the death of the process at once, that of the machine after the
+next write at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.core.days import number_of
+from gateway.core.ledger import OTHER, Amounts, Line
+from gateway.store.base import StoreUnavailable
+from gateway.store.ledger import Batch, Kept
+from gateway.store.sqlite_file import is_damage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_ID = 0x5747706C
+_VERSION = 1
+_BUSY_S = 2.0
+MOST_LINES = 20_000
+"""Of one day, by all processes together; what is new beyond them goes to `_other`."""
+_WRITER_S = 30 * 86_400
+
+_LINE = ("day", "provider", "model", "scope", "cause")
+_AMOUNTS = Amounts._fields
+_SCHEMA = f"""
+BEGIN EXCLUSIVE;
+CREATE TABLE IF NOT EXISTS lines (
+    {", ".join(f"{name} TEXT NOT NULL" for name in _LINE)},
+    {", ".join(f"{name} INTEGER NOT NULL" for name in _AMOUNTS)},
+    PRIMARY KEY ({", ".join(_LINE)})
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS writers (writer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL,
+    at INTEGER NOT NULL);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+# (Names of ours, no values.)
+_ADD = (
+    f"INSERT INTO lines ({', '.join((*_LINE, *_AMOUNTS))}) "  # noqa: S608
+    f"VALUES ({', '.join('?' * (len(_LINE) + len(_AMOUNTS)))}) "
+    f"ON CONFLICT ({', '.join(_LINE)}) DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _AMOUNTS)
+)
+_READ = f"SELECT {', '.join((*_LINE, *_AMOUNTS))} FROM lines WHERE day BETWEEN ? AND ?"  # noqa: S608
+_THERE = f"SELECT 1 FROM lines WHERE {' AND '.join(f'{name} = ?' for name in _LINE)}"  # noqa: S608
+
+
+def beside(store: Path) -> Path:
+    """The ledger's file of a store's file."""
+    return store.with_name(store.name + "-ledger")
+
+
+class SqliteLedger:
+    """The ledger of all processes that share a file."""
+
+    kind = "sqlite"
+    lasting = True
+
+    def __init__(self, path: Path, *, most_lines: int = MOST_LINES) -> None:
+        """In the file at `path`, made where it is missing."""
+        self._path = path
+        self._most_lines = most_lines
+
+    def __repr__(self) -> str:
+        return f"<SqliteLedger {self._path}>"
+
+    async def add(self, batch: Batch) -> None:
+        """See `LedgerStore`."""
+        await asyncio.to_thread(self._use, lambda database: self._add(database, batch))
+
+    async def read(self, since: str, until: str) -> Kept:
+        """See `LedgerStore`."""
+        number_of(since), number_of(until)
+        rows = await asyncio.to_thread(
+            self._use, lambda database: database.execute(_READ, (since, until)).fetchall()
+        )
+        width = len(_LINE)
+        return Kept([(Line(*row[:width]), Amounts(*row[width:])) for row in rows], [])
+
+    async def forget(self, before: str) -> None:
+        """See `LedgerStore`."""
+
+        def work(database: sqlite3.Connection) -> None:
+            database.execute("DELETE FROM lines WHERE day < ?", (before,))
+            old = int(time.time()) - _WRITER_S
+            database.execute("DELETE FROM writers WHERE at < ?", (old,))
+
+        await asyncio.to_thread(self._use, work)
+
+    async def close(self) -> None:
+        """Nothing stays open between two writes."""
+
+    # What follows runs in a thread.
+
+    def _add(self, database: sqlite3.Connection, batch: Batch) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        known = database.execute("SELECT number FROM writers WHERE writer = ?", (batch.writer,))
+        if batch.number <= (known.fetchone() or (0,))[0]:
+            database.execute("ROLLBACK")
+            return
+        database.execute(
+            "INSERT INTO writers VALUES (?, ?, ?) ON CONFLICT (writer) DO UPDATE "
+            "SET number = excluded.number, at = excluded.at",
+            (batch.writer, batch.number, int(time.time())),
+        )
+        left: dict[str, int] = {}
+        for line, amounts in batch.cells.items():
+            if line.day not in left:
+                count = database.execute("SELECT count(*) FROM lines WHERE day = ?", (line.day,))
+                left[line.day] = self._most_lines - int(count.fetchone()[0])
+            place = line
+            if left[line.day] <= 0 and database.execute(_THERE, line).fetchone() is None:
+                place = line._replace(model=OTHER, scope=OTHER)
+            left[line.day] -= 1
+            database.execute(_ADD, (*place, *amounts))
+        database.execute("COMMIT")
+
+    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            try:
+                return self._try(work)
+            except sqlite3.DatabaseError as exc:
+                if not is_damage(exc):
+                    raise
+                aside = self._path.with_name(f"{self._path.name}.corrupt-{int(time.time())}")
+                logger.exception("%s is damaged: it is set aside as %s", self._path, aside)
+                self._path.replace(aside)
+                with suppress(FileNotFoundError):
+                    self._path.with_name(self._path.name + "-journal").unlink()
+                return self._try(work)
+        except (OSError, sqlite3.Error, OverflowError) as exc:
+            raise StoreUnavailable(f"{self._path}: {exc}") from exc
+
+    def _try(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(
+            sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+        ) as database:
+            # In one transaction: another process may be making the tables.
+            database.execute("BEGIN")
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = database.execute("PRAGMA application_id").fetchone()
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            database.execute("COMMIT")
+            if (application, version) != (APPLICATION_ID, _VERSION):
+                if application or version or tables:
+                    raise StoreUnavailable(f"{self._path} is a database of something else")
+                database.executescript(_SCHEMA)
+            database.execute("PRAGMA synchronous = NORMAL")
+            return work(database)
