@@ -23,8 +23,9 @@ from gateway.core.planner import CachePlanner
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite
 from gateway.core.volatile_traffic import VolatileTraffic
-from gateway.planned import Planned, count
+from gateway.planned import Planned
 from gateway.providers.prompt_cache_rules import cache_rules
+from gateway.proving import Proving
 from gateway.watching import Watching
 from gateway.wire.base import NotUnderstood
 from gateway.wire.beginnings import Beginnings
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from gateway.door import Known
     from gateway.providers.prompt_cache import CacheRules
     from gateway.telemetry.setup import Telemetry
+    from gateway.telemetry.spans import PlanSpan
     from gateway.turn import Turn
     from gateway.upstream.choice import Choice, Endpoint
 
@@ -104,6 +106,13 @@ class Planning:
         self._refused: OrderedDict[tuple[bytes, str, str], float] = OrderedDict()
         self._taken: OrderedDict[tuple[bytes, str, str], None] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")
+        self.proving = Proving(
+            choice=choice,
+            metrics=telemetry.metrics,
+            timer=clock.monotonic,
+            thread=self._thread,
+            budget_bytes=config.prompt_cache.tree_bytes // 8,
+        )
         self._failures = 0
         self._logged_at = float("-inf")
         self.on_answered: Callable[[Turn, Planned], None] | None = None
@@ -118,7 +127,7 @@ class Planning:
 
     async def plan(self, turn: Turn) -> Planned:
         """The request as it is to be sent. Never raises."""
-        began = self._timer()
+        began, span = self._timer(), turn.exchange.span.plan()
         ask = turn.known.ask
         provider, model = turn.known.endpoint.caches_as, ask.model if ask else ""
         try:
@@ -128,7 +137,12 @@ class Planning:
         except Exception:  # noqa: BLE001 - the request goes as it came
             self._failed(turn)
             planned = Planned(turn.body, PlanReason.FAILED, provider, model)
-        self._tell(turn, planned, self._timer() - began)
+        except BaseException:
+            span.end()
+            raise
+        ended = self._timer()
+        turn.exchange.step("plan", began, ended)
+        self._tell(turn, planned, ended - began, span)
         return planned
 
     def begun(self, turn: Turn, planned: Planned) -> None:
@@ -147,11 +161,10 @@ class Planning:
         usage = answer.usage if answer is not None else None
         turn = planned.turn
         if turn is not None:
+            self._guarded(lambda t: self.proving.prove(t, planned, self._domain(t)), turn)
             self._guarded(self._watch, planned)
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), planned.ticket)
-        if usage is not None and answer is not None:
-            self._guarded(lambda p: count(self._telemetry.metrics, p, answer), planned)
         if self.on_answered is not None and turn is not None and usage is not None:
             told = self.on_answered
             self._guarded(lambda t: told(t, planned), turn)
@@ -343,19 +356,22 @@ class Planning:
 
     # --- telling --------------------------------------------------------------------------------
 
-    def _tell(self, turn: Turn, planned: Planned, seconds: float) -> None:
+    def _tell(self, turn: Turn, planned: Planned, seconds: float, span: PlanSpan) -> None:
         exchange, plan = turn.exchange, planned.plan
         exchange.markers = planned.told()
         exchange.rewrites = ", ".join(planned.rewrites) or None
-        exchange.span.planned(
-            planned.reason.value,
-            len(plan.marks) if plan is not None and planned.names else 0,
-            plan.read_tokens if plan is not None else 0,
-            planned.rewrites,
-        )
+        injected = len(plan.marks) if plan is not None and planned.names else 0
+        expected = plan.read_tokens if plan is not None else 0
+        for each in (span, exchange.span):
+            each.planned(planned.reason.value, injected, expected, planned.rewrites)
+        span.end()
         self._telemetry.metrics.prompt_cache.planned(
             planned.reason, planned.provider, planned.model, seconds, planned.rewrites
         )
+        if self._telemetry.metrics.enabled:
+            self._telemetry.metrics.prompt_cache.marked(
+                planned.reason, injected, planned.client_marks
+            )
 
     def _guarded(self, work: Callable[[_T], None], what: _T) -> None:
         try:

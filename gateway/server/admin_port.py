@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.config import Config
-    from gateway.server.admin import Explain, Tell
+    from gateway.server.admin import Desk, Explain, Tell
     from gateway.store.base import Store
     from gateway.store.generations import Generations
     from gateway.upstream.pools import Pools
@@ -42,6 +42,8 @@ class AdminPort:
         engines: Tell,
         sharing: Tell = dict,
         pools: Pools,
+        page: Desk,
+        savings: Desk,
     ) -> None:
         """`store` is the one that requests are served from; `clock` gives seconds since the epoch."""
         self._where = (config.admin.host, config.admin.port)
@@ -56,7 +58,7 @@ class AdminPort:
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
         admin = Admin(inventory, store, token, explain=explain, engines=engines, sharing=sharing)
-        app = admin.app(AdminBackends(pools, admin.who))
+        app = admin.app(AdminBackends(pools, admin.who), page, savings)
         self._runner = web.AppRunner(app, access_log=None)
         self.url: str | None = None
         """Where it listens; None when it doesn't."""
