@@ -219,6 +219,11 @@ class RecordedServer(_Recorded, spans.ServerSpan):
         told = (path, kind, tokens_behind, lost_per_day)
         self._told.update(zip(semconv.PROMPT_VOLATILE, told, strict=True))
 
+    def drifted(self, change: str, path: str, block: int) -> None:
+        self._told[semconv.PROMPT_CACHE_DRIFT] = change
+        self._told[semconv.PROMPT_CACHE_DRIFT_PATH] = path
+        self._told[semconv.PROMPT_CACHE_DRIFT_BLOCK] = block
+
     def saved(self, usage: Usage) -> None:
         self._told[semconv.CACHE_SAVED_TOKENS] = usage.input + usage.output
 

@@ -149,6 +149,11 @@ class ServerSpan:
         stand behind it, and how many a day could have been read but for it. Never the text itself.
         """
 
+    def drifted(self, change: str, path: str, block: int) -> None:
+        """The prompt was not sent as before, though its client only added to it: what was done to
+        it, and the first block that is another. Never its text.
+        """
+
     def saved(self, usage: Usage) -> None:
         """A hit: the tokens that nobody paid. They are not usage: no model was called."""
 
