@@ -25,6 +25,8 @@ from gateway.core.model import Usage
 from gateway.core.money import bill
 from gateway.core.plan import Markers
 from gateway.core.planner import CachePlanner
+from gateway.core.prefix import chain
+from gateway.core.steadiness import Change, Compared, Shown, Steadiness
 from gateway.providers.prices import price
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.wire.beginnings import Beginnings
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from gateway.wire.beginnings import Reading
 
 STEPS = ("read", "plan", "mark", "learn")
+LATER = "prove"
+"""After the answer, and only as often as there is time: in no sum."""
 TURNS = 60
 WARM = 10
 _MIB = 1024 * 1024
@@ -108,7 +112,8 @@ def measure(api: str, bodies: Sequence[bytes], *, remembers: bool) -> tuple[dict
     assert rules is not None
     assert listed is not None
     planner, known = CachePlanner(), Beginnings()
-    took: dict[str, list[float]] = {step: [] for step in (*STEPS, "all")}
+    proving = _Proving(api)
+    took: dict[str, list[float]] = {step: [] for step in (*STEPS, "all", LATER)}
     count = 0
     rounds = 1 + WARM // len(bodies) + 30 // len(bodies)
     for number, body in enumerate([body for body in bodies for _ in range(rounds)]):
@@ -131,7 +136,7 @@ def measure(api: str, bodies: Sequence[bytes], *, remembers: bool) -> tuple[dict
         prompt = reading.prompt
         count = len(prompt.blocks)
         ticket: Ticket = step(partial(planner.plan, b"d", prompt, rules, Markers.AUTO, now))
-        step(partial(marked, body, prompt, ticket.plan, rules, reading.landmark))
+        sent = step(partial(marked, body, prompt, ticket.plan, rules, reading.landmark))
         tokens = ticket.tokens[-1]
         before = ticket.tokens[ticket.read] if ticket.read >= 0 else 0
         usage = Usage(0, before, tokens - before, 0, 200)
@@ -147,7 +152,34 @@ def measure(api: str, bodies: Sequence[bytes], *, remembers: bool) -> tuple[dict
             for name, begin, end in zip(STEPS, at, at[1:], strict=False):
                 took[name].append(end - begin)
             took["all"].append(at[-1] - at[0])
+
+        if not remembers:
+            proving = _Proving(api)
+        begun = time.perf_counter()
+        proving.prove(body, sent)
+        if number >= WARM:
+            took[LATER].append(time.perf_counter() - begun)
     return {name: statistics.median(each) * 1e6 for name, each in took.items()}, count
+
+
+class _Proving:
+    """What `gateway.proving` does with each answered request."""
+
+    def __init__(self, api: str) -> None:
+        self._api = api
+        self._steadiness, self._known = Steadiness(), Beginnings()
+
+    def prove(self, body: bytes, sent: bytes) -> None:
+        """Read both, and compare."""
+        prompts = []
+        for each in (body, sent):
+            start = self._known.begin(self._api, each, None)
+            reading = start.read()
+            self._known.keep(start, reading)
+            prompts.append(reading.prompt)
+        ends = [block.ends_message for block in prompts[0].blocks]
+        shown = Shown(chain(prompts[0]), ends, chain(prompts[1]), Change.MARK)
+        assert self._steadiness.compare(b"d", shown)[0] is not Compared.DRIFTED
 
 
 def memory() -> dict[str, float]:
@@ -187,12 +219,13 @@ def main() -> None:
     cases = [("Claude, 256 KB", "anthropic_messages", claude(256 * 1024, 400, TURNS))]
     for name, size in (("1 KB", 1024), ("32 KB", 32 * 1024), ("256 KB", 256 * 1024)):
         cases.append((f"GPT, {name}", "openai_chat", gpt(size, TURNS)))
-    print("| microseconds | blocks | " + " | ".join((*STEPS, "all")) + " |")
-    print("| --- |" + " ---: |" * (len(STEPS) + 2))
+    columns = (*STEPS, "all", LATER)
+    print("| microseconds | blocks | " + " | ".join(columns) + " |")
+    print("| --- |" + " ---: |" * (len(columns) + 1))
     for name, api, bodies in cases:
         for what, remembers in (("next turn", True), ("unknown", False)):
             took, blocks = measure(api, bodies, remembers=remembers)
-            figures = " | ".join(f"{took[step]:.0f}" for step in (*STEPS, "all"))
+            figures = " | ".join(f"{took[step]:.0f}" for step in columns)
             print(f"| {name}, {what} | {blocks} | {figures} |", flush=True)
     print()
     for name, mib in memory().items():
