@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.core.model import Usage
 from gateway.lab.cache_sim import CacheSim
 from gateway.lab.sim_causes import Case, Causes
+from gateway.lab.sim_machines import Machines
 from gateway.providers.prompt_cache import MarkerForm
 from gateway.providers.prompt_cache_rules import cache_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.core.miss import Miss
     from gateway.lab.sim_losses import Losses
     from gateway.lab.sim_prompt import Rendered
     from gateway.lab.sim_seen import Piece
-    from gateway.providers.prompt_cache import CacheRules
-
-_MINUTE_S = 60.0
-_ROUTED_BY = 256 * 4
-"""Bytes of a prompt that choose its machine."""
-_MOST_KEYS = 10_000
 
 
 class Caches:
@@ -41,7 +35,7 @@ class Caches:
         self._causes = Causes() if on_judged is not None else None
         self._losses = losses
         self._sims: dict[tuple[str, str], CacheSim] = {}
-        self._machines: dict[Hashable, deque[float]] = {}
+        self._machines = Machines()
 
     def __repr__(self) -> str:
         held = {model: len(sim) for (_, model), sim in self._sims.items()}
@@ -73,7 +67,9 @@ class Caches:
         if sim is None:
             losses = self._losses() if self._losses is not None else None
             sim = self._sims[api, model] = CacheSim(rules, self._causes, losses)
-        machine = self._machine(rules, scope, key, prompt, now)
+        machine = self._machines.asked(
+            now, (scope, key), prompt.blocks, prompt.chain, rules.hint_rpm
+        )
         case = None
         if self._on_judged is not None and first_byte_at is not None:
             # Where a key is no mere hint, what another one wrote can never be read.
@@ -94,24 +90,3 @@ class Caches:
         if case is not None and self._on_judged is not None:
             self._on_judged(case.miss)
         return usage
-
-    def _machine(
-        self, rules: CacheRules, scope: str, key: str, prompt: Rendered, now: float
-    ) -> Hashable:
-        """Which machine is asked: a prefix (and key) has one until it gets too many requests."""
-        if not rules.hint_rpm:
-            return 0
-        size, head = 0, 0
-        for block, fingerprint in zip(prompt.blocks, prompt.chain, strict=True):
-            size, head = size + block.size, fingerprint
-            if size >= _ROUTED_BY:
-                break
-        if len(self._machines) > _MOST_KEYS:
-            self._machines.clear()
-        # "About 15 requests a minute in total across all prefixes using a key": without one each
-        # prefix is counted by itself.
-        lately = self._machines.setdefault((scope, key or head), deque())
-        while lately and lately[0] <= now - _MINUTE_S:
-            lately.popleft()
-        lately.append(now)
-        return head, (len(lately) - 1) // rules.hint_rpm
