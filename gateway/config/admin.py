@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.config.kinds import AdminToken, Host, Port
+from gateway.config.kinds import AdminToken, Count, Host, Port
 from gateway.config.section import Section
 
 
@@ -23,6 +23,11 @@ class Admin(Section):
         None,
         description="What requests must bring (`Authorization: Bearer ...`); unset: nothing, so "
         "whoever is on this host may.",
+    )
+    recent_requests: Count = Field(
+        10_000,
+        description="Requests that the page at /admin/ remembers, in at most 64 MiB, without their "
+        "content; 0: none, and no history.",
     )
 
 

@@ -73,6 +73,7 @@ class CacheDomain:
         self._kept_nothing = 0
         self._longest_unkept = 0
         self._reliability = 1.0
+        self.requests = 0
         self.counted_bytes = 0
         """Of its size, what its planner has counted."""
 
@@ -172,6 +173,7 @@ class CacheDomain:
 
     def asked(self, tokens: int) -> None:
         """One more request of so many tokens."""
+        self.requests += 1
         self._experience.asked(tokens)
         self._reliability = min(1.0, self._reliability + _RECOVERY)
 

@@ -14,10 +14,14 @@ from gateway.core.deciding import Deciding
 from gateway.core.experience import Experience
 from gateway.core.plan import Markers, Plan, PlanReason
 from gateway.core.ticket import Ticket
+from gateway.core.top_prefixes import TopPrefix, ranked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.core.model import Usage
     from gateway.core.prefix import CachePrompt
+    from gateway.core.prefix_tree import Node
     from gateway.providers.prompt_cache import CacheRules
 
 BUDGET_BYTES = 64 * 1024 * 1024
@@ -85,6 +89,19 @@ class CachePlanner:
             apart._domains[name] = deepcopy(known)
         return apart.plan(domain, prompt, rules, markers, now)
 
+    def prefixes(self, now: float, most: int) -> Iterator[list[TopPrefix]]:
+        """What several requests began with, of each cache the `most` heaviest that are known."""
+        for (whose, _, model), known in list(self._domains.items()):
+            where, of = whose.hex()[:8], known.requests
+            yield ranked(
+                (
+                    _top(fingerprint, node, where, model, of=max(of, node.seen), now=now)
+                    for fingerprint, node in known.tree.matters()
+                    if node.seen > 1
+                ),
+                most,
+            )
+
     def _domain(self, name: tuple[bytes, str, str]) -> CacheDomain:
         found = self._domains.pop(name, None)
         if found is None:
@@ -105,3 +122,19 @@ class CachePlanner:
     def learn(self, ticket: Ticket, usage: Usage | None, now: float) -> None:
         """What the answer said; None where it failed or said nothing."""
         ticket.learn(usage, now)
+
+
+def _top(fingerprint: int, node: Node, where: str, model: str, *, of: int, now: float) -> TopPrefix:
+    assert node.detail is not None
+    held = max(node.detail.held, key=lambda each: each.used_at + each.ttl_s, default=None)
+    left_s = None if held is None else max(0.0, held.used_at + held.ttl_s - now)
+    return TopPrefix(
+        fingerprint,
+        where,
+        model,
+        node.seen,
+        of,
+        node.detail.tokens,
+        left_s,
+        0 if held is None else held.ttl_s,
+    )

@@ -55,7 +55,7 @@ class Detail:
         """At the end of a conversation's first request: the pieces after which its texts are
         split, now and for good."""
         self.tokens = 0
-        """Exact, once an answer's usage has said it; 0 before."""
+        """Estimated, when it was last written or begun with; 0 before."""
 
 
 class Node:
@@ -98,6 +98,11 @@ class PrefixTree:
     def size_bytes(self) -> int:
         """About what it takes."""
         return self._young_bytes + self._old_bytes
+
+    def matters(self) -> list[tuple[int, Node]]:
+        """All nodes of which more is known than that they were seen, by fingerprint."""
+        both = (self._young, self._old)
+        return [each for nodes in both for each in nodes.items() if each[1].detail is not None]
 
     def find(self, fingerprint: int) -> Node | None:
         """The node, if it is known, without meaning that it was seen."""

@@ -212,6 +212,7 @@ class Scene:
                 continue
             form = self.form(mark.block)
             detail = self.known.tree.details(self._nodes[mark.block])
+            detail.tokens = self.tokens[mark.block]
             detail.held = [
                 held
                 for held in detail.held
@@ -286,6 +287,7 @@ class Scene:
     def _head(self, index: int, general: Odds | None) -> Head:
         known, now = self.known, self.now
         detail = known.tree.details(self._nodes[index])
+        detail.tokens = self.tokens[index]
         general = general or known.odds("head")
         if not self.continues:
             if detail.started is not None:

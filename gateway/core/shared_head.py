@@ -9,7 +9,9 @@ there asks several things at a time, and is one conversation all the same.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from gateway.core.homes import tip_of
@@ -72,6 +74,28 @@ class SharedHead:
                 break
             found += 1
         return found
+
+    def prefixes(self, most: int) -> list[tuple[int, int, int]]:
+        """What several of the recent conversations begin with, each where fewer go on: fingerprint,
+        conversations and tokens, of the `most` that tell.
+        """
+        counts = self._counts
+        found: dict[int, tuple[int, int, int]] = {}
+        for trail in self._recent:
+            prints = trail.prints
+            # (Who shares a step shares all before it: counts never rise along a trail.)
+            start = 0
+            while start < len(prints) and (count := counts[prints[start]]) > 1:
+                end = bisect_left(prints, 1 - count, start, key=lambda each: -counts[each])
+                last = prints[end - 1]
+                found[last] = (last, count, trail.ends[end - 1])
+                start = end
+        return nlargest(most, found.values(), key=lambda each: each[1] * each[2])
+
+    @property
+    def conversations(self) -> int:
+        """How many of the recent ones are counted."""
+        return len(self._recent)
 
     def asked(self, trail: Trail, head: int) -> None:
         """It was sent; `head` steps bind nobody, nor does a tip among them."""

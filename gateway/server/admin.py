@@ -1,9 +1,10 @@
-"""The admin port: what lies in the cache, and purging it. For operators, never for browsers.
+"""The admin port: what lies in the cache, and purging it. For operators; for browsers its page alone.
 
-Rule 1: whoever can't bring the token, where there is one, gets 401 and learns nothing else.
+Rule 1: whoever can't bring the token, where there is one, gets 401 and learns nothing else. (The page
+itself, which holds no data, asks for it.)
 Rule 2: a web page that somebody on this host looks at must not reach it: requests that a browser
-makes for a page are refused (`Origin`, `Sec-Fetch-Site`), and so is a name of somebody else's for
-this address (`Host`), which is what DNS rebinding comes to.
+makes for another page than its own are refused (`browsers`), and so is a name of somebody else's
+for this address (`Host`), which is what DNS rebinding comes to.
 Rule 3: payloads are shown only on demand, and purging is a rehearsal unless `dry_run` is false.
 """
 
@@ -20,6 +21,7 @@ from aiohttp import web
 from gateway.config.admin import is_loopback
 from gateway.core.selection import Selection, hex8, select
 from gateway.errors import GatewayError
+from gateway.server.browsers import PAGE, admitted
 from gateway.store.base import StoreUnavailable
 from gateway.store.inventory import SAMPLED, TOP
 from gateway.store.tiered import TieredStore
@@ -118,13 +120,16 @@ class Admin:
             return _error(500, "internal_error", "the gateway failed; its log has the details")
 
     def _admit(self, request: web.Request) -> None:
-        site = request.headers.get("Sec-Fetch-Site", "none")
-        if "Origin" in request.headers or site != "none":
-            raise Refused(403, "browser", "this port is not for web pages")
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else ""
+        if not admitted(request.method, route, request.headers):
+            raise Refused(403, "browser", "this port is for no web page but its own")
         if self._token is None:
             host = urlsplit(f"//{request.host}").hostname or ""
             if not is_loopback(host):
                 raise Refused(403, "host", "ask for localhost or 127.0.0.1, or set admin.token")
+            return
+        if route == PAGE and request.method in {"GET", "HEAD"}:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         # Compared as bytes: what a client sends may be no ASCII.
@@ -137,7 +142,7 @@ class Admin:
     # --- what lies there --------------------------------------------------------------------------
 
     async def _stats(self, request: web.Request) -> web.Response:
-        limit = _whole(request, "limit", SAMPLED, _MOST_SAMPLED)
+        limit = whole_number(request, "limit", SAMPLED, _MOST_SAMPLED, least=1)
         tally = await self._inventory.tally(limit=limit)
         serving = self._serving
         memory = serving.memory if isinstance(serving, TieredStore) else serving
@@ -157,7 +162,7 @@ class Admin:
         )
 
     async def _list(self, request: web.Request) -> web.Response:
-        limit = _whole(request, "limit", TOP, _MOST_SHOWN)
+        limit = whole_number(request, "limit", TOP, _MOST_SHOWN, least=1)
         selection = self._selected(
             {
                 "tags": request.query.getall("tag", []),
@@ -320,15 +325,19 @@ async def body_of(request: web.Request, most: int = _BODY_BYTES) -> dict[str, An
     return read
 
 
-def _whole(request: web.Request, name: str, default: int, most: int) -> int:
+def whole_number(
+    request: web.Request, name: str, default: int, most: int, *, least: int = 0
+) -> int:
+    """What a request's query says of `name`. Raises Refused."""
     text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise Refused(400, "bad_request", f"{name} is a whole number from 1 to {most}")
+    short = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not (short and least <= int(text) <= most):
+        raise Refused(400, "bad_request", f"{name} is a whole number from {least} to {most}")
     return int(text)
 
 
 async def _nothing(_: web.Request) -> web.Response:
-    there = "/admin/stats, /admin/backends, /admin/explain and /admin/cache/..."
+    there = "/admin/ (a page), /admin/stats, /admin/backends, /admin/explain and /admin/cache/..."
     return _error(404, "not_found", f"there is {there}")
 
 

@@ -1,0 +1,113 @@
+"""What the page of the admin port tells beside single requests: `Overview`.
+
+Rule 1: nothing is changed or counted by looking; what takes long is done in portions.
+Rule 2: no content: prefixes by their fingerprints, volatile text by its kind and its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.top_prefixes import TopPrefix, ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.planning import Planning
+    from gateway.routing import Routing
+    from gateway.upstream.engines import Engines
+    from gateway.upstream.pools import Pools
+
+Told = dict[str, Any]
+
+MOST_PREFIXES = 20
+
+
+class Overview:
+    """Asks those who know."""
+
+    def __init__(
+        self,
+        *,
+        planning: Planning,
+        routing: Routing,
+        pools: Pools,
+        engines: Engines,
+        timer: Callable[[], float],
+    ) -> None:
+        """`timer` gives monotonic seconds, as it does for `planning`."""
+        self._planning = planning
+        self._routing = routing
+        self._pools = pools
+        self._engines = engines
+        self._timer = timer
+
+    def backends(self) -> list[Told]:
+        """Each replica of each pool: its state, its load, its mirror, and what its engine tells."""
+        thought, engines = self._routing.told(), self._engines.told()
+        found: list[Told] = []
+        for pool, told in self._pools.told().items():
+            for backend in told["backends"]:
+                name = backend["name"]
+                found.append(
+                    {
+                        "pool": pool,
+                        "engine": told["engine"],
+                        **{each: backend[each] for each in _OF_BACKEND},
+                        "failed": backend["recent"]["failed"],
+                        "requests": backend["recent"]["requests"],
+                        **_mirrored(thought.get(pool, {}).get(name, {})),
+                        **_engine(engines.get(f"{pool}/{name}")),
+                    }
+                )
+        alone = (each for name, each in engines.items() if "/" not in name)
+        found += [
+            {"pool": each["upstream"], "name": each["upstream"], "state": None, **_engine(each)}
+            for each in alone
+        ]
+        return found
+
+    async def prefixes(self) -> list[Told]:
+        """What many requests begin with, the heaviest first."""
+        found: list[TopPrefix] = []
+        for name, pool in self._routing.pools.items():
+            found += pool.router.affinity.prefixes(name, MOST_PREFIXES)
+        for portion in self._planning.planner.prefixes(self._timer(), MOST_PREFIXES):
+            found = ranked((*found, *portion), MOST_PREFIXES)
+            await asyncio.sleep(0)
+        return [_prefix(each) for each in ranked(found, MOST_PREFIXES)]
+
+
+_OF_BACKEND = ("name", "state", "weight", "in_flight", "last_failure", "ejected_for_s", "leaving")
+_OF_MIRROR = ("mirror_tokens", "capacity_tokens", "pending_s", "expected_tokens", "reported_tokens")
+_OF_ENGINE = ("running", "waiting", "kv_usage", "age_s", "failure")
+
+
+def _mirrored(thought: Told) -> Told:
+    return {name: thought.get(name) for name in _OF_MIRROR}
+
+
+def _engine(told: Told | None) -> Told:
+    if told is None:
+        return {}
+    of_engine = {name: told[name] for name in _OF_ENGINE}
+    return {
+        "engine": told["engine"],
+        **of_engine,
+        "hit_share": told["prefix_hit_share"]["interval"],
+    }
+
+
+def _prefix(each: TopPrefix) -> Told:
+    return {
+        "fingerprint": f"{each.fingerprint:016x}",
+        "where": each.where,
+        "model": each.model or None,
+        "requests": each.requests,
+        "of": each.of,
+        "tokens": each.tokens or None,
+        "left_s": None if each.left_s is None else round(each.left_s, 1),
+        "ttl_s": each.ttl_s or None,
+        "warm": list(each.warm),
+    }
