@@ -22,7 +22,7 @@ from gateway.core.ledger import LedgerCause, of_call, of_hit
 from gateway.core.ledger_cells import Cells
 from gateway.core.money import usd
 from gateway.core.records import CallRecord
-from gateway.core.savings import summary
+from gateway.core.savings import summary, told
 from gateway.planned import shares_of
 from gateway.providers import prices
 from gateway.providers.base import ENGINES
@@ -367,19 +367,6 @@ class Accounts:
             _log.warning(what, why=why, waiting=self.waiting)
         else:
             _log.exception(what)
-
-
-def told(
-    rows: Sequence[tuple[Line, Amounts]], since: str, until: str, by: Sequence[str]
-) -> dict[str, Any]:
-    """The period, its total, and rows by what was asked for."""
-    return {
-        "since": since,
-        "until": until,
-        "by": list(by),
-        "total": summary(rows)[0],
-        "rows": summary(rows, by) if by else [],
-    }
 
 
 @lru_cache(maxsize=1024)

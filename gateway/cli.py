@@ -24,6 +24,7 @@ from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
 from gateway.errors import ConfigError
+from gateway.savingscmd import arguments as savings_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
 
     cache = verbs.add_parser("cache", help="look into the cache, purge, move and fill it")
     add_to(cache, _add_config)
+
+    savings = verbs.add_parser("savings", help="what was paid, what was saved, and by what")
+    savings_arguments.add_to(savings, _add_config)
 
     simulate = verbs.add_parser(
         "simulate", help="a provider's prompt cache, or a self-hosted engine, on a local port"

@@ -95,6 +95,7 @@ CONDUCTORS = {
     "seat",
     "sending",
     "serving",
+    "traced",
     "turn",
     "warm",
     "warming",
@@ -106,6 +107,7 @@ for conductor in CONDUCTORS:
 MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
+MAY_IMPORT["savingscmd"] = BOTTOM | LEAVES | {"cachecmd", "store", "telemetry"}
 MAY_IMPORT["simulatecmd"] = {"lab"}
 MAY_IMPORT["benchcmd"] = {"core"}
 MAY_IMPORT["simulate_arguments"] = set()

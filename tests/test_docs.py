@@ -75,6 +75,7 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         "key",
         "lint",
         "cache",
+        "savings",
         "simulate",
         "replay",
         "bench",
@@ -83,7 +84,7 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["serve", "check", "demo", "key", "lint", "simulate", "replay", "bench"]
+    "verb", ["serve", "check", "demo", "key", "lint", "savings", "simulate", "replay", "bench"]
 )
 def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -11,6 +11,8 @@ import orjson
 from gateway.cachecmd.desk import Trouble, operator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.cachecmd.desk import Wanted
     from gateway.config import Config
 
@@ -70,6 +72,11 @@ class Remote:
     async def reclaim(self) -> int:
         """Delete what is purged or lapsed."""
         return int((await self._ask("POST", "/admin/cache/reclaim", body={}))["deleted"])
+
+    async def savings(self, since: str, until: str, by: Sequence[str]) -> dict[str, Any]:
+        """What was paid and saved on these days."""
+        params = [("since", since), ("until", until), ("by", ",".join(by))]
+        return await self._ask("GET", "/admin/savings", params=params)
 
     async def close(self) -> None:
         """Nothing is open."""

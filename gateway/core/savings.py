@@ -52,6 +52,19 @@ def summary(rows: Iterable[tuple[Line, Amounts]], by: Sequence[str] = ()) -> lis
     ]
 
 
+def told(
+    rows: Sequence[tuple[Line, Amounts]], since: str, until: str, by: Sequence[str]
+) -> dict[str, Any]:
+    """The period, its total, and rows by what was asked for."""
+    return {
+        "since": since,
+        "until": until,
+        "by": list(by),
+        "total": summary(rows)[0],
+        "rows": summary(rows, by) if by else [],
+    }
+
+
 def _order(by: Sequence[str], key: tuple[str, ...]) -> tuple[object, ...]:
     """Causes as `LedgerCause` lists them, all else by name."""
     causes = [each.value for each in LedgerCause]

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gateway.lab import sim_anthropic, sim_openai, sim_pieces, stub_anthropic, stub_openai
+from gateway.lab.sim_bill import Meter
 from gateway.lab.sim_cache import Caches
 from gateway.lab.sim_diagnostics import Diagnostics
 from gateway.lab.stub_provider import StubProvider
@@ -80,6 +81,8 @@ class ProviderSim(StubProvider):
         self._diagnostics = Diagnostics()
         self.usages: deque[Usage] = deque(maxlen=remember)
         """What the latest requests that were not refused read and wrote, in order."""
+        self.meter = Meter()
+        """What is billed."""
         self.refused: deque[str] = deque(maxlen=remember)
         """The bodies of the latest 400s."""
         self._clock = clock or time.monotonic
@@ -94,7 +97,9 @@ class ProviderSim(StubProvider):
         if self.provider not in {"", owner}:
             return self._not_found(path, request_id)
         if path not in _APIS and path != _COUNT:
-            return super().reply_to(request, body, request_id)
+            reply = super().reply_to(request, body, request_id)
+            self.meter.saw(path, reply)
+            return reply
         try:
             reply = self._answer(request, owner, body, request_id)
         except _MISSHAPEN:
@@ -102,6 +107,8 @@ class ProviderSim(StubProvider):
             reply = _misshapen(owner, request_id)
         if reply.status == 400:
             self.refused.append(reply.body.decode())
+        if path != _COUNT:
+            self.meter.saw(path, reply)
         return reply
 
     def _answer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -73,7 +73,8 @@ def messages(
     if body.get("diagnostics") is not None:
         known = terms.diagnostics or Diagnostics()
         document["diagnostics"] = known.anthropic(terms.scope, taken, prompt, document["id"])
-    return stub_anthropic.reply(document, query, request_id, streaming=streaming)
+    reply = stub_anthropic.reply(document, query, request_id, streaming=streaming)
+    return replace(reply, billed=document)
 
 
 def _taken(body: Json, terms: Terms, *, counts: bool) -> tuple[Json, list[Json], str | None]:

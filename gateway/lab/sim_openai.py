@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.lab import sim_openai_rules, sim_prompt, stub_openai, stub_responses
@@ -32,7 +33,7 @@ def chat(body: Json, bill: Callable[[Rendered, bool], Usage]) -> Reply:
     spent["prompt_tokens"] = usage.input
     spent["total_tokens"] = usage.input + spent["completion_tokens"]
     spent["prompt_tokens_details"].update(_cached(body, usage))
-    return stub_openai.answer(document, body, query)
+    return replace(stub_openai.answer(document, body, query), billed=document)
 
 
 def responses(
@@ -67,7 +68,7 @@ def responses(
     spent["total_tokens"] = usage.input + spent["output_tokens"]
     # Both are required here, 0 where a model bills no writes.
     spent["input_tokens_details"].update({"cache_write_tokens": 0, **_cached(body, usage)})
-    return stub_responses.reply(document, body, query)
+    return replace(stub_responses.reply(document, body, query), billed=document)
 
 
 def _refused(api: str, body: Json) -> Reply | None:

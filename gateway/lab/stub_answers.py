@@ -126,6 +126,8 @@ class Reply:
     content_type: str = "application/json"
     cut: bool = False
     """Close the connection after half of it."""
+    billed: Mapping[str, Any] | None = None
+    """Of a simulation: the answer's model, usage and terms, which its stream may leave out."""
 
 
 def tokens(text: str) -> list[str]:
