@@ -40,8 +40,8 @@ demo: setup ## See hits and misses; needs no key and no network
 	@$(BIN)/gateway demo
 
 test: setup ## All tests, those against a real server included
-	@$(BIN)/pytest -n logical -m pure
-	@$(BIN)/pytest -m "not pure"
+	@$(BIN)/pytest -n logical -m "not alone"
+	@$(BIN)/pytest -m alone
 
 bench: setup ## Measure beside nginx; QUICK=1, CASES=door,miss, PEERS=1
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(PEERS),--peers) \

@@ -15,16 +15,16 @@ from tests.helpers.redis_servers import KINDS, RedisServer, binary, missing_is_a
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PURE = frozenset(("benchcmd", "config", "core", "golden", "lab", "properties", "providers", "wire"))
-"""Folders whose tests share nothing and judge no time: they may run beside each other."""
+ALONE = frozenset(("integration",))
+"""Folders whose tests judge time and load: nothing runs beside them. All others run on all cores."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what may run on all cores at once."""
+    """Mark what may not run beside others."""
     tests = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(tests).parts[0] in PURE:
-            item.add_marker(pytest.mark.pure)
+        if item.path.relative_to(tests).parts[0] in ALONE:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.redis) for kind in KINDS])
