@@ -19,6 +19,7 @@ from gateway.coalescing import Coalescing
 from gateway.core.affinity import Affinity
 from gateway.core.recent import Recent
 from gateway.door import Door
+from gateway.explained import Explained
 from gateway.explaining import Explaining
 from gateway.flights import Flights
 from gateway.keeping import Keeping
@@ -36,6 +37,7 @@ from gateway.server import forwarding
 from gateway.server.admin_page import AdminPage
 from gateway.server.admin_savings import AdminSavings
 from gateway.serving import Serving
+from gateway.store.inventory import Inventory
 from gateway.store.journals import open_journal
 from gateway.store.ledger import open_ledger
 from gateway.store.tiered import TieredStore
@@ -187,6 +189,15 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         serving=serving,
         clock=clock,
     )
+    explaining = Explaining(
+        config=config,
+        choice=choice,
+        recognition=recognition,
+        planning=planning,
+        routing=routing,
+        inventory=Inventory(store, parts.generations, clock.now),
+        timer=clock.monotonic,
+    )
     proxy = Proxy(
         config=config,
         choice=choice,
@@ -211,6 +222,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
             random_bytes=random_bytes,
             accounts=accounts,
         ),
+        explained=Explained(explaining, budget, config.server.explain_to),
         acceptance=acceptance,
         budget=budget,
         telemetry=telemetry,
@@ -230,7 +242,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     )
     return Assembled(
         proxy,
-        Explaining(choice, recognition, planning, routing, clock.monotonic),
+        explaining,
         planning,
         Warming(config, choice, prefill),
         refreshing,

@@ -41,6 +41,14 @@ class BadRequest(GatewayError):
     retry = False
 
 
+class NotAllowed(GatewayError):
+    """`x-gateway-explain` from somebody whom `server.explain_to` does not name."""
+
+    status = 403
+    code = "gateway_not_allowed"
+    retry = False
+
+
 class BodyTooLarge(GatewayError):
     """The body is over `server.body_limit_bytes`."""
 

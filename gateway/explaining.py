@@ -2,27 +2,33 @@
 
 Rule 1: nothing is sent, stored, counted or learned by explaining.
 Rule 2: what is shown of a prompt is what the asker has sent, shortened; of others' nothing.
+Rule 3: operators (`explain`) are told what is known from all traffic. Who sends a request (`own`) is
+told what its own body, headers and credential say; all else is withheld, and named as such.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from multidict import CIMultiDict
 
-from gateway.core import canonical, identity
+from gateway.core import canonical
+from gateway.core import directives as cache_control
 from gateway.core.blocks import BYTES_PER_TOKEN
-from gateway.core.directives import Directives
 from gateway.core.findings import MENDS, shortened
 from gateway.core.plan import PlanReason
+from gateway.core.policy import Pass, before_lookup
 from gateway.core.prefix import chain
-from gateway.core.prompt_policy import untouchable
+from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite, allowed, mending
 from gateway.core.volatile import Confidence
 from gateway.core.volatile_traffic import VolatileTraffic
-from gateway.providers import registry
+from gateway.errors import BadRequest
+from gateway.identified import identified
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.recognition import Sender
+from gateway.store.base import StoreUnavailable
 from gateway.upstream.choice import take_apart
 from gateway.watching import Behind, measured
 from gateway.wire.base import NotUnderstood
@@ -35,21 +41,49 @@ from gateway.wire.table import APIS, OPENAI_EMBEDDINGS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gateway.config import Config
     from gateway.core.prefix import CachePrompt
     from gateway.core.prompt_policy import PromptPolicy
     from gateway.core.volatile_traffic import Seen
     from gateway.door import Known
     from gateway.planning import Planning
-    from gateway.providers.base import ApiRules
     from gateway.providers.prompt_cache import CacheRules
     from gateway.recognition import Recognition
     from gateway.routing import Routing
+    from gateway.store.inventory import Inventory
     from gateway.upstream.choice import Asked, Choice
     from gateway.wire.base import WireApi
 
 Told = dict[str, Any]
+_T = TypeVar("_T")
 
+MOST_BYTES = 4 * 1024 * 1024
+"""Of a body that is explained."""
+
+_SHORT_BYTES = 128 * 1024
 _MOST_BLOCKS = 2000
+_MARKERS = "x-gateway-markers"
+# Of an entry, what is told: nothing that whoever asked for it first may have said.
+_OF_ENTRY = ("recorded", "forms", "age_s", "ttl_left_s", "refused", "payload_bytes")
+# What is counted over everybody's requests.
+_OF_TRAFFIC = (
+    *("confirmed_by_traffic", "requests_seen", "changes_seen"),
+    *("requests_per_day", "tokens_lost_per_day"),
+)
+
+
+class _View(NamedTuple):
+    """What may be told."""
+
+    entries: bool
+    """That lie under the request's identity."""
+    cache: bool
+    """What is known of the provider's cache."""
+    everybody: bool
+    """What is known from all requests."""
+
+
+_OPERATOR = _View(entries=True, cache=True, everybody=True)
 
 
 class Explaining:
@@ -57,76 +91,178 @@ class Explaining:
 
     def __init__(
         self,
+        *,
+        config: Config,
         choice: Choice,
         recognition: Recognition,
         planning: Planning,
         routing: Routing,
+        inventory: Inventory,
         timer: Callable[[], float],
     ) -> None:
         """`timer` gives monotonic seconds, as it does for `planning`."""
+        self._scope = config.cache.scope
+        self._isolates = config.prompt_cache.isolate
         self._choice = choice
         self._recognition = recognition
         self._planning = planning
         self._routing = routing
+        self._inventory = inventory
         self._timer = timer
 
     async def explain(self, target: str, body: bytes, headers: Mapping[str, str]) -> Told:
         """What would become of this body, sent to `target` (a path, perhaps with a query) with
-        these headers: plain JSON values. Raises `BadRequest`, `NotFound`; ValueError for a path
-        that no wire API has, and for what isn't JSON.
+        these headers: plain JSON values. For operators. Raises `BadRequest`, `NotFound`; ValueError
+        for a path that no wire API has, and for what isn't JSON.
         """
         asked = take_apart(target)
+        pairs = tuple((name.lower(), value) for name, value in headers.items())
+        sender = Sender(pairs, CIMultiDict(pairs), None)
+        return await self._explained(sender, asked, body, None)
+
+    async def own(self, sender: Sender, asked: Asked, body: bytes) -> Told:
+        """The same for whoever sends the request itself. Raises `BadRequest`, `NotFound`."""
+        if len(body) > MOST_BYTES:
+            raise BadRequest(f"no more than {MOST_BYTES} bytes are explained")
+        try:
+            return await self._explained(sender, asked, body, self._own_view)
+        except ValueError as odd:
+            raise BadRequest(str(odd)) from odd
+
+    def _own_view(self, known: Known) -> _View:
+        endpoint = known.endpoint
+        nobody = self._recognition.who(Sender((), CIMultiDict(), None), endpoint)
+        by_credential = self._scope == "credential" and known.who != nobody
+        # With a credential of the config all clients share one cache at the provider.
+        cache = by_credential and (endpoint.api_key is None or self._isolates)
+        return _View(entries=by_credential, cache=cache, everybody=False)
+
+    async def _explained(
+        self,
+        sender: Sender,
+        asked: Asked,
+        body: bytes,
+        view_of: Callable[[Known], _View] | None,
+    ) -> Told:
         api = APIS.get(asked.path)
         if api is None:
             raise ValueError(f"no prompt goes to {asked.path}; there are {', '.join(APIS)}")
         try:
-            document = canonical.parse(body)
+            document = await _beside(body, lambda: canonical.parse(body))
         except canonical.Uncacheable as odd:
             raise ValueError(f"the request can't be read: {odd}") from odd
-        pairs = tuple((name.lower(), value) for name, value in headers.items())
-        sender = Sender(pairs, CIMultiDict(pairs), None)
         known = await self._recognition.recognise_beside(sender, asked, api, body)
-        provider = known.endpoint.provider
+        view = _OPERATOR if view_of is None else view_of(known)
         model = known.ask.model if known.ask is not None else ""
+        cached = self._choice.policy(asked, model)
         told: Told = {
             "route": asked.path,
             "api": api.name,
             "upstream": known.endpoint.name,
-            "provider": provider.name,
+            "provider": known.endpoint.provider.name,
             "model": model,
-            "identity": _identity(known, document, api, pairs),
+            "identity": await _beside(
+                body,
+                lambda: identified(
+                    known, body, document, api, sender.headers, fold_text=cached.fold_text
+                ),
+            ),
+            "cache": await self._cache(known, asked, sender, model, view),
+            "routing": None,
+            "prompt": None,
+            "plan": None,
+            "volatile": None,
+            "rewrites": None,
+            "withheld": [],
         }
-        if known.endpoint.pool:
+        if not view.entries:
+            told["withheld"].append("cache.entries")
+        if known.endpoint.pool and view.everybody:
             told["routing"] = await self._routing.explained(known, api.name, body, sender)
-        if api is OPENAI_EMBEDDINGS or not isinstance(document, dict):
-            return told
+        elif known.endpoint.pool:
+            told["withheld"].append("routing")
+        if api is not OPENAI_EMBEDDINGS and isinstance(document, dict):
+            await self._of_prompt(told, known, asked, api, body, document, sender, view)
+        return told
+
+    async def _cache(
+        self, known: Known, asked: Asked, sender: Sender, model: str, view: _View
+    ) -> Told:
+        """What the cache would say, and what lies there."""
+        policy = self._choice.policy(asked, model)
+        said = [value for name, value in sender.headers if name == "cache-control"]
+        decided = before_lookup(known.pass_reason, known.ask, policy, cache_control.parse(said))
+        passed = isinstance(decided, Pass)
+        told: Told = {
+            "decision": "pass" if passed else "lookup",
+            "reason": decided.reason.value if isinstance(decided, Pass) else None,
+            "reads": not isinstance(decided, Pass) and decided.no_read is None,
+            "writes": not isinstance(decided, Pass) and decided.write,
+            "ttl_s": None if passed else policy.ttl_s,
+            "entries": None,
+        }
+        if view.entries:
+            try:
+                found = [
+                    entry
+                    for key in known.identities
+                    for entry in await self._inventory.find(key.hex())
+                ]
+            except StoreUnavailable:
+                return told
+            told["entries"] = [{name: each[name] for name in _OF_ENTRY} for each in found]
+        return told
+
+    async def _of_prompt(  # noqa: PLR0917 - all that is known of the request
+        self,
+        told: Told,
+        known: Known,
+        asked: Asked,
+        api: WireApi,
+        body: bytes,
+        document: dict[str, Any],
+        sender: Sender,
+        view: _View,
+    ) -> None:
+        model = told["model"]
         caches_as, deployment = known.endpoint.caches_as, known.endpoint.deployment
         rules = cache_rules(caches_as, api.name, model, deployment=deployment)
         policy = self._choice.prompt_policy(asked, model)
         try:
-            prompt = cache_prompt(api.name, document, rules)
+            prompt = await _beside(body, lambda: cache_prompt(api.name, document, rules))
         except NotUnderstood as odd:
-            reason = PlanReason.NOT_UNDERSTOOD.value
-            return {**told, "prompt": None, "plan": {"reason": reason, "why": str(odd)}}
+            told["plan"] = {"reason": PlanReason.NOT_UNDERSTOOD.value, "why": str(odd)}
+            return
         told["prompt"] = _prompt(prompt)
-        told["plan"] = self._plan(known, prompt, rules, policy)
+        if view.cache:
+            told["plan"] = self._plan(known, prompt, rules, policy, sender)
+        else:
+            told["withheld"].append("plan")
         if api.name in WITH_SYSTEM_TEXT:
             told |= await self._planning.searching(
                 lambda: self._volatile(known, asked, api, body, document, rules, policy)
             )
-        return told
+            if not view.everybody:
+                told["withheld"] += [f"volatile[].{name}" for name in _OF_TRAFFIC]
+                for finding in told["volatile"]:
+                    finding.update(dict.fromkeys(_OF_TRAFFIC))
 
     def _plan(
-        self, known: Known, prompt: CachePrompt, rules: CacheRules | None, policy: PromptPolicy
+        self,
+        known: Known,
+        prompt: CachePrompt,
+        rules: CacheRules | None,
+        policy: PromptPolicy,
+        sender: Sender,
     ) -> Told:
-        told: Told = {"markers": policy.markers.value}
-        why = untouchable(policy.markers, Directives(), known.pass_reason, known.ask)
+        markers = markers_for(policy, sender.lookup.get(_MARKERS))
+        said = [value for name, value in sender.headers if name == "cache-control"]
+        told: Told = {"markers": markers.value}
+        why = untouchable(markers, cache_control.parse(said), known.pass_reason, known.ask)
         if why is not None:
             return {**told, "reason": why.value}
         domain = self._planning.domain(known, None)
-        ticket = self._planning.planner.rehearsed(
-            domain, prompt, rules, policy.markers, self._timer()
-        )
+        ticket = self._planning.planner.rehearsed(domain, prompt, rules, markers, self._timer())
         if ticket is None:
             return {**told, "reason": None}
         plan = ticket.plan
@@ -204,38 +340,9 @@ class Explaining:
         }
 
 
-def _identity(
-    known: Known, document: canonical.Json, api: WireApi, pairs: tuple[tuple[str, str], ...]
-) -> Told:
-    provider = known.endpoint.provider
-    rules = registry.rules(provider, api.name)
-    members = document if isinstance(document, dict) else {}
-    keyed = [name for name, _ in pairs if identity.keyed_headers(((name, "x"),), provider)]
-    return {
-        "key": known.identities[0].hex() if known.identities else None,
-        "key_version": identity.KEY_VERSION,
-        "pass": known.pass_reason.value if known.pass_reason is not None else None,
-        "members": [_member(name, value, rules) for name, value in members.items()],
-        "headers": {
-            "keyed": keyed,
-            "in_scope": [name for name, _ in pairs if name in identity.CREDENTIALS],
-        },
-    }
-
-
-def _member(name: str, value: canonical.Json, rules: ApiRules) -> Told:
-    if name in rules.excluded:
-        return {"name": name, "treated": "excluded", "why": rules.excluded[name].reason}
-    default = rules.defaults.get(name)
-    if default is not None and canonical.plain(value) == default.value:
-        return {"name": name, "treated": "default", "why": default.rule.reason}
-    if name in rules.scalars:
-        return {"name": name, "treated": "folded", "why": rules.scalars[name].reason}
-    why = rules.keyed[name].reason if name in rules.keyed else None
-    told: Told = {"name": name, "treated": "keyed", "why": why}
-    if name in rules.excluded_members:
-        told["without"] = sorted(rules.excluded_members[name])
-    return told
+async def _beside(body: bytes, work: Callable[[], _T]) -> _T:
+    """The work done, for a long body in a thread: nobody else waits for it."""
+    return work() if len(body) <= _SHORT_BYTES else await asyncio.to_thread(work)
 
 
 def _prompt(prompt: CachePrompt) -> Told:

@@ -23,6 +23,7 @@ from gateway.core.model import Reason, Result
 from gateway.core.policy import Pass, before_lookup
 from gateway.errors import GatewayError, let_go
 from gateway.exchange import Exchange
+from gateway.explained import is_asked_to
 from gateway.providers import registry
 from gateway.recognition import Sender
 from gateway.server import body as request_body
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.records import RequestRecord
     from gateway.door import Known
+    from gateway.explained import Explained
     from gateway.keeping import Keeping
     from gateway.recognition import Recognition
     from gateway.routing import Routing
@@ -76,6 +78,7 @@ class Proxy:
         keeping: Keeping,
         answering: Answering,
         batches: Batches,
+        explained: Explained,
         acceptance: Acceptance,
         budget: Budget,
         telemetry: Telemetry,
@@ -90,6 +93,7 @@ class Proxy:
         self._keeping = keeping
         self._answering = answering
         self._batches = batches
+        self._explained = explained
         self._budget = budget
         self._acceptance = acceptance
         self._telemetry = telemetry
@@ -166,6 +170,8 @@ class Proxy:
             )
         api = APIS.get(asked.path) if request.method == "POST" else None
         sender = Sender(forwarding.pairs(request.headers), request.headers, request.remote)
+        if is_asked_to(request.headers):
+            return await self._explained.answer(request, asked, sender, exchange)
         if api is None:
             return await self._pass_through(request, asked, sender, exchange)
         with self._budget.share() as share:

@@ -6,7 +6,6 @@ The door is asked first; only what it doesn't know is parsed and brought into ca
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +16,7 @@ from multidict import CIMultiDict
 from gateway.core import identity
 from gateway.core.model import Question, Reason
 from gateway.door import Known, Parts
+from gateway.peers import Peers
 from gateway.providers import registry
 from gateway.wire import openai_embeddings
 from gateway.wire.base import NotUnderstood
@@ -87,7 +87,7 @@ class Recognition:
         # A client's requests have the same headers again and again.
         self._seen: dict[tuple[bytes, bytes, int], _Seen] = {}
         self._readers = ThreadPoolExecutor(_READERS, "warmgate-read")
-        self._trusted = tuple(ipaddress.ip_network(n) for n in config.server.trusted_proxies)
+        self._trusted = Peers(config.server.trusted_proxies)
 
     def recognise(self, sender: Sender, asked: Asked, api: WireApi, body: bytes) -> Known:
         """What is asked of whom. Raises `NotFound` for an upstream that isn't there."""
@@ -229,13 +229,7 @@ class Recognition:
         # Two of them: one may be the client's own, which its proxy only added to.
         if len(names) != 1 or not names[0]:
             return None
-        try:
-            peer = ipaddress.ip_address(sender.peer)
-        except ValueError:
-            return None
-        # A socket that listens on both families shows IPv4 peers as ::ffff:a.b.c.d.
-        peer = getattr(peer, "ipv4_mapped", None) or peer
-        return names[0] if any(peer in network for network in self._trusted) else None
+        return names[0] if sender.peer in self._trusted else None
 
     def _scope_id(
         self, secret: bytes, sender: Sender, endpoint: Endpoint, tenant: str | None, *, bound: bool

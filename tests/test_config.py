@@ -205,6 +205,7 @@ def test_every_variable_can_name_a_file_instead(setting: Any, write: Any) -> Non
         "admin.token": SECRET,
         "store.url": "memory://",
         "server.trusted_proxies": "[10.0.0.0/8]",
+        "server.explain_to": "[10.0.0.0/8]",
         "server.memory_budget_bytes": "1000",
     }
     default = setting.default

@@ -71,6 +71,11 @@ class Server(Section):
     trusted_proxies: tuple[Network, ...] = Field(
         (), description="CIDR ranges of peers whose tenant header is believed."
     )
+    explain_to: tuple[Network, ...] = Field(
+        (),
+        description="CIDR ranges of peers whose requests are explained instead of sent where they say "
+        "`x-gateway-explain: 1`; of others' requests that tells nothing.",
+    )
 
 
 # For the chart's schema: one kind of address at least.

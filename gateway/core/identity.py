@@ -185,6 +185,24 @@ def keyed_headers(headers: Pairs, provider: Provider) -> bytes:
     return b"".join(len(line).to_bytes(4, "big") + line for line in lines)
 
 
+def treated(name: str, provider: Provider) -> tuple[str, str]:
+    """What becomes of a header (its lower-case name) in an identity, and why: `keyed`, `excluded`, or
+    `scope` for what says who asks.
+    """
+    if name in CREDENTIALS or (name == _COOKIE and provider.header_prefixes is None):
+        return "scope", "says who asks: a keyed hash of it is in the scope"
+    if name == _COOKIE:
+        return "excluded", "no credential to this provider, whose edge sets another each time"
+    if is_transport(name):
+        return "excluded", "carries or routes the request, and never reaches the model"
+    if name in provider.headers_excluded:
+        return "excluded", provider.headers_excluded[name].reason
+    prefixes = provider.header_prefixes
+    if prefixes is not None and not name.startswith(prefixes):
+        return "excluded", "the provider documents no such header"
+    return "keyed", "may change the answer"
+
+
 def credential(headers: Pairs, provider: Provider) -> bytes:
     """The request's own credential: every credential header it carries; empty for none.
 

@@ -95,6 +95,17 @@ async def paced_stream(
     return out
 
 
+def explanation(payload: bytes, request_id: str) -> web.Response:
+    """What becomes of a request that is explained instead of sent."""
+    headers = {
+        **_OWN,
+        "x-gateway-explain": "1",
+        "x-gateway-request-id": request_id,
+        "Cache-Control": "no-store",
+    }
+    return web.Response(body=payload, headers=headers, content_type="application/json")
+
+
 def index() -> web.Response:
     """What answers at `/`: enough for a load balancer, and for a person who looks."""
     body = {"name": "warmgate", "version": __version__, "apis": ["/v1/", "/u/NAME/v1/"]}

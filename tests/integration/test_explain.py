@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -130,8 +132,18 @@ async def test_it_tells_the_identity_the_blocks_and_the_plan() -> None:
         assert got.head.get("x-gateway-cache") == "miss"
         members = {each["name"]: each["treated"] for each in told["identity"]["members"]}
         assert (members["system"], members["max_tokens"]) == ("keyed", "folded")
-        assert told["identity"]["headers"]["in_scope"] == ["x-api-key"]
-        assert "user-agent" not in told["identity"]["headers"]["keyed"]
+        treated = {
+            how: [each["name"] for each in found]
+            for how, found in told["identity"]["headers"].items()
+        }
+        assert treated["scope"] == ["x-api-key"]
+        assert treated["keyed"] == ["anthropic-version"]
+        assert treated["excluded"] == ["user-agent"]
+        assert "2023-06-01" not in repr(told["identity"]["headers"])
+        canonical = told["identity"]["canonical"]
+        assert orjson.loads(canonical["text"])["model"] == "claude-sonnet-4-5"
+        assert canonical["bytes"] == len(canonical["text"].encode())
+        assert canonical["cut"] is False
         blocks = told["prompt"]["blocks"]
         assert blocks[0]["section"] == "system"
         assert blocks[-1]["path"].startswith("$.messages[0]")
@@ -160,6 +172,183 @@ async def test_the_key_is_that_of_the_entry_which_the_request_makes() -> None:
             (entry,) = (await answer.json())["entries"]
         key = bytes.fromhex(told["identity"]["key"])
         assert bytes.fromhex(entry["key"]) in identity.entry_keys([key], Form.BODY)
+        (lies,) = told["cache"]["entries"]
+        assert lies["ttl_left_s"] == pytest.approx(told["cache"]["ttl_s"], abs=30)
+        assert lies["refused"] is None
+        body["body"] = asked(4)
+        _, other = await there.explain(body)
+        assert other["cache"]["entries"] == []
+
+
+@pytest.mark.parametrize(
+    ("directive", "reads", "writes"),
+    [("no-cache", False, True), ("no-store", True, False), ("max-age=5", True, True)],
+)
+async def test_what_the_client_wishes_is_counted_in(
+    directive: str, reads: bool, writes: bool
+) -> None:
+    async with world() as there:
+        body = {"route": ROUTE, "body": asked(1), "headers": {"Cache-Control": directive}}
+        _, told = await there.explain(body)
+        assert (told["cache"]["reads"], told["cache"]["writes"]) == (reads, writes)
+
+
+async def test_a_long_canonical_form_is_cut() -> None:
+    async with world() as there:
+        _, told = await there.explain({"route": ROUTE, "body": asked(1, "é" * 100_000)})
+        canonical = told["identity"]["canonical"]
+        assert canonical["cut"] is True
+        assert canonical["bytes"] > 200_000
+        assert 65_000 < len(canonical["text"].encode()) <= 65_536
+
+
+def members_of(told: Any) -> set[str]:
+    """Every member's name, those of lists of objects included."""
+    if isinstance(told, list):
+        return {name for each in told for name in members_of(each)}
+    if not isinstance(told, dict):
+        return set()
+    inner = {name for value in told.values() for name in members_of(value)}
+    return set(told) | inner
+
+
+async def test_the_page_names_every_member_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "explain.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+`) \| (.+) \|$", page, re.MULTILINE)
+    named = {name for first, _ in rows for name in re.findall(r"`([a-z_]+)`", first)}
+    prose = set(re.findall(r"`([a-z_]+)`", page))
+    async with world(prompt_cache={"rewrites": ["round-time"]}) as there:
+        await there.send(asked(1))
+        await there.gateway.background.idle()
+        headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
+        metadata = {"tools": [{"name": "a", "input_schema": {"type": "object"}}]}
+        _, told = await there.explain({"route": ROUTE, "body": asked(1), "headers": headers})
+        _, more = await there.explain({"route": ROUTE, "body": {**asked(1), **metadata}})
+        _, odd = await there.explain({"route": ROUTE, "body": {"model": 5, "messages": 5}})
+    found = members_of(told) | members_of(more) | members_of(odd)
+    assert found <= prose, "not on the page"
+    of_pools = {"policy", "usable", "backend", "affinity", "steps", "tokens", "shared_tokens"}
+    of_pools |= {"held_tokens", "session", "backends"}
+    assert named - {"post"} <= found | of_pools, "on the page alone"
+
+
+def own(**more: Any) -> dict[str, Any]:
+    return {"server": {"explain_to": ["127.0.0.0/8"], **more}}
+
+
+async def ask(
+    there: World, body: Any, path: str = ROUTE, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    given = [("x-gateway-explain", "1")]
+    given += [(name.replace("_", "-"), value) for name, value in headers.items()]
+    got = await fetch(there.gateway.api_url, "POST", path, orjson.dumps(body), given)
+    told: dict[str, Any] = orjson.loads(got.body)
+    assert got.status != 200 or got.head.get("x-gateway-explain") == "1"
+    return got.status, told
+
+
+async def test_a_request_that_says_so_is_explained_and_not_sent() -> None:
+    async with world(**own()) as there:
+        await there.send(asked(3))
+        await there.gateway.background.idle()
+        before = len(there.upstream.seen)
+        status, told = await ask(there, asked(3), x_api_key="k")
+        assert status == 200
+        assert len(there.upstream.seen) == before
+        (lies,) = told["cache"]["entries"]
+        assert lies["age_s"] < 30
+        assert told["plan"]["reason"]
+        # Its own credential, whose cache it is: only what all traffic says is withheld.
+        assert {each.partition("[")[0] for each in told["withheld"]} == {"volatile"}
+        (finding,) = told["volatile"]
+        assert finding["sample"] == "2026-11-22T10:00:03Z"
+        assert finding["requests_seen"] is None
+        # The same in one shape with the admin port.
+        sent = {"route": ROUTE, "body": asked(3), "headers": {"x-api-key": "k"}}
+        _, by_admin = await there.explain(sent)
+        assert by_admin.keys() == told.keys()
+        assert by_admin["identity"]["key"] == told["identity"]["key"]
+        assert by_admin["withheld"] == []
+
+
+async def test_explaining_by_header_teaches_nothing() -> None:
+    async with world(**own()) as there:
+        found = [await ask(there, asked(n % 2), x_api_key="k") for n in range(6)]
+        assert found[0] == found[4]
+        assert there.upstream.seen == []
+        again = await there.send(asked(0))
+        assert again.head.get("x-gateway-cache") == "miss"
+
+
+@pytest.mark.parametrize("peers", [[], ["10.0.0.0/8"]])
+async def test_who_is_not_named_gets_neither_explanation_nor_answer(peers: list[str]) -> None:
+    async with world(server={"explain_to": peers}) as there:
+        status, told = await ask(there, asked(1), x_api_key="k")
+        assert status == 403
+        assert told["error"]["type"]
+        assert "gateway_not_allowed" in repr(told)
+        assert there.upstream.seen == []
+
+
+@pytest.mark.parametrize("value", ["0", "false", ""])
+async def test_a_header_that_says_no_says_nothing(value: str) -> None:
+    async with world() as there:
+        got = await there.send(asked(1), {"x-gateway-explain": value})
+        assert got.head.get("x-gateway-cache") == "miss"
+        lines = there.upstream.seen[-1].header_lines
+        assert not any(line.lower().startswith(b"x-gateway-explain") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/models", {}, 400),
+        ("/v1/messages", [1], 200),
+        ("/u/nobody/v1/messages", {}, 404),
+        ("/v1/messages", {"model": "m", "messages": [{"content": "x" * 4_300_000}]}, 413),
+    ],
+)
+async def test_what_can_not_be_explained_by_header_is_an_error(
+    path: str, body: Any, status: int
+) -> None:
+    async with world(**own()) as there:
+        assert (await ask(there, body, path, x_api_key="k"))[0] == status
+        assert there.upstream.seen == []
+
+
+WITHHELD = {"cache.entries", "plan"}
+
+
+@pytest.mark.parametrize("scope", ["tenant", "shared"])
+async def test_in_a_scope_of_many_nobody_learns_what_others_asked(scope: str) -> None:
+    async with world(**own(), cache={"scope": scope, "secret": ["s" * 32]}) as there:
+        await there.send(asked(3))
+        await there.gateway.background.idle()
+        _, told = await ask(there, asked(3), x_api_key="k")
+        assert set(told["withheld"]) >= WITHHELD
+        assert (told["cache"]["entries"], told["plan"]) == (None, None)
+
+
+async def test_who_shows_no_credential_learns_nothing_of_others_who_show_none() -> None:
+    async with world(**own()) as there:
+        _, told = await ask(there, asked(3))
+        assert set(told["withheld"]) >= WITHHELD
+
+
+async def test_a_credential_that_is_not_passed_on_is_none() -> None:
+    """`Connection` names it: it stays here, and the request is anybody's."""
+    async with world(**own()) as there:
+        given = {"x_api_key": "k", "connection": "x-api-key"}
+        _, told = await ask(there, asked(3), **given)
+        assert set(told["withheld"]) >= WITHHELD
+
+
+async def test_with_a_credential_of_the_config_the_plan_is_everybodys() -> None:
+    upstreams = {"anthropic": {"base_url": "http://127.0.0.1:9/v1", "api_key": "sk-ours"}}
+    async with world(**own(), upstreams=upstreams) as there:
+        _, told = await ask(there, asked(3), x_api_key="k")
+        assert "plan" in told["withheld"]
+        assert told["cache"]["entries"] == []
 
 
 async def test_the_request_itself_may_be_sent_with_its_path_beside_it() -> None:
