@@ -238,7 +238,8 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         routing=routing,
         pools=pools,
         engines=engines,
-        timer=clock.monotonic,
+        accounts=accounts,
+        clock=clock,
     )
     return Assembled(
         proxy,

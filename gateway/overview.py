@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.days import day_of, each_day
+from gateway.core.period import period
+from gateway.core.savings import summary
 from gateway.core.top_prefixes import TopPrefix, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gateway.accounts import Accounts
+    from gateway.cache import Clock
     from gateway.planning import Planning
     from gateway.routing import Routing
     from gateway.upstream.engines import Engines
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 Told = dict[str, Any]
 
 MOST_PREFIXES = 20
+SAVINGS_DAYS = 14
 
 
 class Overview:
@@ -34,14 +38,15 @@ class Overview:
         routing: Routing,
         pools: Pools,
         engines: Engines,
-        timer: Callable[[], float],
+        accounts: Accounts,
+        clock: Clock,
     ) -> None:
-        """`timer` gives monotonic seconds, as it does for `planning`."""
         self._planning = planning
         self._routing = routing
         self._pools = pools
         self._engines = engines
-        self._timer = timer
+        self._accounts = accounts
+        self._clock = clock
 
     def backends(self) -> list[Told]:
         """Each replica of each pool: its state, its load, its mirror, and what its engine tells."""
@@ -68,12 +73,26 @@ class Overview:
         ]
         return found
 
+    async def savings(self) -> Told:
+        """What was paid and saved on each of the last days, and in all: as `Accounts.savings`, a day
+        without any as well; `off` alone, and why, where nothing is kept. Raises `StoreUnavailable`.
+        """
+        since, until = period(f"{SAVINGS_DAYS}d", "", day_of(self._clock.now()))
+        try:
+            told = await self._accounts.savings(since, until, ["day"])
+        except LookupError as why:
+            return {"off": str(why)}
+        known = {row["day"]: row for row in told["rows"]}
+        nothing = summary([])[0]
+        rows = [known.get(day) or {"day": day, **nothing} for day in each_day(since, until)]
+        return {**told, "rows": rows}
+
     async def prefixes(self) -> list[Told]:
         """What many requests begin with, the heaviest first."""
         found: list[TopPrefix] = []
         for name, pool in self._routing.pools.items():
             found += pool.router.affinity.prefixes(name, MOST_PREFIXES)
-        for portion in self._planning.planner.prefixes(self._timer(), MOST_PREFIXES):
+        for portion in self._planning.planner.prefixes(self._clock.monotonic(), MOST_PREFIXES):
             found = ranked((*found, *portion), MOST_PREFIXES)
             await asyncio.sleep(0)
         return [_prefix(each) for each in ranked(found, MOST_PREFIXES)]

@@ -45,6 +45,9 @@ class Views(Protocol):
     async def prefixes(self) -> list[Told]:
         """What many requests begin with."""
 
+    async def savings(self) -> Told:
+        """What was paid and saved, by day."""
+
 
 class AdminPage:
     """Answers the page's requests."""
@@ -66,6 +69,7 @@ class AdminPage:
         router.add_get(DATA + "names", self._names)
         router.add_get(DATA + "backends", self._backends)
         router.add_get(DATA + "prefixes", self._prefixes)
+        router.add_get(DATA + "savings", self._savings)
 
     async def _elsewhere(self, _: web.Request) -> web.Response:
         return web.Response(status=308, headers={"Location": PAGE})
@@ -144,3 +148,6 @@ class AdminPage:
 
     async def _prefixes(self, _: web.Request) -> web.Response:
         return json_answer({"prefixes": await self._views.prefixes()})
+
+    async def _savings(self, _: web.Request) -> web.Response:
+        return json_answer(await self._views.savings())

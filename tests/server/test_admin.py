@@ -243,7 +243,7 @@ class TestWhoMayAsk:
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
-        ("GET", "/admin", 404),
+        ("GET", "/admin/else", 404),
         ("GET", "/metrics", 404),
         ("DELETE", "/admin/stats", 404),
         ("GET", "/admin/stats?limit=0", 400),
