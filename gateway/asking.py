@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway import traced
 from gateway.cache import LONG_BYTES, judged
 from gateway.core.model import Form, Reason
 from gateway.errors import GatewayError, UpstreamUnreachable
@@ -243,7 +245,8 @@ class Asked(AbstractAsyncContextManager["Underway"]):
             self._journey = await asking.routing.journey(turn, self._sent, may_change=may_change)
             self._journey.span = span
         call = self._call = ModelCall(
-            turn.exchange, turn.api.operation, known, asking.telemetry, timer
+            *(turn.exchange, turn.api.operation, known, asking.telemetry, timer),
+            attributes=traced.attributes(turn),
         )
         try:
             self._sending = asking.routing.call(
@@ -305,7 +308,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
                     endpoint = self._turn.known.endpoint
                     self._asking.routing.learn(endpoint, self._journey, underway.answer)
                 self._count(underway.answer, failed=underway.upstream.status >= 300)
-                call.end(underway.answer, self._failed)
+                self._tell(underway)
 
     def _count(self, answer: Answer | None, *, failed: bool) -> None:
         prefill_s = None
@@ -316,6 +319,14 @@ class Asked(AbstractAsyncContextManager["Underway"]):
         self._asking.accounts.asked(
             self._turn, self.planned, answer, failed=failed, prefill_s=prefill_s
         )
+
+    def _tell(self, underway: Underway) -> None:
+        call, turn, answer = self._call, self._turn, underway.answer
+        arrived_ms = underway.taken.arrived_ms if underway.taken is not None else ()
+        content = None
+        if call.span.captures:
+            content = partial(traced.content, turn, answer, self._asking.keeping.entry)
+        call.end(answer, self._failed, arrived_ms, content)
 
     def _note(self, problem: BaseException) -> None:
         if isinstance(problem, GatewayError):

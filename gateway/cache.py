@@ -18,6 +18,7 @@ from gateway.store import coding
 from gateway.store.base import StoreUnavailable
 from gateway.store.memory import MemoryStore
 from gateway.store.tiered import TieredStore
+from gateway.store.witness import Witnessed
 from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -99,7 +100,12 @@ class ResponseCache:
         began = self._clock.monotonic()
         found: AfterLookup
         try:
-            found = self._at_hand(turn) or await self._find(turn, seed)
+            at_hand = self._at_hand(turn)
+            if at_hand is not None:
+                found = at_hand
+            else:
+                with Witnessed(span):
+                    found = await self._find(turn, seed)
         except StoreUnavailable:
             self._telemetry.metrics.store_unavailable("get")
             found = missed(Reason.STORE_UNAVAILABLE, turn.directives)
@@ -107,7 +113,9 @@ class ResponseCache:
             _log.exception("a lookup failed", key=exchange.key_hex8, api=turn.api.name)
             found = missed(Reason.UNREADABLE, turn.directives)
         result, reason = _in_words(found)
-        self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, reason)
+        ended = self._clock.monotonic()
+        exchange.step("lookup", began, ended)
+        self._telemetry.metrics.lookup(ended - began, result, reason)
         span.end(result, reason, exchange.key_hex8)
         return found
 

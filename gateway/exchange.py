@@ -10,10 +10,10 @@ from gateway.core.model import Form
 from gateway.core.money import usd
 from gateway.core.records import RequestRecord, Step
 from gateway.telemetry.logs import request_line
-from gateway.telemetry.spans import NULL_SERVER
+from gateway.telemetry.spans import NO_ATTRIBUTES, NULL_SERVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from multidict import CIMultiDict
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from gateway.door import Known
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.setup import Telemetry
-    from gateway.telemetry.spans import ServerSpan
+    from gateway.telemetry.spans import AttributeValue, ServerSpan
+    from gateway.traced import Content
     from gateway.upstream.choice import Endpoint
 
 _BACKEND, _AFFINITY = "x-gateway-backend", "x-gateway-affinity"
@@ -286,9 +287,14 @@ class ModelCall:
         known: Known,
         telemetry: Telemetry,
         timer: Callable[[], float],
+        *,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
     ) -> None:
+        """`attributes` are what is told of the request beside its model."""
         self._exchange = exchange
+        self._streams = known.ask is not None and known.ask.form is Form.STREAM
         self._operation = operation
+        self._api = exchange.api or ""
         self._provider = known.endpoint.provider.otel_name
         self._metrics = telemetry.metrics
         self._timer = timer
@@ -303,17 +309,19 @@ class ModelCall:
             model=exchange.model,
             host=known.endpoint.host,
             port=known.endpoint.port,
-            stream=known.ask is not None and known.ask.form is Form.STREAM,
+            stream=self._streams,
+            attributes=attributes,
         )
         self._began = timer()
 
     def first_chunk(self) -> None:
         """The first bytes of the answer came."""
         now = self._timer()
-        self._first_s = now - self._began
         if self._exchange.first_byte_s is None:
             self._exchange.first_byte_s = now - self._exchange.started
-        self.span.first_chunk(self._first_s)
+        if self._streams:
+            self._first_s = now - self._began
+            self.span.first_chunk(self._first_s)
         if self.on_first is not None:
             self.on_first()
 
@@ -324,14 +332,29 @@ class ModelCall:
         self._exchange.elsewhere_s += self._duration_s
         self._exchange.step("upstream", self._began, now)
 
-    def end(self, answer: Answer | None, failed: str | None) -> None:
-        """Say it, with what could be read of the answer, and in a word how the call failed."""
+    def end(
+        self,
+        answer: Answer | None,
+        failed: str | None,
+        arrived_ms: Sequence[int] = (),
+        content: Callable[[], Content] | None = None,
+    ) -> None:
+        """Say it, with what could be read of the answer, and in a word how the call failed.
+        `arrived_ms`: when each chunk of a stream came; `content`: what was said, where that is wanted.
+        """
         exchange = self._exchange
         if answer is not None:
             if answer.usage is not None:
                 exchange.usage = answer.usage
                 self.span.usage(answer.usage)
             self.span.response(answer.response_id, answer.model, answer.finish_reasons)
+            openai = self._api.startswith("openai")
+            tier = answer.terms[0] if openai and answer.terms else ""
+            self.span.details(answer.reasoning, tier, answer.fingerprint)
+        began = self._first_s is not None and (answer is not None or failed is not None)
+        if began and (answer is None or not any(answer.finish_reasons)):
+            # "A stream that breaks before its final event": in the place of its finish reason.
+            self.span.response("", "", ("error",))
         self._metrics.inference(
             provider=self._provider,
             model=exchange.model,
@@ -340,5 +363,9 @@ class ModelCall:
             first_chunk_s=self._first_s,
             usage=exchange.usage if answer is not None else None,
             error=failed,
+            reasoning_tokens=answer.reasoning if answer is not None else 0,
+            arrived_ms=arrived_ms,
         )
+        if content is not None:
+            self.span.content(*content())
         self.span.end()

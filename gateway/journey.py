@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from gateway.core import identity
 from gateway.core.route import Wish
 from gateway.core.trail import Trail
+from gateway.telemetry.spans import NULL_ROUTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.core.route import Branch, RouteTicket
     from gateway.exchange import Exchange
+    from gateway.telemetry.spans import RouteSpan
     from gateway.upstream.backend import Backend
 
 OURS = "x-gateway-session"
@@ -76,6 +78,8 @@ class Journey:
     """It is for this replica, and no other."""
     once: bool = False
     """It may change something (an upload, an order): done twice is not done once."""
+    span: RouteSpan = NULL_ROUTE
+    """Is told where it goes first."""
 
     backend: str = ""
     """Where it went last."""

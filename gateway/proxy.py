@@ -263,6 +263,7 @@ class Proxy:
         journey = None
         if endpoint.pool:
             journey = routing.passing(exchange, asked, endpoint, request.method)
+            journey.span = exchange.span.route()
         try:
             async with routing.call(
                 request.method, asked, headers, body, endpoint, exchange.span.attempt, journey

@@ -96,7 +96,20 @@ class Routed(AbstractAsyncContextManager["Response"]):
     async def __aenter__(self) -> Response:
         """Send the request; returns when its response has begun: of a stream, with the first byte."""
         pool, journey = self._pool, self._journey
-        route = pool.router.route(journey)
+        began = pool.timer()
+        try:
+            route = pool.router.route(journey)
+        except GatewayError as problem:
+            journey.span.error(problem.code)
+            raise
+        else:
+            wait_s = route.placement.wait_s if route.placement is not None else 0.0
+            policy = pool.router.replicas.settings.policy
+            journey.span.chosen(policy.value, route.order[0].name, route.branch, wait_s)
+        finally:
+            journey.span.end()
+        if journey.exchange is not None:
+            journey.exchange.step("route", began, pool.timer())
         branch = route.branch
         last = min(len(route.order), _MOST_ATTEMPTS) - 1
         for number, backend in enumerate(route.order):

@@ -97,6 +97,8 @@ class Placement(NamedTuple):
     stays: str = ""
     """The replica where the conversation goes on living though this one request leaves it: other
     gateways, that don't hear of it, send the next one there. Empty: it lives where it goes."""
+    wait_s: float = 0.0
+    """What already waits at the first was thought to take so long."""
 
 
 @dataclass(slots=True, eq=False)

@@ -56,6 +56,17 @@ def from_responses(usage: object) -> Usage | None:
     return _inclusive(usage, "input_tokens", "output_tokens")
 
 
+def reasoning(usage: object) -> int:
+    """Tokens of the answer that were thoughts, by the `usage` of any of OpenAI's APIs; 0 where it
+    does not say.
+    """
+    stated = _members(usage)
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        if thought := _count(_members(stated.get(name)).get("reasoning_tokens")):
+            return thought
+    return 0
+
+
 def _inclusive(usage: object, prompt_name: str, output_name: str) -> Usage | None:
     if not isinstance(usage, dict):
         return None

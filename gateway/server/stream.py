@@ -63,7 +63,8 @@ class Recording:
         """Bytes that have come, as they came."""
         self._timer = timer if form is Form.STREAM and self.plain else None
         self._ends: list[int] = []
-        self._arrived_ms: list[int] = []
+        self.arrived_ms: list[int] = []
+        """When each chunk of a plain stream came, by `timer`."""
 
     @property
     def plain(self) -> bool:
@@ -82,7 +83,7 @@ class Recording:
         self._pieces.append(chunk)
         if self._timer is not None:
             self._ends.append(self.size)
-            self._arrived_ms.append(int(self._timer() * 1000))
+            self.arrived_ms.append(int(self._timer() * 1000))
 
     def forget(self) -> None:
         """Hold nothing any more."""
@@ -92,7 +93,7 @@ class Recording:
 
     def gaps_ms(self) -> tuple[int, ...]:
         """The stream's pace, event by event; empty where none was kept."""
-        return gaps(b"".join(self._pieces), self._ends, self._arrived_ms) if self._ends else ()
+        return gaps(b"".join(self._pieces), self._ends, self.arrived_ms) if self._ends else ()
 
     def payload(self) -> bytes | None:
         """The recorded bytes, decoded; None when they can't be, or would be too many."""

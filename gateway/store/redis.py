@@ -22,6 +22,7 @@ from gateway.store.redis_line import Line
 from gateway.store.redis_node import Node
 from gateway.store.redis_replies import in_words, judge
 from gateway.store.redis_topology import Discovered, OneServer
+from gateway.store.redis_witness import tell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -124,6 +125,8 @@ class RedisStore:
             (node, places, node.ask([(b"GET", names[place]) for place in places]))
             for node, places in asked.items()
         ]
+        for node, places, answer in answers:
+            tell("GET", len(places), node.place, answer)
         blobs: list[bytes | None] = [None] * len(names)
         for node, places, answer in answers:
             replies = await answer
@@ -186,7 +189,9 @@ class RedisStore:
         await self._topology.start(self._deadline_s)
         verb = str(command[0]).upper()
         node = self._topology.primary(_key(verb, command))
-        (reply,) = _sound(await node.ask([command], is_write=verb not in _READS))
+        answer = node.ask([command], is_write=verb not in _READS)
+        tell(verb, 1, node.place, answer)
+        (reply,) = _sound(await answer)
         return await self._settled(node, command, reply, began)
 
     async def execute_everywhere(self, *command: Word) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.telemetry import semconv
@@ -14,6 +15,25 @@ if TYPE_CHECKING:
     from gateway.telemetry.spans import AttributeValue
 
 Told: TypeAlias = "dict[str, AttributeValue | Sequence[str]]"
+
+REQUEST_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "choices": semconv.GEN_AI_REQUEST_CHOICE_COUNT,
+        "conversation": semconv.GEN_AI_CONVERSATION_ID,
+        "frequency_penalty": semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY,
+        "max_tokens": semconv.GEN_AI_REQUEST_MAX_TOKENS,
+        "output": semconv.GEN_AI_OUTPUT_TYPE,
+        "presence_penalty": semconv.GEN_AI_REQUEST_PRESENCE_PENALTY,
+        "previous_response": semconv.GEN_AI_REQUEST_PREVIOUS_RESPONSE,
+        "reasoning_level": semconv.GEN_AI_REQUEST_REASONING_LEVEL,
+        "seed": semconv.GEN_AI_REQUEST_SEED,
+        "service_tier": semconv.OPENAI_REQUEST_TIER,
+        "temperature": semconv.GEN_AI_REQUEST_TEMPERATURE,
+        "top_k": semconv.GEN_AI_REQUEST_TOP_K,
+        "top_p": semconv.GEN_AI_REQUEST_TOP_P,
+    }
+)
+"""By the names of `gateway.wire.parameters`."""
 
 
 def asked_for(headers: Mapping[str, str]) -> str:
@@ -51,3 +71,15 @@ def set_cache(
     if key_hex8 is not None:
         # Cut here too: a whole identity on a span would let its reader probe the cache.
         told[semconv.CACHE_KEY] = key_hex8[:8]
+
+
+def set_plan(
+    told: Told, reason: str, markers: int, expected_tokens: int, rewrites: Sequence[str]
+) -> None:
+    """What was done for the provider's prompt cache."""
+    told[semconv.PROMPT_CACHE_REASON] = reason
+    told[semconv.PROMPT_CACHE_MARKERS] = markers
+    if expected_tokens:
+        told[semconv.PROMPT_CACHE_EXPECTED] = expected_tokens
+    if rewrites:
+        told[semconv.PROMPT_CACHE_REWRITES] = list(rewrites)

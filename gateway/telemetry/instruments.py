@@ -103,7 +103,7 @@ class Instruments(Metrics):
             s.M_STREAM_ABORTED, "{response}", "Responses that ended early, by who went away.", 2
         )
         self._http = seconds(
-            s.M_HTTP_SERVER_DURATION, "Time to answer a request, to its last byte.", HTTP_SECONDS, 8
+            s.M_HTTP_SERVER_DURATION, "Time to answer a request, to its last byte.", HTTP_SECONDS, 6
         )
         self._calls = ModelCalls(tallies, self._models, self._few_models, genai_names)
         self._prompt_cache = PromptCacheTallies(tallies, self._models)

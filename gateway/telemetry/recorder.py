@@ -3,8 +3,7 @@
 Status, as the HTTP conventions say: a server span is an error from 500 on ("4xx ... span status
 MUST be left unset"), a client span from 400 on, and "a deliberate cancellation SHOULD NOT be
 treated as an error". Parents are passed by hand, not through context variables: a response may
-end in another task than it began in. Attributes wait in a dict of ours until the end: the SDK
-takes two locks and checks a dozen types for each that it is told by itself.
+end in another task than it began in.
 """
 
 # ruff: noqa: D102 - the methods are documented in spans.py
@@ -12,23 +11,31 @@ takes two locks and checks a dozen types for each that it is told by itself.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    Link,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    TraceFlags,
-)
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 
 from gateway.core.model import Reason
 from gateway.telemetry import semconv, spans
-from gateway.telemetry.attributes import asked_for, set_address, set_cache, set_method
+from gateway.telemetry.attributes import (
+    asked_for,
+    set_address,
+    set_cache,
+    set_method,
+    set_plan,
+)
+from gateway.telemetry.content import NO_CONTENT
+from gateway.telemetry.recorded import (
+    PATH_LIMIT,
+    Recorded,
+    RecordedLookup,
+    RecordedPlan,
+    RecordedRoute,
+    RecordedStore,
+    open_attempt,
+)
 from gateway.telemetry.text import plain, without_query
-from gateway.telemetry.trace_context import remote_parent, trace_headers, under
+from gateway.telemetry.trace_context import remote_parent, under
 from gateway.telemetry.unrecorded import UNSAMPLED, UnrecordedInference, UnrecordedServer
 
 if TYPE_CHECKING:
@@ -37,110 +44,38 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from gateway.core.model import Result, Usage
-    from gateway.core.route import Branch
     from gateway.telemetry.attributes import Told
+    from gateway.telemetry.content import Capture
     from gateway.telemetry.span_queue import SpanQueue
     from gateway.telemetry.trace_context import ChosenIds, Draw
 
-_PATH_LIMIT = 1024
 _NO_PARENT = Context()
 
 
-class _Recorded:
-    """What every recorded span has: the span until its end, its identity for ever."""
-
-    __slots__ = ("_as_parent", "_context", "_error", "_span", "_told")
-
-    def __init__(self, span: Span, told: Told) -> None:
-        self._span = span
-        self._context = span.get_span_context()
-        self._as_parent: Context | None = None
-        self._error: str | None = None
-        self._told = told
-
-    def parent(self) -> Context:
-        """What makes a new span a child of this one."""
-        if self._as_parent is None:
-            self._as_parent = under(self._context)
-        return self._as_parent
-
-    def routed(self, backend: str, branch: Branch) -> None:
-        """See `spans`: of servers and attempts."""
-        told = (plain(backend), branch.value)
-        self._told.update(zip((semconv.ROUTE_BACKEND, semconv.ROUTE_BRANCH), told, strict=True))
-
-    def error(self, type_: str) -> None:
-        """The first error is the one that is told; what follows is its consequence."""
-        if self._error is None:
-            self._error = type_
-
-    def _close(self) -> None:
-        span = self._span
-        # The SDK warns about every call on an ended span; this one swallows them. A call that
-        # others share, or a revalidation, outlives the request that began it.
-        self._span = INVALID_SPAN
-        if self._error is not None:
-            self._told[semconv.ERROR_TYPE] = plain(self._error)
-            span.set_status(StatusCode.ERROR)
-        if self._told:
-            span.set_attributes(self._told)
-        span.end()
-
-
-class RecordedAttempt(_Recorded, spans.AttemptSpan):
-    """An HTTP client span."""
-
-    __slots__ = ()
-
-    def status(self, code: int) -> None:
-        self._told[semconv.HTTP_STATUS] = code
-        if code >= 400:
-            self.error(str(code))
-
-    def traceparent(self) -> dict[str, str]:
-        return trace_headers(self._context)
-
-    def end(self) -> None:
-        self._close()
-
-
-class RecordedLookup(_Recorded, spans.LookupSpan):
-    """An internal span around a cache lookup."""
-
-    __slots__ = ()
-
-    def end(
-        self,
-        result: Result | None = None,
-        reason: Reason | None = None,
-        key_hex8: str | None = None,
-    ) -> None:
-        set_cache(self._told, result, reason, key_hex8)
-        self._close()
-
-
-class RecordedStore(_Recorded, spans.StoreSpan):
-    """The root span of a cache write."""
-
-    __slots__ = ()
-
-    def end(self, outcome: str) -> None:
-        self._told[semconv.CACHE_STORE_OUTCOME] = outcome
-        self._close()
-
-
-class RecordedInference(_Recorded, spans.InferenceSpan):
+class RecordedInference(Recorded, spans.InferenceSpan):
     """A client span for a model call."""
 
-    __slots__ = ("_names", "_tracer")
+    __slots__ = ("_asked", "_capture", "_names", "_tracer", "captures")
 
-    def __init__(self, span: Span, told: Told, tracer: Tracer, names: Mapping[str, str]) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        span: Span,
+        asked: Told,
+        told: Told,
+        tracer: Tracer,
+        names: Mapping[str, str],
+        capture: Capture,
+    ) -> None:
+        """`asked` is what the span was made with."""
         super().__init__(span, told)
+        self._asked = asked
         self._tracer = tracer
         self._names = names
+        self._capture = capture
+        self.captures = capture.wanted
 
     def attempt(self, method: str, url: str, resend_count: int = 0) -> spans.AttemptSpan:
-        return _attempt(self._tracer, self.parent(), method, url, resend_count)
+        return open_attempt(self._tracer, self.parent(), method, url, resend_count)
 
     def http(self, status: int) -> None:
         if status >= 400:
@@ -167,23 +102,58 @@ class RecordedInference(_Recorded, spans.InferenceSpan):
         if finish_reasons:
             self._told[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = [plain(f) for f in finish_reasons]
 
+    def details(self, reasoning_tokens: int, service_tier: str, fingerprint: str) -> None:
+        if reasoning_tokens:
+            self._told[semconv.GEN_AI_USAGE_REASONING] = reasoning_tokens
+        if service_tier:
+            self._told[semconv.OPENAI_RESPONSE_TIER] = plain(service_tier)
+        if fingerprint:
+            self._told[semconv.OPENAI_RESPONSE_FINGERPRINT] = plain(fingerprint)
+
+    def content(
+        self,
+        system: Sequence[object],
+        messages: Sequence[object],
+        tools: Sequence[object],
+        output: Sequence[object],
+    ) -> None:
+        told = {**self._asked, **self._told}
+        if self._error is not None:
+            told[semconv.ERROR_TYPE] = plain(self._error)
+        said = (system, messages, tools, output)
+        self._told.update(self._capture.told(said, told, self.parent()))
+
     def end(self) -> None:
         self._close()
 
 
-class RecordedServer(_Recorded, spans.ServerSpan):
-    """The server span of a request."""
+class RecordedServer(Recorded, spans.ServerSpan):
+    """The server span of a request, or the root of a revalidation."""
 
     __slots__ = ("_status", "_tracer", "trace_id")
+
+    recorded = True
 
     def __init__(self, span: Span, told: Told, tracer: Tracer) -> None:
         super().__init__(span, told)
         self._tracer = tracer
         self._status: int | None = None
-        self.trace_id = f"{self._context.trace_id:032x}"
+        self.trace_id = f"{self.context.trace_id:032x}"
 
     def attempt(self, method: str, url: str, resend_count: int = 0) -> spans.AttemptSpan:
-        return _attempt(self._tracer, self.parent(), method, url, resend_count)
+        return open_attempt(self._tracer, self.parent(), method, url, resend_count)
+
+    def plan(self) -> spans.PlanSpan:
+        return RecordedPlan(self._tracer.start_span(semconv.SPAN_PLAN, self.parent()), {})
+
+    def route(self) -> spans.RouteSpan:
+        return RecordedRoute(self._tracer.start_span(semconv.SPAN_ROUTE, self.parent()), {})
+
+    def revalidation(self) -> spans.ServerSpan:
+        span = self._tracer.start_span(
+            semconv.SPAN_REVALIDATE, _NO_PARENT, SpanKind.INTERNAL, links=(Link(self.context),)
+        )
+        return RecordedServer(span, {}, self._tracer)
 
     def identify(self, request_id: str, upstream: str | None) -> None:
         self._told[semconv.REQUEST_ID] = plain(request_id)
@@ -204,12 +174,7 @@ class RecordedServer(_Recorded, spans.ServerSpan):
     def planned(
         self, reason: str, markers: int, expected_tokens: int, rewrites: Sequence[str]
     ) -> None:
-        self._told[semconv.PROMPT_CACHE_REASON] = reason
-        self._told[semconv.PROMPT_CACHE_MARKERS] = markers
-        if expected_tokens:
-            self._told[semconv.PROMPT_CACHE_EXPECTED] = expected_tokens
-        if rewrites:
-            self._told[semconv.PROMPT_CACHE_REWRITES] = list(rewrites)
+        set_plan(self._told, reason, markers, expected_tokens, rewrites)
 
     def rerouted(self, backend: str, reason: str) -> None:
         told = {semconv.ROUTE_BACKEND: plain(backend), semconv.ROUTE_RETRY_REASON: reason}
@@ -230,7 +195,7 @@ class RecordedServer(_Recorded, spans.ServerSpan):
     def collapsed(self, leader: spans.InferenceSpan) -> None:
         self._told[semconv.CACHE_COLLAPSED] = True
         if isinstance(leader, RecordedInference):
-            self._span.add_link(leader._context)  # noqa: SLF001 - its own kind
+            self._span.add_link(leader.context)
 
     def aborted(self, side: str) -> None:
         self._told[semconv.STREAM_ABORTED] = side
@@ -252,16 +217,18 @@ class RecordedSpans(spans.Spans):
     room, costs next to nothing.
     """
 
-    __slots__ = ("_draw", "_ids", "_names", "_queue", "_tracer")
+    __slots__ = ("_capture", "_draw", "_ids", "_names", "_queue", "_tracer")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         tracer: Tracer,
         names: Mapping[str, str],
         draw: Draw,
         ids: ChosenIds,
         queue: SpanQueue,
+        capture: Capture = NO_CONTENT,
     ) -> None:
+        self._capture = capture
         self._tracer = tracer
         self._names = names
         self._draw = draw
@@ -290,7 +257,7 @@ class RecordedSpans(spans.Spans):
         elif self._queue.full():
             return UnrecordedServer(remote)
         told: Told = {
-            semconv.URL_PATH: plain(without_query(path), _PATH_LIMIT),
+            semconv.URL_PATH: plain(without_query(path), PATH_LIMIT),
             semconv.URL_SCHEME: scheme,
         }
         name = set_method(told, method)
@@ -306,7 +273,8 @@ class RecordedSpans(spans.Spans):
     def lookup(self, parent: spans.ServerSpan) -> spans.LookupSpan:
         if not isinstance(parent, RecordedServer):
             return spans.NULL_LOOKUP
-        return RecordedLookup(self._tracer.start_span(semconv.SPAN_LOOKUP, parent.parent()), {})
+        span = self._tracer.start_span(semconv.SPAN_LOOKUP, parent.parent())
+        return RecordedLookup(span, {}, self._tracer)
 
     def inference(
         self,
@@ -324,47 +292,32 @@ class RecordedSpans(spans.Spans):
             if isinstance(parent, UnrecordedServer):
                 return UnrecordedInference(parent)
             return spans.NULL_INFERENCE
-        told: Told = {
+        # "... SHOULD be provided at span creation time": these, so that samplers may go by them.
+        asked: Told = {
             semconv.GEN_AI_OPERATION: operation,
             semconv.GEN_AI_PROVIDER: provider,
         }
         name = operation
         if model:
-            told[semconv.GEN_AI_REQUEST_MODEL] = plain(model)
+            asked[semconv.GEN_AI_REQUEST_MODEL] = plain(model)
             name = f"{operation} {plain(model)}"
+        set_address(asked, host, port)
+        told: Told = {}
         if stream:
             told[semconv.GEN_AI_REQUEST_STREAM] = True
-        set_address(told, host, port)
         for key in attributes.keys() & semconv.REQUEST_ATTRIBUTES:
             value = attributes[key]
             told[key] = plain(value) if isinstance(value, str) else value
-        span = self._tracer.start_span(name, parent.parent(), SpanKind.CLIENT)
-        return RecordedInference(span, told, self._tracer, self._names)
+        span = self._tracer.start_span(name, parent.parent(), SpanKind.CLIENT, asked)
+        return RecordedInference(span, asked, told, self._tracer, self._names, self._capture)
 
     def store(self, link: spans.ServerSpan) -> spans.StoreSpan:
         if not isinstance(link, RecordedServer):
             return spans.NULL_STORE
-        links = (Link(link._context),)  # noqa: SLF001 - its own kind
         span = self._tracer.start_span(
-            semconv.SPAN_STORE, _NO_PARENT, SpanKind.INTERNAL, links=links
+            semconv.SPAN_STORE, _NO_PARENT, SpanKind.INTERNAL, links=(Link(link.context),)
         )
-        return RecordedStore(span, {})
-
-
-def _attempt(
-    tracer: Tracer, parent: Context, method: str, url: str, resend_count: int
-) -> spans.AttemptSpan:
-    target = plain(without_query(url), _PATH_LIMIT)
-    told: Told = {semconv.URL_FULL: target}
-    name = set_method(told, method)
-    try:
-        parts = urlsplit(target)
-        set_address(told, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme))
-    except ValueError:
-        pass  # a port that is no number: the URL itself is told, that is enough
-    if resend_count:
-        told[semconv.HTTP_RESEND_COUNT] = resend_count
-    return RecordedAttempt(tracer.start_span(name, parent, SpanKind.CLIENT), told)
+        return RecordedStore(span, {}, self._tracer)
 
 
 def _unsampled(context: SpanContext) -> SpanContext:
@@ -375,6 +328,3 @@ def _unsampled(context: SpanContext) -> SpanContext:
     return SpanContext(
         context.trace_id, context.span_id, context.is_remote, flags, context.trace_state
     )
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}

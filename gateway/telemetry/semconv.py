@@ -96,6 +96,11 @@ GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
 GEN_AI_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 GEN_AI_TOOL_DEFINITIONS = "gen_ai.tool.definitions"
 
+OPENAI_API_TYPES: Mapping[str, str] = MappingProxyType(
+    {"openai_chat": "chat_completions", "openai_responses": "responses"}
+)
+"""Wire API -> the value of `OPENAI_API_TYPE`."""
+
 GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
 """What `GEN_AI_USAGE_CACHE_WRITE` was called up to semantic conventions v1.41."""
 

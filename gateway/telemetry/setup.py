@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
     from gateway import config
+    from gateway.telemetry.content import Events
     from gateway.telemetry.span_queue import Lost
     from gateway.telemetry.tallies import Tallies
 
@@ -77,7 +78,7 @@ class Telemetry:
             spans = _start_spans(settings, environ, version, lost, closers)
         metrics = NULL_METRICS
         if settings.metrics:
-            metrics = _start_metrics(environ, version, routes, tallies, closers)
+            metrics = _start_metrics(settings, environ, version, routes, tallies, closers)
         return cls(spans, metrics, closers)
 
     def close(self, timeout_s: float) -> None:
@@ -109,11 +110,16 @@ def _start_spans(
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
-    from gateway.telemetry import otlp, signals  # noqa: PLC0415
+    from gateway.telemetry import content, otlp, signals  # noqa: PLC0415
     from gateway.telemetry.recorder import RecordedSpans  # noqa: PLC0415
     from gateway.telemetry.trace_context import ChosenIds  # noqa: PLC0415
 
+    queue = otlp.span_queue(environ, lost)
+    if queue is None:
+        return NULL_SPANS
     ids = ChosenIds()
+    on_spans, as_events = content.modes(environ)
+    events = _start_events(environ, version, closers) if as_events else None
     provider = TracerProvider(
         # Whoever starts a span has drawn already (`Draw`): children and linked spans go with their
         # server span. A sampler would draw again for the store span, which has its own trace.
@@ -121,17 +127,33 @@ def _start_spans(
         resource=signals.resource(environ, version),
         id_generator=ids,
         shutdown_on_exit=False,
-        span_limits=otlp.span_limits(environ),
+        span_limits=otlp.span_limits(environ, content=on_spans),
     )
-    queue = otlp.span_queue(environ, lost)
     provider.add_span_processor(queue)
     closers.append(provider.shutdown)
     names = semconv.V1_41 if settings.genai_names == "v1_41" else _NO_NAMES
     tracer = provider.get_tracer(semconv.SCOPE, version)
-    return RecordedSpans(tracer, names, otlp.draw(environ), ids, queue)
+    capture = content.Capture(on_spans=on_spans, events=events)
+    return RecordedSpans(tracer, names, otlp.draw(environ), ids, queue, capture)
 
 
-def _start_metrics(
+def _start_events(
+    environ: Mapping[str, str], version: str, closers: list[Callable[[], object]]
+) -> Events | None:
+    from gateway.telemetry import otlp, signals  # noqa: PLC0415
+    from gateway.telemetry.events import LoggedEvents  # noqa: PLC0415 - loads the SDK's logs
+
+    sends = otlp.exporter(environ, "LOGS") if signals.wants_otlp(environ, "LOGS") else None
+    if sends is None:
+        return None
+    delay_ms = otlp.events_delay_ms(environ)
+    events = LoggedEvents(sends, signals.resource(environ, version), version, delay_ms)
+    closers.append(events.close)
+    return events
+
+
+def _start_metrics(  # noqa: PLR0917
+    settings: config.Telemetry,
     environ: Mapping[str, str],
     version: str,
     routes: Iterable[str],
@@ -150,7 +172,8 @@ def _start_metrics(
     if signals.has_endpoint(environ, "METRICS") and signals.wants_otlp(environ, "METRICS"):
         from gateway.telemetry import otlp  # noqa: PLC0415 - only what is pushed needs it
 
-        readers.append(otlp.metric_reader(environ, tallies))
+        pushed = otlp.metric_reader(environ, tallies)
+        readers += [pushed] if pushed is not None else []
     provider = MeterProvider(
         metric_readers=readers,
         resource=signals.resource(environ, version),
@@ -158,4 +181,6 @@ def _start_metrics(
         shutdown_on_exit=False,
     )
     closers.append(provider.shutdown)
-    return Instruments(tallies, provider, registry, version, routes)
+    return Instruments(
+        tallies, provider, registry, version, routes, genai_names=settings.genai_names
+    )

@@ -16,7 +16,7 @@ from gateway.telemetry import semconv
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Signal = Literal["TRACES", "METRICS"]
+Signal = Literal["TRACES", "METRICS", "LOGS"]
 
 _log = logging.getLogger(__name__)
 

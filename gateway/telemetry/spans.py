@@ -7,9 +7,14 @@ each, nothing imported from OpenTelemetry); `recorder.py` has the ones that reco
 
     server                     POST /v1/chat/completions
       lookup                   cache lookup
+        command                GET                 where Redis is asked
+      plan                     plan                what is done for the provider's prompt cache
+      route                    route               of a pool: which replica
       inference                chat gpt-5.6        only when a model is really called
         attempt                POST                one for each try
     store                      cache store         a trace of its own, linked to the server span
+      command                  SET
+    revalidation               cache revalidate    likewise; above plan, route and inference
 """
 
 # ruff: noqa: ARG002 - null objects ignore what they are told
@@ -28,6 +33,15 @@ if TYPE_CHECKING:
 AttributeValue: TypeAlias = str | bool | int | float
 
 NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
+
+
+class CommandSpan:
+    """Commands of one kind that a server of the store is asked at once."""
+
+    __slots__ = ()
+
+    def end(self, error: str | None = None) -> None:
+        """Their replies came, or `error`, a short, fixed word, says why not."""
 
 
 class AttemptSpan:
@@ -57,6 +71,13 @@ class LookupSpan:
 
     __slots__ = ()
 
+    recorded = False
+    """Whether anybody will see it: then commands to the store are to be told to it."""
+
+    def command(self, name: str, count: int, host: str, port: int) -> CommandSpan:
+        """So many commands of that name go to this server of the store, for this."""
+        return NULL_COMMAND
+
     def end(
         self,
         result: Result | None = None,
@@ -71,14 +92,55 @@ class StoreSpan:
 
     __slots__ = ()
 
+    recorded = False
+    """As of `LookupSpan`."""
+
+    def command(self, name: str, count: int, host: str, port: int) -> CommandSpan:
+        """As of `LookupSpan`."""
+        return NULL_COMMAND
+
     def end(self, outcome: str) -> None:
         """`outcome` is a `Reason` or `failed`."""
+
+
+class PlanSpan:
+    """What is done for the provider's prompt cache is being decided."""
+
+    __slots__ = ()
+
+    def planned(
+        self, reason: str, markers: int, expected_tokens: int, rewrites: Sequence[str]
+    ) -> None:
+        """As of `ServerSpan`."""
+
+    def end(self) -> None:
+        """It is decided."""
+
+
+class RouteSpan:
+    """A replica of a pool is being chosen."""
+
+    __slots__ = ()
+
+    def chosen(self, policy: str, backend: str, branch: Branch, wait_s: float) -> None:
+        """The first to be asked, by which policy and why, and how long what waits there already is
+        thought to take.
+        """
+
+    def error(self, type_: str) -> None:
+        """There is none; `type_` is a short, fixed word."""
+
+    def end(self) -> None:
+        """It is decided."""
 
 
 class InferenceSpan:
     """One call of a model, over all its attempts, up to the last byte."""
 
     __slots__ = ()
+
+    captures = False
+    """Whether the content of what is asked and answered is wanted."""
 
     def attempt(self, method: str, url: str, resend_count: int = 0) -> AttemptSpan:
         """One HTTP request of this call; `url` is told without its query."""
@@ -98,6 +160,22 @@ class InferenceSpan:
         its missing finish reason.
         """
 
+    def details(self, reasoning_tokens: int, service_tier: str, fingerprint: str) -> None:
+        """More that the provider said, where it did: tokens of the answer that were thoughts; the
+        tier it was served in and the backend's configuration (OpenAI).
+        """
+
+    def content(
+        self,
+        system: Sequence[object],
+        messages: Sequence[object],
+        tools: Sequence[object],
+        output: Sequence[object],
+    ) -> None:
+        """What was asked and answered, in the schemas of the GenAI conventions (`gateway.wire.said`).
+        Only where `captures`.
+        """
+
     def error(self, type_: str) -> None:
         """The call failed; `type_` is a short, fixed word. A client that leaves is no error."""
 
@@ -112,6 +190,23 @@ class ServerSpan:
 
     trace_id: str | None = None
     """32 hex digits when this request is traced: belongs into the log line."""
+
+    recorded = False
+    """Whether anybody will see it: what only spans tell need not be found out for others."""
+
+    def plan(self) -> PlanSpan:
+        """What is done for the provider's prompt cache is decided now."""
+        return NULL_PLAN
+
+    def route(self) -> RouteSpan:
+        """A replica is chosen now."""
+        return NULL_ROUTE
+
+    def revalidation(self) -> ServerSpan:
+        """The successor of a stale answer is asked for, after this request was answered: a trace of
+        its own, linked to this one. What is told of that call is told to it.
+        """
+        return self
 
     def attempt(self, method: str, url: str, resend_count: int = 0) -> AttemptSpan:
         """The HTTP request of a passed-through call, which has no inference span."""
@@ -218,6 +313,9 @@ class Spans:
         return NULL_STORE
 
 
+NULL_COMMAND = CommandSpan()
+NULL_PLAN = PlanSpan()
+NULL_ROUTE = RouteSpan()
 NULL_ATTEMPT = AttemptSpan()
 NULL_LOOKUP = LookupSpan()
 NULL_STORE = StoreSpan()

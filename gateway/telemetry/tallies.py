@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Labels: TypeAlias = "Mapping[str, str | int | bool]"
 
-SERIES = 1900
+SERIES = 1960
 """Of all families together. A histogram's buckets, its sum and its count are a series each."""
 
 _COUNTER_ROOM = 12

@@ -103,14 +103,20 @@ def _judged(
         response_id=lenient.text(answer.get("id")),
         has_stream_usage=stated is not None,
         terms=lenient.texts(answer, "service_tier"),
+        reasoning=usage.reasoning(_stated(answer, choices)),
+        fingerprint=lenient.text(answer.get("system_fingerprint")),
     )
 
 
 def _spent(answer: Object, choices: list[Object]) -> Usage | None:
     """What was spent, wherever a server says so. Only `usage` is what a client can have asked for."""
+    return usage.from_openai(_stated(answer, choices), canonical.plain(answer.get("timings")))
+
+
+def _stated(answer: Object, choices: list[Object]) -> object:
     places = (answer, lenient.members(answer.get("x_groq")), *choices)
     told = next((each["usage"] for each in places if each.get("usage") is not None), None)
-    return usage.from_openai(canonical.plain(told), canonical.plain(answer.get("timings")))
+    return canonical.plain(told)
 
 
 def _finish(answer: Object, choices: list[Object], shape: Shape) -> Finish:
@@ -128,7 +134,7 @@ def _sketched(chunks: list[Object], shape: Shape) -> Object:
     top: Object = {}
     pieces: dict[str, list[Object]] = {}
     for chunk in chunks:
-        for name in ("id", "model"):
+        for name in ("id", "model", "system_fingerprint"):
             top[name] = top.get(name) or chunk.get(name)
         # Where every chunk states it, it counts up: the last one is the total.
         for name in ("usage", "timings", "x_groq", "service_tier"):

@@ -101,6 +101,7 @@ def _judged(response: Object, recorded: Form, payload: bytes, *, convertible: bo
         response_id=lenient.text(response.get("id")),
         has_stream_usage=spent is not None,
         terms=lenient.texts(response, "service_tier"),
+        reasoning=usage.reasoning(canonical.plain(response.get("usage"))),
     )
 
 

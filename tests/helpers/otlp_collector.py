@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -45,6 +49,17 @@ class Span:
     resource: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Event:
+    """One log record as it arrived."""
+
+    name: str
+    severity: int
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
 @dataclass
 class Collector:
     """What arrived so far. `endpoint` is the value for OTEL_EXPORTER_OTLP_ENDPOINT."""
@@ -53,6 +68,7 @@ class Collector:
     spans: list[Span] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     """Metric name -> its latest data (the protobuf message)."""
+    events: list[Event] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -64,6 +80,36 @@ class Collector:
         """The only span of this name."""
         [span] = self.named(name)
         return span
+
+    def took_spans(self, message: ExportTraceServiceRequest) -> None:
+        """These arrived."""
+        self.spans.extend(
+            _span(span, _values(group.resource.attributes))
+            for group in message.resource_spans
+            for scope in group.scope_spans
+            for span in scope.spans
+        )
+
+    def took_metrics(self, message: ExportMetricsServiceRequest) -> None:
+        """These arrived."""
+        for group in message.resource_metrics:
+            for scope in group.scope_metrics:
+                self.metrics.update({m.name: m for m in scope.metrics})
+
+    def took_logs(self, message: ExportLogsServiceRequest) -> None:
+        """These arrived."""
+        self.events.extend(
+            Event(
+                record.event_name,
+                record.severity_number,
+                record.trace_id.hex(),
+                record.span_id.hex(),
+                _values(record.attributes),
+            )
+            for group in message.resource_logs
+            for scope in group.scope_logs
+            for record in scope.log_records
+        )
 
     async def wait_for(
         self, predicate: Callable[[Collector], object], timeout_s: float = 5.0
@@ -82,27 +128,28 @@ async def otlp_collector() -> AsyncIterator[Collector]:
         message = ExportTraceServiceRequest.FromString(await request.read())
         async with collector.changed:
             collector.headers.append(dict(request.headers))
-            collector.spans.extend(
-                _span(span, _values(group.resource.attributes))
-                for group in message.resource_spans
-                for scope in group.scope_spans
-                for span in scope.spans
-            )
+            collector.took_spans(message)
             collector.changed.notify_all()
         return _answer(ExportTraceServiceResponse().SerializeToString())
 
     async def metrics(request: web.Request) -> web.Response:
         message = ExportMetricsServiceRequest.FromString(await request.read())
         async with collector.changed:
-            for group in message.resource_metrics:
-                for scope in group.scope_metrics:
-                    collector.metrics.update({m.name: m for m in scope.metrics})
+            collector.took_metrics(message)
             collector.changed.notify_all()
         return _answer(ExportMetricsServiceResponse().SerializeToString())
+
+    async def logs(request: web.Request) -> web.Response:
+        message = ExportLogsServiceRequest.FromString(await request.read())
+        async with collector.changed:
+            collector.took_logs(message)
+            collector.changed.notify_all()
+        return _answer(ExportLogsServiceResponse().SerializeToString())
 
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/v1/traces", traces)
     app.router.add_post("/v1/metrics", metrics)
+    app.router.add_post("/v1/logs", logs)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -144,4 +191,6 @@ def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return _values(value.kvlist_value.values)
     return getattr(value, kind) if kind else None

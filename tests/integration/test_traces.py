@@ -76,7 +76,7 @@ async def test_a_miss_and_a_hit_arrive_as_the_conventions_name_them(stream: bool
         await collector.wait_for(lambda c: len(c.named(name)) == 2 and c.named("cache store"))
 
         spans = of_trace(collector, TRACE)
-        assert {name, "cache lookup", "chat gpt-4o", "POST"} == set(spans)
+        assert {name, "cache lookup", "plan", "chat gpt-4o", "POST"} == set(spans)
         server, lookup, call, attempt = (
             spans[n] for n in (name, "cache lookup", "chat gpt-4o", "POST")
         )

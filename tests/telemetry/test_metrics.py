@@ -55,6 +55,8 @@ def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
         duration_s=0.9,
         first_chunk_s=0.2,
         usage=Usage(10, 20, 3, 4, 50),
+        reasoning_tokens=15,
+        arrived_ms=(200, 230, 260),
     )
     m.stored(Reason.STORED, 0.002, 1234)
     m.stored(Reason.TRUNCATED)
@@ -335,7 +337,7 @@ def test_two_scrapes_at_once_both_get_every_series_once(
 async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
     async with otlp_collector() as collector:
         telemetry = Telemetry.start(
-            config.Telemetry(traces="off"),
+            config.Telemetry(traces="off", genai_names="both"),
             {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
                 "OTEL_METRIC_EXPORT_INTERVAL": "20",
@@ -373,9 +375,9 @@ async def test_the_temporality_is_the_preferred_one(preference: str) -> None:
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference,
         }
-        provider = MeterProvider(
-            [otlp.metric_reader(environ, tallies)], Resource({}), shutdown_on_exit=False
-        )
+        reader = otlp.metric_reader(environ, tallies)
+        assert reader is not None
+        provider = MeterProvider([reader], Resource({}), shutdown_on_exit=False)
         telemetry = Telemetry(metrics=Instruments(tallies, provider, CollectorRegistry(), "1"))
         for _ in range(2):
             tell(telemetry)

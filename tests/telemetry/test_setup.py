@@ -116,7 +116,7 @@ def test_faulty_variables_are_told_and_replaced_by_their_defaults(
         config.Telemetry(traces="on"),
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "not a url",
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "zstd",
             "OTEL_EXPORTER_OTLP_HEADERS": "=;,,",
