@@ -32,7 +32,7 @@ class HttpCalls:
             "s",
             "Time that an HTTP request to an upstream took, to its last byte.",
             HTTP_SECONDS,
-            room=8,
+            room=4,
         )
         self._addresses: set[tuple[str, int | None]] = set()
         self._series: dict[tuple[str, str, int | None, int, str], Spread] = {}
