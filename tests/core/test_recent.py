@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -126,7 +126,7 @@ def missed(cause: MissCause) -> CacheOutcome:
     ids=str,
 )  # fmt: skip
 def test_all_that_is_wanted_must_fit(
-    wanted: Wanted, fits: dict[str, object], fits_not: dict[str, object]
+    wanted: Wanted, fits: dict[str, Any], fits_not: dict[str, Any]
 ) -> None:
     recent = Recent()
     recent.add(record(**{"number": 1, **fits}))

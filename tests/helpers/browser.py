@@ -129,6 +129,8 @@ class Tab:
                 self.asked.append(told["request"]["url"])
             case "Network.responseReceived":
                 self.statuses[told["response"]["url"]] = told["response"]["status"]
+            case _:
+                pass
 
     async def open(self, *, width: int, height: int, dark: bool) -> None:
         """Make the tab: `listen` runs already."""
