@@ -19,7 +19,7 @@ from gateway.core.blocks import BYTES_PER_TOKEN
 from gateway.core.findings import MENDS, shortened
 from gateway.core.plan import PlanReason
 from gateway.core.policy import Pass, before_lookup
-from gateway.core.prefix import chain
+from gateway.core.prefix import chain, shown
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite, allowed, mending
 from gateway.core.volatile import Confidence
@@ -35,7 +35,7 @@ from gateway.wire.base import NotUnderstood
 from gateway.wire.prompt_blocks import cache_prompt
 from gateway.wire.rewriting import Asker, Rewriter
 from gateway.wire.system_text import APIS as WITH_SYSTEM_TEXT
-from gateway.wire.system_text import read_lead, shown, thinks
+from gateway.wire.system_text import read_lead, thinks
 from gateway.wire.table import APIS, OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:

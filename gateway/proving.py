@@ -17,11 +17,11 @@ import structlog
 from gateway.core import identity
 from gateway.core.plan import PlanReason
 from gateway.core.prefix import chain
+from gateway.core.prefix import shown as path_shown
 from gateway.core.rewrites import Rewrite
 from gateway.core.steadiness import Change, Compared, Shown, Steadiness
 from gateway.wire.beginnings import Beginnings
 from gateway.wire.note_place import note_path
-from gateway.wire.system_text import shown as path_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

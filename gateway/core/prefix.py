@@ -23,6 +23,11 @@ Path: TypeAlias = tuple[str | int, ...]
 """Members and indexes from the request's root: `("messages", 3, "content", 0)`."""
 
 
+def shown(path: Path) -> str:
+    """The path as people write it: `$.system[0].text`."""
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
 class Kind(StrEnum):
     """What a block is, as far as the rules of markers differ."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from gateway.core.prefix import shown
 from gateway.core.rewrites import Case, Hindrance, Rewrite, allowed
 from gateway.core.sightings import LONGEST, Sightings
 from gateway.core.volatile import Confidence, Kind
@@ -37,7 +38,7 @@ from gateway.wire import tool_order
 from gateway.wire.note_place import note_edit, note_path
 from gateway.wire.splice import Edit, applied, without
 from gateway.wire.splicing import Located, respelled
-from gateway.wire.system_text import APIS, read_lead, shown, thinks
+from gateway.wire.system_text import APIS, read_lead, thinks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -44,11 +44,6 @@ class Lead(NamedTuple):
     """The model has said nothing yet."""
 
 
-def shown(path: Path) -> str:
-    """The path as people write it: `$.system[0].text`."""
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-
-
 def turns(api: str, document: Object) -> list[Json]:
     """The items that messages are among."""
     return items(document.get("input" if api == prompts.RESPONSES else "messages"))
