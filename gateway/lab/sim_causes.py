@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.core.blocks import BYTES_PER_TOKEN, Section
 from gateway.core.miss import Miss, MissCause
+from gateway.lab import sim_pieces
 from gateway.lab.sim_seen import Seen, Wanted
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from gateway.core.prefix import PrefixBlock
     from gateway.lab.sim_seen import Compared, Likest, Piece
 
+_PATHS = {
+    sim_pieces.MODEL: "$.model",
+    sim_pieces.KEY: "$.prompt_cache_key",
+    sim_pieces.TOOL_CHOICE: "$.tool_choice",
+    sim_pieces.SETTINGS: "$",
+}
 _PART = 0.25
 """Of what is left of a prompt, so much has to recur in another one for it to be called changed."""
 
@@ -161,11 +168,12 @@ def _changed(pieces: Sequence[Piece], likest: Likest, blocks: Sequence[PrefixBlo
     block = blocks[piece.block]
     if piece.size:
         kind = _kind(pieces, likest, blocks)
-        path = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in block.path)
+        path = "$" + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in block.path)
     else:
-        kind, path = _setting(piece), ""
+        kind = _setting(piece)
+        path = _PATHS[kind]
     lost = likest.size // BYTES_PER_TOKEN
-    return Miss(MissCause.PREFIX_CHANGED, lost, f"${path}", kind, piece.block)
+    return Miss(MissCause.PREFIX_CHANGED, lost, path, kind, piece.block)
 
 
 def _setting(piece: Piece) -> str:

@@ -6,6 +6,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from gateway.core.blocks import Section
 from gateway.lab.sim_seen import Piece
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.prefix import CachePrompt, PrefixBlock
     from gateway.lab.sim_prompt import Rendered
 
-MODEL, KEY, SETTINGS = "model", "cache_key", "settings"
+MODEL, KEY, SETTINGS, TOOL_CHOICE = "model", "cache_key", "settings", "tool_choice"
 """What a piece of no size is: it changes all that stands behind it."""
 
 _UNSPLIT = "unsplit"
@@ -32,7 +34,7 @@ def of_prompt(prompt: CachePrompt, key: str) -> list[Piece]:
     pieces.append(Piece((SETTINGS, prompt.seed), 0, 0))
     for index, block in enumerate(prompt.blocks):
         if index == first:
-            pieces.append(Piece((SETTINGS, "messages", prompt.messages_seed), 0, index))
+            pieces.append(Piece((TOOL_CHOICE, prompt.messages_seed), 0, index))
         pieces.append(Piece(_label(block), block.size, index))
     return pieces
 
@@ -42,6 +44,8 @@ def of_rendered(model: str, key: str, prompt: Rendered, body: dict[str, Any]) ->
     pieces = _head(model, key)
     index, blocks = 0, prompt.blocks
     for section in Section:
+        if section is Section.MESSAGES:
+            pieces.append(Piece((TOOL_CHOICE, orjson.dumps(body.get("tool_choice"))), 0, index))
         pieces.append(Piece((SETTINGS, section, prompt.seeds[section]), 0, index))
         while index < len(blocks) and blocks[index].section is section:
             pieces += _grains(blocks[index], index, body)

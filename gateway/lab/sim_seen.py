@@ -38,7 +38,8 @@ class Wanted(NamedTuple):
 
 class Likest(NamedTuple):
     """Of the earlier prompts that part from this one and recur behind that place, the one that has
-    most in common with it: before and behind; of those alike, who parts last, and came last.
+    most in common with it: before and behind; of those alike, who parts last, and came last. Who
+    parts before the end of a prompt that this one wholly goes on from is none of them.
     """
 
     at: int
@@ -67,6 +68,8 @@ class Seen:
         self._ready = [float("-inf")]
         self._last = [float("-inf")]
         self._places: dict[Hashable, list[int]] = {}
+        self._ends: dict[int, float] = {}
+        """Where whole prompts end, and since when they count."""
 
     def __repr__(self) -> str:
         return f"<Seen {len(self._parent) - 1} pieces>"
@@ -89,6 +92,7 @@ class Seen:
                 self._ready[following] = min(self._ready[following], ready)
                 self._last[following] = now
             node = following
+        self._ends[node] = min(self._ends.get(node, ready), ready)
 
     def compare(self, pieces: Sequence[Piece], now: float, wanted: Wanted) -> Compared:
         """The new prompt beside those that count `now`."""
@@ -112,6 +116,11 @@ class Seen:
         if sum(p.size for p in pieces[behind:] if p.label in known) < least:
             return None
         on_path = {node: depth for depth, node in enumerate(path)}
+        # What goes on from a whole prompt was not changed from one that parts before its end.
+        floor = max(
+            (depth for node, depth in on_path.items() if self._ends.get(node, now + 1.0) <= now),
+            default=0,
+        )
         marked = {
             node
             for label in known
@@ -130,6 +139,8 @@ class Seen:
                     labels.append(self._label[node])
                 node = self._parent[node]
             at = on_path[node]
+            if at < floor:
+                continue
             size, rest = left.recurring(labels, at), left.bytes_from(at)
             if size < least or size < part * rest:
                 continue

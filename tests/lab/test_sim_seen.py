@@ -88,13 +88,21 @@ def test_of_two_alike_the_one_that_parts_later_and_then_the_later_one_is_told() 
     assert compared(seen("abxf", "abyf"), "abzf").likest == Likest(2, 6, tuple("abyf"))
 
 
+def test_what_goes_on_from_a_whole_prompt_was_changed_from_none_that_parts_before_its_end() -> None:
+    assert compared(seen("xbcdef", "ab"), "abcdef").likest is None
+    assert compared(seen("abxdef", "ab"), "abcdef").likest is not None
+
+
 def brute(prompts: list[str], new: str, wanted: Wanted) -> tuple[int, int]:
     """Bytes that recur in the one with most in common, and the place where it parts."""
     best = (0, 0, 0)
+    floor = max((len(old) for old in prompts if new.startswith(old)), default=0)
     for old in prompts:
         at = 0
         while at < min(len(old), len(new)) and old[at] == new[at]:
             at += 1
+        if at < floor:
+            continue
         rest = pieces(new)[max(at, wanted.behind) :]
         both = Counter(p.label for p in rest) & Counter(old[at:])
         size = sum(p.size * n for p in set(map(_bare, rest)) if (n := both[p.label]))
