@@ -90,14 +90,13 @@ class CachePlanner:
         return apart.plan(domain, prompt, rules, markers, now)
 
     def prefixes(self, now: float, most: int) -> Iterator[list[TopPrefix]]:
-        """What several requests began with, of each cache the `most` heaviest that are known."""
+        """What several requests began with, of one cache after the other the `most` heaviest."""
         for (whose, _, model), known in list(self._domains.items()):
             where, of = whose.hex()[:8], known.requests
             yield ranked(
                 (
                     _top(fingerprint, node, where, model, of=max(of, node.seen), now=now)
-                    for fingerprint, node in known.tree.matters()
-                    if node.seen > 1
+                    for fingerprint, node in known.tree.shared()
                 ),
                 most,
             )

@@ -99,10 +99,19 @@ class PrefixTree:
         """About what it takes."""
         return self._young_bytes + self._old_bytes
 
-    def matters(self) -> list[tuple[int, Node]]:
-        """All nodes of which more is known than that they were seen, by fingerprint."""
-        both = (self._young, self._old)
-        return [each for nodes in both for each in nodes.items() if each[1].detail is not None]
+    def shared(self) -> list[tuple[int, Node]]:
+        """The ends of what several requests began with, by fingerprint: where half of those that came
+        so far, or more, went on otherwise than the last one.
+        """
+        found: list[tuple[int, Node]] = []
+        for nodes in (self._young, self._old):
+            for fingerprint, node in nodes.items():
+                if node.seen < 2 or node.detail is None:
+                    continue
+                behind = self.find(node.next)
+                if behind is None or 2 * behind.seen <= node.seen:
+                    found.append((fingerprint, node))
+        return found
 
     def find(self, fingerprint: int) -> Node | None:
         """The node, if it is known, without meaning that it was seen."""

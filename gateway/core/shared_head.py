@@ -76,11 +76,12 @@ class SharedHead:
         return found
 
     def prefixes(self, most: int) -> list[tuple[int, int, int]]:
-        """What several of the recent conversations begin with, each where fewer go on: fingerprint,
-        conversations and tokens, of the `most` that tell.
+        """What several of the recent conversations begin with, each where no more than half of them
+        go on alike: fingerprint, conversations and tokens, of the `most` that come to most tokens.
         """
         counts = self._counts
         found: dict[int, tuple[int, int, int]] = {}
+        alike: dict[int, int] = {}
         for trail in self._recent:
             prints = trail.prints
             # (Who shares a step shares all before it: counts never rise along a trail.)
@@ -89,8 +90,11 @@ class SharedHead:
                 end = bisect_left(prints, 1 - count, start, key=lambda each: -counts[each])
                 last = prints[end - 1]
                 found[last] = (last, count, trail.ends[end - 1])
+                if end < len(prints):
+                    alike[last] = max(alike.get(last, 0), counts[prints[end]])
                 start = end
-        return nlargest(most, found.values(), key=lambda each: each[1] * each[2])
+        parting = (each for each in found.values() if 2 * alike.get(each[0], 0) <= each[1])
+        return nlargest(most, parting, key=lambda each: each[1] * each[2])
 
     @property
     def conversations(self) -> int:

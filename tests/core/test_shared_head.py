@@ -86,3 +86,18 @@ def test_ends_that_everybody_shares_belong_to_nobody() -> None:
     shared.asked(prompt, 1)
     shared.answered(prompt)
     assert len(shared) == 1  # the step of the conversation, and no end of it
+
+
+def test_it_tells_what_is_shared_where_they_part() -> None:
+    shared = SharedHead()
+    for n in range(6):
+        say(shared, f"sys tools {'a' if n < 4 else 'b'} u{n}")
+    say(shared, "alone")
+    found = {trail(words).prints[-1]: words for words in ("sys", "sys tools", "sys tools a")}
+    found[trail("sys tools b").prints[-1]] = "sys tools b"
+    told = [(found.get(each), count) for each, count, _ in shared.prefixes(10)]
+    # (Of six, four go on alike: what all six share is only a part of that.)
+    assert sorted(told) == [("sys tools a", 4), ("sys tools b", 2)]
+    assert shared.conversations == 7
+    assert len(shared.prefixes(1)) == 1
+    assert SharedHead().prefixes(10) == []
