@@ -158,7 +158,8 @@ def test_every_alert_has_a_severity_a_summary_and_a_runbook() -> None:
 
 
 def test_each_alert_is_shown_to_fire_and_to_stay_silent() -> None:
-    fires, silent = set(), set()
+    fires: set[str] = set()
+    silent: set[str] = set()
     for file in RULES.glob("*_test.yaml"):
         for case in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]:
             for each in case["alert_rule_test"]:

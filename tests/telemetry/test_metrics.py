@@ -8,7 +8,7 @@ import sys
 import threading
 import timeit
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -22,6 +22,7 @@ from gateway.core.causes import Cause, Share
 from gateway.core.model import Reason, Result, Usage
 from gateway.core.plan import PlanReason
 from gateway.core.route import Branch
+from gateway.core.steadiness import Compared
 from gateway.telemetry import otlp, semconv
 from gateway.telemetry.instruments import Instruments
 from gateway.telemetry.metrics import ProvenNames
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHAT = "/v1/chat/completions"
+POSTED = "http_request_method=POST http_response_status_code="
 OVER_HTTP = f"http_route={CHAT} url_scheme=http"
 
 
@@ -100,6 +102,8 @@ def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
         0.5, {Cause.OURS: 0.25}, {Cause.OURS: 0.125}, provider="openai", model=model
     )
     m.prompt_cache.warmed("start", "ok")
+    m.prompt_cache.compared(Compared.DRIFTED, "openai")
+    m.prompt_cache.drifted("openai", "split")
     m.inflight(-1)
 
 
@@ -155,8 +159,7 @@ def test_what_is_told_is_counted_under_its_documented_name(telemetry: Telemetry)
         ("gateway_scope_requests_total", "outcome=miss scope="): 1,
         (
             "http_client_request_duration_seconds_sum",
-            "error_type=TimeoutError http_request_method=POST http_response_status_code= "
-            "server_address=api.example server_port=443",
+            f"error_type=TimeoutError {POSTED} server_address=api.example server_port=443",
         ): 9,
         ("gateway_stream_aborted_total", "side=client"): 1,
         ("gateway_store_unavailable_total", "operation=get"): 1,
@@ -351,7 +354,7 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
         known = {"restarts": 0, "age_s": 1.0, "failing_s": None}
         telemetry.metrics.watch_engines(lambda: {"gpu": engine | known})
         telemetry.metrics.watch_flights(lambda: 3)
-        replica = {"ready": 1, "in_flight": 0, "pending_s": 0.0, "mirror_tokens": 0}
+        replica: dict[str, Any] = {"ready": 1, "in_flight": 0, "pending_s": 0.0, "mirror_tokens": 0}
         replica |= {"requests": 1, "state": "ready"}
         counted = {"expected_tokens": 0, "reported_tokens": 0}
         telemetry.metrics.watch_pools(lambda: {"gpu": {"a": replica | counted}})
