@@ -75,6 +75,15 @@ class Found(NamedTuple):
     """The number to go on before; 0: there is no more."""
 
 
+@dataclass(slots=True)
+class Served:
+    """What a replica did for the requests that are remembered. Tokens of prompts."""
+
+    requests: int = 0
+    input: int = 0
+    read: int = 0
+
+
 class Recent:
     """What is remembered. `version` rises with every request."""
 
@@ -84,6 +93,8 @@ class Recent:
         self._records: dict[int, RequestRecord] = {}
         self._numbers: dict[str, int] = {}
         self._bytes = 0
+        self.served: dict[tuple[str, str], Served] = {}
+        """By upstream and replica; of those that none of the requests went to, nothing."""
         self.version = 0
         self.minutes = Minutes()
 
@@ -105,6 +116,8 @@ class Recent:
         self._records[number] = record
         self._numbers[record.request_id] = number
         self._bytes += _size(record)
+        if record.backend is not None:
+            self._serve(record, 1)
         if len(self._records) > self._kept or self._bytes > self._budget:
             self._fit()
         self.minutes.add(record)
@@ -115,8 +128,22 @@ class Recent:
             oldest = next(iter(records))
             gone = records.pop(oldest)
             self._bytes -= _size(gone)
+            if gone.backend is not None:
+                self._serve(gone, -1)
             if self._numbers.get(gone.request_id) == oldest:
                 del self._numbers[gone.request_id]
+
+    def _serve(self, record: RequestRecord, by: int) -> None:
+        where = record.upstream or "", record.backend or ""
+        served = self.served.get(where)
+        if served is None:
+            served = self.served[where] = Served()
+        served.requests += by
+        if record.usage is not None:
+            served.input += by * record.usage.input
+            served.read += by * record.usage.cache_read
+        if not served.requests:
+            del self.served[where]
 
     def find(self, request_id: str) -> tuple[int, RequestRecord] | None:
         """The request of this id, if it is still remembered."""

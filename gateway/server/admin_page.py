@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
-    from gateway.core.recent import Recent
+    from gateway.core.recent import Recent, Served
     from gateway.core.records import RequestRecord
 
     Told = dict[str, Any]
@@ -144,10 +144,21 @@ class AdminPage:
     # --- what is known ----------------------------------------------------------------------------
 
     async def _backends(self, _: web.Request) -> web.Response:
-        return json_answer({"backends": self._views.backends()})
+        served = self._recent.served if self._recent is not None else {}
+        found = [
+            each | _served(served.get((each["pool"], each["name"])))
+            for each in self._views.backends()
+        ]
+        return json_answer({"backends": found})
 
     async def _prefixes(self, _: web.Request) -> web.Response:
         return json_answer({"prefixes": await self._views.prefixes()})
 
     async def _savings(self, _: web.Request) -> web.Response:
         return json_answer(await self._views.savings())
+
+
+def _served(served: Served | None) -> Told:
+    if served is None:
+        return {"served": 0}
+    return {"served": served.requests, "input": served.input, "read": served.read}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.core.miss import CacheOutcome, Miss, MissCause
-from gateway.core.model import Reason, Result
-from gateway.core.recent import PORTION, RECORD_BYTES, WANTED, Recent, Wanted, most_common
+from gateway.core.model import Reason, Result, Usage
+from gateway.core.recent import PORTION, RECORD_BYTES, WANTED, Recent, Served, Wanted, most_common
 from tests.helpers.records import any_record, record
 
 if TYPE_CHECKING:
@@ -77,6 +77,19 @@ def test_what_is_rare_is_looked_for_in_portions() -> None:
     portion = recent.look(Wanted(model="rare"))
     assert (portion.records, portion.next) == ([], 2 * PORTION + 1)
     assert found(recent, Wanted(model="rare")) == [record(0).request_id]
+
+
+def test_what_replicas_served_is_that_of_the_requests_that_are_remembered() -> None:
+    recent = Recent(kept=2)
+    usage = Usage(uncached_input=40, cache_read=60)
+    for number in range(3):
+        recent.add(record(number, upstream="gpu", backend="a", usage=usage))
+    assert recent.served == {("gpu", "a"): Served(2, 200, 120)}
+    recent.add(record(3, upstream="gpu", backend="b", usage=None))
+    recent.add(record(4))
+    assert recent.served == {("gpu", "b"): Served(1, 0, 0)}
+    recent.add(record(5))
+    assert recent.served == {}
 
 
 def test_only_what_is_newer_is_asked_for_again() -> None:

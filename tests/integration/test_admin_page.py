@@ -13,6 +13,7 @@ import pytest
 
 from gateway.core.miss import CacheOutcome, Miss, MissCause
 from tests.helpers.browser import Tab, chromium, tab
+from tests.helpers.engine_pool import pool
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import fetch
 from tests.helpers.records import any_record, record
@@ -219,6 +220,28 @@ async def test_it_is_worked_by_the_keyboard_alone(devtools: str) -> None:
             await there.press("End")
             assert await there.tell(here_id) == record(0).request_id
             clean(there, here.page)
+
+
+async def test_replicas_and_what_conversations_share_are_told(devtools: str) -> None:
+    async with pool(2) as engines:
+        for number in range(6):
+            said = [{"role": "system", "content": 300 * "You are a careful clerk. "}]
+            said.append({"role": "user", "content": f"Question {number}"})
+            await engines.ask({"model": "simulated", "max_tokens": 2, "messages": said})
+        page = f"{engines.gateway.admin_url}/admin/"
+        async with tab(devtools) as there:
+            await opened(there, page, 6)
+            await there.until("document.querySelectorAll('#fleet tbody tr').length === 2")
+            await there.until("document.querySelectorAll('#prefixes tbody tr').length > 0")
+            told = await there.tell("document.querySelector('#fleet').innerText")
+            assert [each for each in ("e0", "e1", "ready") if each not in told] == []
+            shared = await there.tell("document.querySelector('#prefixes tbody tr').innerText")
+            assert "100 %" in shared
+            assert re.search(r"\be[01]\b", shared)
+            await there.click("#rows tr:first-child")
+            await there.until("document.querySelector('.steps') !== null")
+            assert "route" in await there.tell("document.querySelector('.steps').innerText")
+            clean(there, page)
 
 
 async def test_what_clients_name_is_never_taken_for_markup(devtools: str) -> None:
