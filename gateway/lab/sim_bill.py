@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from gateway.core import sse
 from gateway.providers.prices import price
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Meter:
         """Of models without a price."""
         self.cut = 0
         self.cut_pd = 0
-        """Answers whose connection was closed in the middle: billed, and nobody was told."""
+        """Answers that broke off in the middle (a closed connection, an error event): perhaps billed,
+        and nobody was told.
+        """
         self.untold = 0
         """Answers that say nothing of what they cost, to us neither: the stub's own."""
 
@@ -83,13 +86,22 @@ class Meter:
         rates = listed.at(taken.prompt)
         cost = taken.output * rates.output + taken.uncached * rates.input + taken.read * rates.read
         cost += taken.write_5m * rates.write_5m + taken.write_1h * rates.write_1h
-        if reply.cut:
+        if reply.cut or _fails(reply):
             self.cut += 1
             self.cut_pd += cost
             return
         self.answers += 1
         self.paid_pd += cost
         self.without_pd += taken.output * rates.output + taken.prompt * rates.input
+
+
+def _fails(reply: Reply) -> bool:
+    """Is the last event of a stream an error?"""
+    if not reply.events:
+        return False
+    *_, last = sse.parse(reply.events[-1])
+    told = orjson.loads(last.data) if last.data.startswith("{") else {}
+    return bool(told.get("error")) or told.get("type") == "error"
 
 
 def _exclusive(usage: Mapping[str, Any]) -> Taken:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 WIDTH = 80
-_AMOUNTS = ("calls", "answers", "paid", "saved", "others", "without", "share")
+_AMOUNTS = ("calls", "answers", "paid $", "saved $", "others $", "without $")
 _NUMBER = 9
 _SHARE = 6
-_HEADS = (_NUMBER,) * 6
 # So many rows fit a screen; more are there for programs.
 MOST_ROWS = 1000
 
@@ -16,7 +15,7 @@ MOST_ROWS = 1000
 def as_table(told: dict[str, Any]) -> str:
     """The rows, the sum under them, and notes."""
     by = told["by"]
-    room = WIDTH - len(_HEADS) * (_NUMBER + 1) - _SHARE - 1
+    room = WIDTH - len(_AMOUNTS) * (_NUMBER + 1) - _SHARE - 1
     lines = [f"{told['since']} to {told['until']} (UTC), kept in {told['kept_in']}", ""]
     lines += _head(by, room)
     lines += [_line(_named(row, by), row, room) for row in told["rows"][:MOST_ROWS]]
@@ -33,6 +32,7 @@ def dollars(value: float | None, *, partly: bool = False) -> str:
     """With cents; four digits more below a dollar, and a `+` for a lower bound."""
     if value is None:
         return "unknown"
+    value += 0.0  # (-0.0 is no amount)
     digits = 2 if abs(value) >= 100 or value == 0 else 4
     text = f"{value:,.{digits}f}"
     if len(text) > _NUMBER - partly:
@@ -42,7 +42,7 @@ def dollars(value: float | None, *, partly: bool = False) -> str:
 
 def _head(by: list[str], room: int) -> list[str]:
     name = ", ".join(by) or "all"
-    cells = "".join(f" {each:>{_NUMBER}}" for each in _AMOUNTS[:-1])
+    cells = "".join(f" {each:>{_NUMBER}}" for each in _AMOUNTS)
     return [f"{_fitted(name, room)}{cells} {'share':>{_SHARE}}"]
 
 

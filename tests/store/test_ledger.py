@@ -1,0 +1,275 @@
+"""What holds for the ledger wherever it is kept, and what for each place alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.core.ledger import OTHER, Amounts, Line
+from gateway.store import ledger_redis
+from gateway.store.base import StoreUnavailable
+from gateway.store.ledger import Batch, LedgerStore, MemoryLedger, Spoiled, open_ledger
+from gateway.store.ledger_redis import RedisLedger
+from gateway.store.ledger_sqlite import SqliteLedger, beside
+from gateway.store.memory import MemoryStore
+from gateway.store.redis import RedisStore
+from gateway.store.sqlite import SqliteStore
+from gateway.store.tiered import TieredStore
+from tests.helpers.redis_topologies import cluster, told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.helpers.redis_servers import RedisServer
+
+PATIENT_S = 20.0
+DAY = "2026-11-22"
+HUGE = 9_007_199_254_740_993
+"""2^53 + 1: what floating-point numbers can't tell from its neighbour."""
+
+
+def line(model: str = "gpt-4o", scope: str = "1a2b3c4d", day: str = DAY) -> Line:
+    return Line(day, "openai", model, scope, "request")
+
+
+def batch(number: int, *lines: Line, writer: str = "w", amounts: Amounts | None = None) -> Batch:
+    one = amounts or Amounts(1, uncached=7, paid_pd=HUGE)
+    return Batch(writer, number, dict.fromkeys(lines or (line(),), one))
+
+
+def set_aside(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir() if ".corrupt-" in each.name]
+
+
+@asynccontextmanager
+async def redis_ledger(server: RedisServer, **more: int) -> AsyncIterator[RedisLedger]:
+    store = RedisStore(server.url, deadline_s=PATIENT_S)
+    ledger = RedisLedger(store, **more)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+        await store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LedgerStore]:
+    if request.param == "memory":
+        yield MemoryLedger()
+    elif request.param == "sqlite":
+        yield SqliteLedger(tmp_path / "cache.sqlite-ledger")
+    else:
+        from tests.helpers.redis_servers import RedisServer, binary  # noqa: PLC0415 - for one kind
+
+        executable = binary("valkey")
+        assert executable is not None
+        server = RedisServer(executable)
+        await asyncio.to_thread(server.start)
+        try:
+            async with redis_ledger(server) as opened:
+                yield opened
+        finally:
+            await asyncio.to_thread(server.close)
+
+
+async def test_sums_are_exact_whoever_adds(ledger: LedgerStore) -> None:
+    await ledger.add(batch(1, line(), line("other")))
+    await ledger.add(batch(2))
+    await ledger.add(batch(1, writer="somebody else"))
+
+    kept = await ledger.read(DAY, DAY)
+
+    assert dict(kept.rows) == {
+        line(): Amounts(3, uncached=21, paid_pd=3 * HUGE),
+        line("other"): Amounts(1, uncached=7, paid_pd=HUGE),
+    }
+    assert kept.missing == []
+
+
+async def test_what_is_sent_again_is_counted_once(ledger: LedgerStore) -> None:
+    for number in (1, 1, 2, 2, 1):
+        await ledger.add(batch(number))
+
+    (row,) = (await ledger.read(DAY, DAY)).rows
+    assert row[1].times == 2
+
+
+async def test_only_the_days_asked_for_are_read_and_old_ones_go(ledger: LedgerStore) -> None:
+    days = ["2026-10-31", "2026-11-01", "2026-11-21", DAY]
+    await ledger.add(batch(1, *(line(day=day) for day in days)))
+
+    async def there(since: str, until: str) -> list[str]:
+        return sorted(each.day for each, _ in (await ledger.read(since, until)).rows)
+
+    assert await there("2026-11-01", "2026-11-21") == days[1:3]
+    await ledger.forget("2026-11-21")
+    assert await there("2026-01-01", "2026-12-31") == days[2:]
+    assert await there("2026-12-01", "2026-11-01") == []
+
+
+async def test_what_names_hold_comes_back_as_it_was(ledger: LedgerStore) -> None:
+    odd = line("mødel: {x} |\\ 'y'", scope="")
+    await ledger.add(batch(1, odd))
+
+    assert [each for each, _ in (await ledger.read(DAY, DAY)).rows] == [odd]
+
+
+async def test_many_writers_at_once_lose_nothing(ledger: LedgerStore) -> None:
+    async def write(writer: int) -> None:
+        for number in range(1, 6):
+            await ledger.add(batch(number, writer=str(writer)))
+
+    await asyncio.gather(*map(write, range(8)))
+
+    (row,) = (await ledger.read(DAY, DAY)).rows
+    assert row[1] == Amounts(40, uncached=280, paid_pd=40 * HUGE)
+
+
+# --- SQLite ---------------------------------------------------------------------------------------
+
+
+async def test_the_file_lies_beside_the_stores_and_is_nobody_elses(tmp_path: Path) -> None:
+    path = beside(tmp_path / "cache.sqlite")
+    await SqliteLedger(path).add(batch(1))
+
+    assert path.name == "cache.sqlite-ledger"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (row,) = (await SqliteLedger(path).read(DAY, DAY)).rows
+    assert row[1].paid_pd == HUGE
+
+
+async def test_a_damaged_file_is_set_aside_and_a_foreign_one_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x-ledger"
+    path.write_bytes(b"SQLite format 3\0" + b"garbage" * 2000)
+    await SqliteLedger(path).add(batch(1))
+    assert len(set_aside(tmp_path)) == 1
+    assert len((await SqliteLedger(path).read(DAY, DAY)).rows) == 1
+
+    foreign = tmp_path / "y-ledger"
+    with closing(sqlite3.connect(foreign)) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(StoreUnavailable, match="something else"):
+        await SqliteLedger(foreign).add(batch(1))
+
+
+async def test_lines_beyond_the_most_are_folded_in_a_file(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "x", most_lines=3)
+    await ledger.add(batch(1, *(line(f"m{n}") for n in range(6))))
+    await ledger.add(batch(2, line("m0"), line("m9")))
+
+    rows = dict((await ledger.read(DAY, DAY)).rows)
+    assert rows[line("m0")].times == 2
+    assert rows[line(OTHER, OTHER)].times == 4
+    assert len(rows) == 4
+
+
+# --- Redis ----------------------------------------------------------------------------------------
+
+
+async def test_lines_beyond_the_most_are_folded_in_redis(redis_server: RedisServer) -> None:
+    async with redis_ledger(redis_server, most_fields=9) as ledger:
+        await ledger.add(batch(1, *(line(f"m{n}") for n in range(6))))
+        await ledger.add(batch(2, line("m0"), line("m9")))
+
+        rows = dict((await ledger.read(DAY, DAY)).rows)
+    assert rows[line("m0")].times == 2
+    assert sum(each.times for each in rows.values()) == 8
+    assert len(rows) == 4
+
+
+async def test_a_day_that_redis_gave_up_is_told_and_not_taken_for_nothing(
+    redis_server: RedisServer,
+) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        await ledger.add(batch(1, line(), line(day="2026-11-21")))
+        await asyncio.to_thread(told, redis_server, "DEL", "warmgate:{ledger}:2026-11-21")
+
+        kept = await ledger.read("2026-11-01", DAY)
+
+    assert (len(kept.rows), kept.missing) == (1, ["2026-11-21"])
+
+
+async def test_a_redis_without_room_counts_all_of_a_batch_or_nothing(
+    redis_server: RedisServer,
+) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        await asyncio.to_thread(told, redis_server, "CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(StoreUnavailable):
+            await ledger.add(batch(1))
+        await asyncio.to_thread(told, redis_server, "CONFIG", "SET", "maxmemory", "0")
+        assert (await ledger.read(DAY, DAY)).rows == []
+        await ledger.add(batch(1))
+        assert len((await ledger.read(DAY, DAY)).rows) == 1
+
+
+async def test_somebody_elses_values_spoil_what_they_stand_for_and_no_more(
+    redis_server: RedisServer,
+) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        key = "warmgate:{ledger}:" + DAY
+        field = "openai\x1fbad\x1f1a2b3c4d\x1frequest\x1fpaid_pd"
+        await asyncio.to_thread(told, redis_server, "HSET", key, field, "no number")
+        with pytest.raises(Spoiled):
+            await ledger.add(batch(1, line(), line("bad")))
+        await ledger.add(batch(1, line(), line("bad")))
+        rows = dict((await ledger.read(DAY, DAY)).rows)
+        assert rows[line()] == Amounts(1, uncached=7, paid_pd=HUGE)
+
+        await asyncio.to_thread(told, redis_server, "DEL", key)
+        await asyncio.to_thread(told, redis_server, "SET", key, "theirs")
+        with pytest.raises(StoreUnavailable, match="is no hash"):
+            await ledger.add(batch(2))
+
+
+async def test_nothing_lapses_but_the_numbers_of_writers(redis_server: RedisServer) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        await ledger.add(batch(1))
+    lives = {
+        name.decode().removeprefix("warmgate:{ledger}:"): told(redis_server, "TTL", name)
+        for name in told(redis_server, "KEYS", "*ledger*")
+    }
+
+    assert lives.pop("by:w") > 86_400
+    assert lives == {DAY: -1, "days": -1}
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+async def test_in_a_cluster_all_of_it_is_one_slot() -> None:
+    manager = cluster()
+    group = await asyncio.to_thread(manager.__enter__)
+    try:
+        store = RedisStore(group.url, deadline_s=PATIENT_S)
+        ledger = RedisLedger(store)
+        days = [f"2026-11-{day:02d}" for day in range(1, 29)]
+        await ledger.add(batch(1, *(line(day=day) for day in days)))
+        await ledger.add(batch(1, *(line(day=day) for day in days)))
+        kept = await ledger.read(days[0], days[-1])
+        assert [amounts.times for _, amounts in kept.rows] == [1] * 28
+        await ledger.forget("2026-11-15")
+        assert len((await ledger.read(days[0], days[-1])).rows) == 14
+        await ledger.close()
+        await store.close()
+    finally:
+        await asyncio.to_thread(group.close)
+
+
+# --- which ----------------------------------------------------------------------------------------
+
+
+def test_the_ledger_lies_where_the_entries_lie(tmp_path: Path) -> None:
+    memory = MemoryStore(1000, lambda: 0.0)
+    sqlite = SqliteStore(tmp_path / "c", deadline_s=1, clock=lambda: 0.0, budget_bytes=1 << 20)
+    redis = RedisStore("redis://127.0.0.1:1/0")
+
+    assert open_ledger(memory).kind == "memory"
+    assert open_ledger(TieredStore(memory, sqlite, lambda: 0.0)).kind == "sqlite"
+    assert open_ledger(TieredStore(memory, redis, lambda: 0.0)).kind == "redis"
+    assert repr(open_ledger(redis)) == "<RedisLedger warmgate:{ledger}:*>"
+    assert ledger_redis.RedisLedger.lasting
