@@ -89,7 +89,7 @@ async def _pictures(gateway: RunningGateway, address: str, folder: Path) -> None
     page = f"{gateway.admin_url}/admin/"
     for name, width, height, dark in (
         ("light", 1180, 760, False),
-        ("dark", 1180, 760, True),
+        ("dark", 1040, 700, True),
         ("phone", 360, 740, False),
     ):
         async with tab(address, width=width, height=height, dark=dark) as there:
