@@ -96,7 +96,7 @@ def lineup(prompt: CachePrompt, chain: Sequence[int], key: str = "") -> Lineup:
             break
         first += 1
         tools += block.section is Section.TOOLS
-    whose, model = xxh3_64_intdigest(key), xxh3_64_intdigest(prompt.model)
+    whose, model = xxh3_64_intdigest(key.encode()), xxh3_64_intdigest(prompt.model.encode())
     return Lineup(
         labels, sizes, chain, whose, model, prompt.seed, prompt.messages_seed, tools, first
     )
