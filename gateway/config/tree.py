@@ -163,6 +163,12 @@ class Telemetry(Section):
         description="Which generation of gen_ai.* names spans and metrics carry. both: metrics under "
         "both, spans under the latest.",
     )
+    max_series: int = Field(
+        2000,
+        ge=2000,
+        description="Series of all metrics together; with more of them, more models and replicas get "
+        "a label of their own.",
+    )
 
 
 class Log(Section):

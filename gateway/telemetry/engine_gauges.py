@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from gateway.telemetry import semconv as s
-from gateway.telemetry.route_gauges import MOST_BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,33 +22,36 @@ if TYPE_CHECKING:
 
 
 _FIGURES = 7
-ENGINE_SERIES = MOST_BACKENDS * _FIGURES
-"""As many as there can be."""
 
 
-def observe_engines(meter: Meter, told: Callable[[], Told]) -> None:
-    """`told` gives what `gateway.upstream.engines.Engines.told` gives."""
+def engine_series(most: int) -> int:
+    """As many as there can be, with so many engines that have labels."""
+    return most * _FIGURES
+
+
+def observe_engines(meter: Meter, told: Callable[[], Told], most: int) -> None:
+    """So many engines get a label of their own, of each pool as many. `told` gives what `gateway.upstream.engines.Engines.told` gives."""
 
     def gauge(name: str, unit: str, what: str, of: Callable[[dict[str, Any]], Any]) -> None:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return _observed((labels, of(engine)) for labels, engine in _fresh(told()))
+            return _observed((labels, of(engine)) for labels, engine in _fresh(told(), most))
 
         meter.create_observable_gauge(name, [observe], unit, what)
 
     def requests(_: CallbackOptions) -> Iterable[Observation]:
         return _observed(
             ({**labels, s.L_STATE: state}, engine[state])
-            for labels, engine in _fresh(told())
+            for labels, engine in _fresh(told(), most)
             for state in ("running", "waiting")
         )
 
     def up(_: CallbackOptions) -> Iterable[Observation]:
         return _observed(
-            (labels, 0 if _failing(engine) else 1) for labels, engine in _labelled(told())
+            (labels, 0 if _failing(engine) else 1) for labels, engine in _labelled(told(), most)
         )
 
     def restarts(_: CallbackOptions) -> Iterable[Observation]:
-        return _observed((labels, engine["restarts"]) for labels, engine in _labelled(told()))
+        return _observed((labels, engine["restarts"]) for labels, engine in _labelled(told(), most))
 
     meter.create_observable_gauge(
         s.M_ENGINE_UP, [up], "", "Whether the engine's metrics could be read last time."
@@ -81,11 +83,11 @@ def _failing(engine: dict[str, Any]) -> bool:
     return engine["failing_s"] is not None or engine["age_s"] is None
 
 
-def _labelled(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+def _labelled(told: Told, most: int) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """Each engine with its labels; of very many the first ones, of each pool as many."""
     seen: Counter[str] = Counter()
     pools = {engine.get("upstream") or name for name, engine in told.items()}
-    each_gets, left = max(1, MOST_BACKENDS // max(1, len(pools))), MOST_BACKENDS
+    each_gets, left = max(1, most // max(1, len(pools))), most
     for name, engine in sorted(told.items()):
         upstream, backend = engine.get("upstream") or name, engine.get("backend")
         seen[upstream] += 1
@@ -94,8 +96,8 @@ def _labelled(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
             yield {s.L_UPSTREAM: upstream, **({s.L_BACKEND: backend} if backend else {})}, engine
 
 
-def _fresh(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    for labels, engine in _labelled(told):
+def _fresh(told: Told, most: int) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    for labels, engine in _labelled(told, most):
         if not _failing(engine):
             yield labels, engine
 

@@ -17,16 +17,17 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from prometheus_client import generate_latest
 
 from gateway.telemetry import semconv as s
+from gateway.telemetry.bounds import bounds
 from gateway.telemetry.buckets import HTTP_SECONDS, LAG_SECONDS, OWN_SECONDS
 from gateway.telemetry.cache_tallies import CacheTallies
-from gateway.telemetry.engine_gauges import ENGINE_SERIES, observe_engines
+from gateway.telemetry.engine_gauges import engine_series, observe_engines
 from gateway.telemetry.http_calls import HttpCalls
-from gateway.telemetry.metrics import HISTOGRAM_MODELS, ROUTES, Metrics, ProvenNames
+from gateway.telemetry.metrics import ROUTES, Metrics, ProvenNames
 from gateway.telemetry.model_calls import ModelCalls
 from gateway.telemetry.process_gauges import observe_process
 from gateway.telemetry.prompt_cache import PromptCacheTallies
 from gateway.telemetry.route import RouteTallies
-from gateway.telemetry.route_gauges import POOL_SERIES, observe_pools
+from gateway.telemetry.route_gauges import observe_pools, pool_series
 from gateway.telemetry.route_sharing import SHARING_SERIES, observe_sharing
 from gateway.telemetry.scopes import ScopeTallies
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from gateway.core.model import Reason, Result, Usage
+    from gateway.telemetry.bounds import Bounds
     from gateway.telemetry.model_calls import Names
     from gateway.telemetry.tallies import Count, Histogram, Spread, Tallies
 
@@ -63,7 +65,7 @@ class Instruments(Metrics):
 
     __slots__ = (
         *("_aborted", "_cache", "_calls", "_ended", "_few_models", "_http"),
-        *("_http_calls", "_inflight", "_lag", "_lock", "_lookups"),
+        *("_http_calls", "_inflight", "_lag", "_limits", "_lock", "_lookups"),
         *("_meter", "_models", "_overhead", "_prompt_cache", "_registry", "_rendering"),
         *("_requests", "_route", "_routes", "_scopes", "_tallies"),
     )
@@ -79,6 +81,7 @@ class Instruments(Metrics):
         routes: Iterable[str] = ROUTES,
         *,
         genai_names: Names = "latest",
+        limits: Bounds | None = None,
     ) -> None:
         def seconds(name: str, what: str, buckets: tuple[float, ...], room: int = 4) -> Histogram:
             return tallies.histogram(name, "s", what, buckets, room)
@@ -86,8 +89,9 @@ class Instruments(Metrics):
         self._registry = registry
         self._routes = frozenset(routes)
         self._tallies = tallies
-        self._models = ProvenNames()
-        self._few_models = ProvenNames(HISTOGRAM_MODELS)
+        self._limits = limits = limits or bounds()
+        self._models = ProvenNames(limits.models)
+        self._few_models = ProvenNames(limits.histogram_models)
         self._inflight = 0
         self._rendering = threading.Lock()
         self._lock = tallies.lock
@@ -257,12 +261,14 @@ class Instruments(Metrics):
         self._cache.store_unavailable(operation)
 
     def watch_engines(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
-        self._tallies.reserve(ENGINE_SERIES)
-        observe_engines(self._meter, told)
+        most = self._limits.backends
+        self._tallies.reserve(engine_series(most))
+        observe_engines(self._meter, told, most)
 
     def watch_pools(self, told: Callable[[], dict[str, dict[str, dict[str, Any]]]]) -> None:
-        self._tallies.reserve(POOL_SERIES)
-        observe_pools(self._meter, told)
+        most = self._limits.backends
+        self._tallies.reserve(pool_series(most))
+        observe_pools(self._meter, told, most)
 
     def watch_sharing(self, told: Callable[[], dict[str, dict[str, Any]]]) -> None:
         self._tallies.reserve(SHARING_SERIES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.telemetry.bounds import bounds
 from gateway.telemetry.prompt_cache import NULL_PROMPT_CACHE
 from gateway.telemetry.route import NULL_ROUTE
 from gateway.telemetry.semconv import OTHER
@@ -42,12 +43,6 @@ ROUTES = frozenset(
 )
 """Routes that get a label of their own; any other is `_other`."""
 
-MODELS = 40
-"""How many models get a label of their own."""
-
-HISTOGRAM_MODELS = 10
-"""And how many in histograms, of which each set of labels is some twenty series."""
-
 SCOPES = 100
 """How many credentials get a label of their own."""
 
@@ -59,7 +54,7 @@ class ProvenNames:
     it is `_other`, so nobody can fill the table with names of their own.
     """
 
-    def __init__(self, limit: int = MODELS) -> None:
+    def __init__(self, limit: int = bounds().models) -> None:
         self._limit = limit
         self._known: dict[str, str] = {}
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     Told = dict[str, dict[str, dict[str, Any]]]
 
-MOST_BACKENDS = 20
-"""Of all pools together, that get a label of their own; each pool gets as many."""
-
 _MOST_POOLS = 10
 _STATES = 6
 _READY = "ready"
@@ -64,19 +61,19 @@ _COUNTERS = (
 )
 
 
-# Ready is one of the gauges, and so is the state.
-POOL_SERIES = MOST_BACKENDS * (len(_GAUGES) + len(_COUNTERS) + 1) + _MOST_POOLS * _STATES
-"""As many as there can be."""
+def pool_series(most: int) -> int:
+    """As many as there can be, with so many replicas that have labels: the state is one, too."""
+    return most * (len(_GAUGES) + len(_COUNTERS) + 1) + _MOST_POOLS * _STATES
 
 
-def observe_pools(meter: Meter, told: Callable[[], Told]) -> None:
-    """`told` gives what `gateway.routing.Routing.told` gives: by upstream and replica."""
+def observe_pools(meter: Meter, told: Callable[[], Told], most: int) -> None:
+    """So many replicas get a label of their own, of each pool as many. `told` gives what `gateway.routing.Routing.told` gives: by upstream and replica."""
 
     def observing(figure: _Figure) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             return [
                 Observation(value, labels)
-                for labels, replica in _replicas(told())
+                for labels, replica in _replicas(told(), most)
                 if (value := replica.get(figure.name)) is not None
             ]
 
@@ -85,7 +82,7 @@ def observe_pools(meter: Meter, told: Callable[[], Told]) -> None:
     def states(_: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(1, {**labels, s.L_STATE: state})
-            for labels, replica in _replicas(told())
+            for labels, replica in _replicas(told(), most)
             if (state := replica.get("state")) is not None
         ]
 
@@ -115,12 +112,12 @@ def _by_state(replicas: dict[str, dict[str, Any]]) -> Counter[str]:
     return found
 
 
-def _replicas(told: Told) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    each_gets = max(1, MOST_BACKENDS // max(1, len(told)))
+def _replicas(told: Told, most: int) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    each_gets = max(1, most // max(1, len(told)))
     labelled = (
         (upstream, name, replicas[name])
         for upstream, replicas in sorted(told.items())
         for name in sorted(replicas)[:each_gets]
     )
-    for upstream, name, replica in islice(labelled, MOST_BACKENDS):
+    for upstream, name, replica in islice(labelled, most):
         yield {s.L_UPSTREAM: upstream, s.L_BACKEND: name}, replica

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.telemetry import semconv
+from gateway.telemetry.bounds import bounds
 from gateway.telemetry.metrics import NULL_METRICS, ROUTES, Metrics
 from gateway.telemetry.spans import NULL_SPANS, Spans
 
@@ -68,7 +69,7 @@ class Telemetry:
         if signals.disabled(environ):
             return cls()
         closers: list[Callable[[], object]] = []
-        tallies = Tallies()
+        tallies = Tallies(bounds(settings.max_series).series)
         spans: Spans = NULL_SPANS
         lost = Lost(tallies)
         wanted = settings.traces == "on" or (
@@ -182,5 +183,11 @@ def _start_metrics(  # noqa: PLR0917
     )
     closers.append(provider.shutdown)
     return Instruments(
-        tallies, provider, registry, version, routes, genai_names=settings.genai_names
+        tallies,
+        provider,
+        registry,
+        version,
+        routes,
+        genai_names=settings.genai_names,
+        limits=bounds(settings.max_series),
     )

@@ -21,13 +21,12 @@ from bisect import bisect_left
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from gateway.telemetry.bounds import bounds
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Labels: TypeAlias = "Mapping[str, str | int | bool]"
-
-SERIES = 1960
-"""Of all families together. A histogram's buckets, its sum and its count are a series each."""
 
 _COUNTER_ROOM = 12
 _HISTOGRAM_ROOM = 3
@@ -163,7 +162,10 @@ class Histogram(Family[Spread]):
 class Tallies:
     """The families of a process, and the lock of all their series."""
 
-    def __init__(self, series: int = SERIES) -> None:
+    def __init__(self, series: int = bounds().series) -> None:
+        """With so many series of all families together: of a histogram the buckets, the sum and the
+        count are one each.
+        """
         self.spare = Spare(series)
         self.lock = self.spare.lock
         self.families: list[Counter | Histogram] = []

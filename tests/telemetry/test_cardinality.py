@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway import config
 from gateway.core.model import Reason, Result
+from gateway.telemetry.bounds import bounds
 from gateway.telemetry.instruments import Instruments
-from gateway.telemetry.metrics import MODELS, SCOPES
+from gateway.telemetry.metrics import SCOPES
 from gateway.telemetry.setup import Telemetry
 from tests.helpers.metric_dice import throw, watch
 
@@ -92,7 +94,7 @@ def test_so_many_have_labels_and_the_rest_are_others(telemetry: Telemetry) -> No
         )
     found = series(telemetry)
     assert sum(line.startswith("gateway_scope_requests") for line in found) == SCOPES + 1
-    assert sum(line.startswith("gateway_cache_lookups") for line in found) == MODELS + 1
+    assert sum(line.startswith("gateway_cache_lookups") for line in found) == bounds().models + 1
 
 
 def test_each_metric_has_room_of_its_own_and_there_is_some_to_share(telemetry: Telemetry) -> None:
@@ -102,3 +104,20 @@ def test_each_metric_has_room_of_its_own_and_there_is_some_to_share(telemetry: T
     spare = metrics._tallies.spare.left
     print(f"{spare} series to share")
     assert spare >= 75
+
+
+def test_with_more_series_more_replicas_and_models_have_labels_and_no_more_than_that() -> None:
+    most = 10_000
+    telemetry = Telemetry.start(config.Telemetry(traces="off", max_series=most), {}, "1")
+    try:
+        watch(telemetry)
+        throw(telemetry, range(MANY))
+        found = series(telemetry)
+    finally:
+        telemetry.close(2)
+    print(f"{len(found)} of {most} series")
+    assert MOST < len(found) < most
+    states = [line for line in found if line.startswith("gateway_backend_state{")]
+    assert len(states) == bounds(most).backends > bounds().backends
+    models = {model for line in found for model in re.findall(r'[^_]model="(model-\d+)"', line)}
+    assert len(models) > bounds().models

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.config import Telemetry as Settings
-from gateway.telemetry.route_gauges import MOST_BACKENDS
+from gateway.telemetry.bounds import bounds
 from gateway.telemetry.setup import Telemetry
 
 KNOWN: dict[str, Any] = {
@@ -72,7 +72,7 @@ def test_replicas_of_a_pool_have_a_label_each_and_only_so_many() -> None:
     lines = [line for line in shown(pool) if line.startswith("gateway_engine_up")]
 
     assert lines[0] == 'gateway_engine_up{backend="000",upstream="gpu"} 1.0'
-    assert len(lines) == MOST_BACKENDS
+    assert len(lines) == bounds().backends
 
 
 def test_how_much_fits_is_shown() -> None:

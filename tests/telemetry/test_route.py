@@ -8,8 +8,8 @@ import pytest
 
 from gateway.config import Telemetry as Settings
 from gateway.core.route import Branch
+from gateway.telemetry.bounds import bounds
 from gateway.telemetry.metrics import NULL_METRICS
-from gateway.telemetry.route_gauges import MOST_BACKENDS
 from gateway.telemetry.setup import Telemetry
 
 REPLICA = {"ready": 1, "in_flight": 2, "pending_s": 0.5, "mirror_tokens": 1000}
@@ -66,9 +66,9 @@ def test_what_is_thought_of_a_replica_is_shown_while_it_is_there(telemetry: Tele
 def test_a_pool_of_very_many_replicas_does_not_make_very_many_series(
     telemetry: Telemetry,
 ) -> None:
-    many = {"gpu": {f"replica{n:04d}": {"in_flight": n} for n in range(5 * MOST_BACKENDS)}}
+    many = {"gpu": {f"replica{n:04d}": {"in_flight": n} for n in range(5 * bounds().backends)}}
     telemetry.metrics.watch_pools(lambda: many)
-    assert sum("in_flight" in line for line in shown(telemetry)) == MOST_BACKENDS
+    assert sum("in_flight" in line for line in shown(telemetry)) == bounds().backends
 
 
 def test_pools_share_what_there_is_and_the_states_are_counted_of_all(
@@ -82,8 +82,8 @@ def test_pools_share_what_there_is_and_the_states_are_counted_of_all(
     lines = telemetry.metrics.render().decode().splitlines()
     states = [line for line in lines if line.startswith("gateway_backend_state{")]
     assert {name: sum(f'"{name}"' in line for line in states) for name in pools} == {
-        "cpu": MOST_BACKENDS // 3,
-        "gpu": MOST_BACKENDS // 3,
+        "cpu": bounds().backends // 3,
+        "gpu": bounds().backends // 3,
         "none": 0,
     }
     assert 'gateway_backend_state{backend="0000",state="ejected",upstream="gpu"} 1.0' in states
