@@ -90,16 +90,20 @@ class CachePlanner:
         return apart.plan(domain, prompt, rules, markers, now)
 
     def prefixes(self, now: float, most: int) -> Iterator[list[TopPrefix]]:
-        """What several requests began with, of one cache after the other the `most` heaviest."""
+        """What several requests began with, in portions as `PrefixTree.shared`, of each the `most`
+        heaviest.
+        """
         for (whose, _, model), known in list(self._domains.items()):
-            where, of = whose.hex()[:8], known.requests
-            yield ranked(
-                (
-                    _top(fingerprint, node, where, model, of=max(of, node.seen), now=now)
-                    for fingerprint, node in known.tree.shared()
-                ),
-                most,
-            )
+            where = whose.hex()[:8]
+            for portion in known.tree.shared():
+                of = known.requests
+                yield ranked(
+                    (
+                        _top(fingerprint, node, where, model, of=max(of, node.seen), now=now)
+                        for fingerprint, node in portion
+                    ),
+                    most,
+                )
 
     def _domain(self, name: tuple[bytes, str, str]) -> CacheDomain:
         found = self._domains.pop(name, None)

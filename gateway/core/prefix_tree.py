@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from gateway.core.recurrence import Awaited, Recurrence
 
@@ -19,6 +19,8 @@ NODE_BYTES = 320
 
 DETAIL_BYTES = 1400
 """What a node takes beside that, on which more is known than that it was seen."""
+
+_PORTION = 4000
 
 
 class Held:
@@ -99,19 +101,24 @@ class PrefixTree:
         """About what it takes."""
         return self._young_bytes + self._old_bytes
 
-    def shared(self) -> list[tuple[int, Node]]:
+    def shared(self) -> Iterator[list[tuple[int, Node]]]:
         """The ends of what several requests began with, by fingerprint: where half of those that came
-        so far, or more, went on otherwise than the last one.
+        so far, or more, went on otherwise than the last one. In portions of a millisecond: between
+        them the tree may change, and a node that moves in it may come twice.
         """
-        found: list[tuple[int, Node]] = []
-        for nodes in (self._young, self._old):
-            for fingerprint, node in nodes.items():
-                if node.seen < 2 or node.detail is None:
-                    continue
-                behind = self.find(node.next)
-                if behind is None or 2 * behind.seen <= node.seen:
-                    found.append((fingerprint, node))
-        return found
+        for nodes in (self._old, self._young):
+            known = list(nodes)
+            for start in range(0, len(known), _PORTION):
+                yield list(self._ends(known[start : start + _PORTION]))
+
+    def _ends(self, fingerprints: Iterable[int]) -> Iterator[tuple[int, Node]]:
+        for fingerprint in fingerprints:
+            node = self.find(fingerprint)
+            if node is None or node.detail is None or node.seen < 2:
+                continue
+            behind = self.find(node.next)
+            if behind is None or 2 * behind.seen <= node.seen:
+                yield fingerprint, node
 
     def find(self, fingerprint: int) -> Node | None:
         """The node, if it is known, without meaning that it was seen."""

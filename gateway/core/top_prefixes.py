@@ -38,5 +38,6 @@ class TopPrefix(NamedTuple):
 
 
 def ranked(found: Iterable[TopPrefix], most: int) -> list[TopPrefix]:
-    """The heaviest of them, the heaviest first."""
-    return nlargest(most, found, key=lambda each: each.weight)
+    """The heaviest of them, the heaviest first, each once."""
+    once = {(each.where, each.model, each.fingerprint): each for each in found}
+    return nlargest(most, once.values(), key=lambda each: each.weight)

@@ -46,4 +46,4 @@ def test_the_heaviest_come_first() -> None:
         for number, (requests, tokens) in enumerate([(90, 10), (10, 1000)])
     )
     unknown = TopPrefix(3, "a", "m", 50, 100, 0)
-    assert ranked([unknown, light, heavy], 2) == [heavy, light]
+    assert ranked([unknown, light, heavy, heavy], 2) == [heavy, light]
