@@ -195,7 +195,7 @@ def _of_completion(document: Object) -> tuple[list[Object], list[Object], list[O
 
 def _item(item: Object) -> Object:
     """One item of a request's input or an answer's output as a message."""
-    kind = item.get("type", "message")
+    kind = _word(item.get("type", "message"))
     if kind == "message":
         return {"role": _word(item.get("role")), "parts": _parts(item.get("content"))}
     if kind == "reasoning":
@@ -207,7 +207,7 @@ def _item(item: Object) -> Object:
         return {"role": "assistant", "parts": [_call(call_id, item.get("name"), arguments)]}
     if kind in {"function_call_output", "custom_tool_call_output"}:
         return {"role": "tool", "parts": [_result(call_id, _plain(item.get("output")))]}
-    return {"role": "assistant", "parts": [{"type": _word(kind) or "unknown"}]}
+    return {"role": "assistant", "parts": [{"type": kind or "unknown"}]}
 
 
 def _of_responses(document: Object) -> tuple[list[Object], list[Object], list[Object]]:
