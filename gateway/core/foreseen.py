@@ -90,4 +90,6 @@ class Foreseen:
             found.kind,
             found.block,
             found.neighbour,
+            found.was_size,
+            found.is_size,
         )

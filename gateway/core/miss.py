@@ -49,6 +49,10 @@ class Miss(NamedTuple):
     """`prefix_changed`: index of the prompt's block, in rendering order; else -1."""
     neighbour: str = ""
     """Our id of the earlier request that it was compared with, where one is known."""
+    was_size: int = 0
+    """UTF-8 bytes of that block in the earlier request; 0 where it is a setting, or not known."""
+    is_size: int = 0
+    """The same in this one."""
 
 
 class CacheOutcome(NamedTuple):

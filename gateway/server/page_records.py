@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.breakers import mend
 from gateway.core.model import Result
 
 if TYPE_CHECKING:
@@ -174,6 +175,9 @@ def _outcome(outcome: CacheOutcome | None) -> Told | None:
             "kind": miss.kind or None,
             "block": miss.block if miss.block >= 0 else None,
             "neighbour": miss.neighbour or None,
+            "was_bytes": miss.was_size or None,
+            "is_bytes": miss.is_size or None,
+            "mend": mend(miss.kind) or None,
         },
     }
 

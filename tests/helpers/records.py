@@ -121,7 +121,7 @@ def _miss(dice: Random, lost: int, number: int) -> Miss:
     if cause is not MissCause.PREFIX_CHANGED:
         return Miss(cause, lost)
     before = f"gw_{max(0, number - 7):024x}"
-    return Miss(cause, lost, "$.system[0].text", "timestamp", 3, before)
+    return Miss(cause, lost, "$.system[0].text", "timestamp", 3, before, 6102, 6103)
 
 
 def _steps(call_s: float, *, pool: bool, unpaid: bool) -> list[Step]:

@@ -175,7 +175,14 @@ async def test_the_first_difference_is_shown_and_leads_to_the_earlier_request(
 ) -> None:
     async with world() as here:
         miss = Miss(
-            MissCause.PREFIX_CHANGED, 4321, "$.system[0].text", "timestamp", 3, record(1).request_id
+            MissCause.PREFIX_CHANGED,
+            4321,
+            "$.system[0].text",
+            "timestamp",
+            3,
+            record(1).request_id,
+            61,
+            6103,
         )
         now = time.time()
         here.remember(
@@ -186,7 +193,13 @@ async def test_the_first_difference_is_shown_and_leads_to_the_earlier_request(
             await there.click("#rows tr:first-child")
             await there.until("document.querySelector('#diff') !== null")
             told = await there.tell("document.querySelector('#detail').innerText")
-            for each in ("prefix_changed", "4,321 tokens", "$.system[0].text", "timestamp"):
+            for each in (
+                "prefix_changed",
+                "4,321 tokens",
+                "$.system[0].text",
+                "timestamp",
+                "6,103",
+            ):
                 assert each in told
             await there.tell("document.querySelector('#diff button').click()")
             await there.until(
