@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("warmgate.accounts")
 
-_LINES_AT_ONCE = 1000
+_LINES_AT_ONCE = 250
 """Of one batch: some milliseconds of the store's time."""
 _STOP_S = 3.0
 _LOG_EVERY_S = 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _DAY_S = 86_400
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
@@ -45,6 +46,7 @@ def number_of(day: str) -> int:
     return number
 
 
+@lru_cache(maxsize=64)
 def _spelled(number: int) -> str:
     era, of_era = divmod(number + _TO_1970, _400_YEARS)
     year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365

@@ -7,13 +7,15 @@
 
 Rule 1: all of it has one hash slot, so that a batch is counted at once or not at all in a cluster too.
 Rule 2: sums are Redis' own 64-bit integers (HINCRBY): Lua's numbers would round beyond 2^53.
-Rule 3: the writer's number is written first. If Redis has no room for it, nothing else is done.
+Rule 3: the writer's number is written first. If Redis has no room for it, nothing else is done; and it is
+taken back where nothing else may be done.
 Rule 4: days have no lifetime of Redis' own, so that a `volatile-*` policy never evicts them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.days import each_day
@@ -41,8 +43,8 @@ _PARTS = 5
 _NAMES = Amounts._fields
 
 # KEYS: the writer's number, the days, a hash for each day. ARGV: number, lifetime of the writer's, most
-# fields; then for each hash: its date, how many fields; and for each of them: field, the one of
-# `_other`, by how much.
+# fields; then for each hash: its date, how many lines; and for each of these: its name, that of
+# `_other`, how many amounts, and of each what it is and by how much it grows. `times` is always there.
 _ADD = """
 if tonumber(ARGV[1]) <= tonumber(redis.call('GET', KEYS[1]) or '0') then return 0 end
 for k = 2, #KEYS do
@@ -53,21 +55,30 @@ for k = 2, #KEYS do
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-local most, at, refused = tonumber(ARGV[3]), 4, 0
+local most, at, added, refused = tonumber(ARGV[3]), 4, 0, 0
 for k = 3, #KEYS do
-  local key = KEYS[k]
+  local key, lines = KEYS[k], tonumber(ARGV[at + 1])
   redis.pcall('ZADD', KEYS[2], ARGV[at], string.sub(key, -10))
-  local count = redis.call('HLEN', key)
-  for i = 1, tonumber(ARGV[at + 1]) do
-    local field = ARGV[at + 3 * i - 1]
-    if count + i > most and redis.call('HEXISTS', key, field) == 0 then
-      field = ARGV[at + 3 * i]
+  at = at + 2
+  for _ = 1, lines do
+    local name, amounts = ARGV[at], tonumber(ARGV[at + 2])
+    if redis.call('HLEN', key) + amounts > most
+      and redis.call('HEXISTS', key, name .. '\\31times') == 0 then
+      name = ARGV[at + 1]
     end
-    if type(redis.pcall('HINCRBY', key, field, ARGV[at + 3 * i + 1])) == 'table' then
-      refused = refused + 1
+    for i = at + 3, at + 1 + 2 * amounts, 2 do
+      local sum = redis.pcall('HINCRBY', key, name .. '\\31' .. ARGV[i], ARGV[i + 1])
+      if type(sum) ~= 'table' then
+        added = added + 1
+      elseif added == 0 and not string.find(sum.err, 'integer') and not string.find(sum.err, 'overflow') then
+        redis.call('SET', KEYS[1], ARGV[1] - 1, 'EX', ARGV[2])
+        return sum
+      else
+        refused = refused + 1
+      end
     end
+    at = at + 3 + 2 * amounts
   end
-  at = at + 2 + 3 * tonumber(ARGV[at + 1])
 end
 return refused
 """
@@ -93,16 +104,16 @@ class RedisLedger:
 
     async def add(self, batch: Batch) -> None:
         """See `LedgerStore`."""
-        by_day: dict[str, list[str | int]] = {}
+        by_day: dict[str, list[list[str | int]]] = {}
         for line, amounts in batch.cells.items():
-            by_day.setdefault(line.day, []).extend(_fields(line, amounts))
+            by_day.setdefault(line.day, []).append(_words(line, amounts))
         if not by_day:
             return
         keys = [f"{self._base}by:{batch.writer}", f"{self._base}days"]
         keys += [self._base + day for day in by_day]
         words: list[str | int] = [batch.number, _WRITER_S, self._most_fields]
-        for day, fields in by_day.items():
-            words += [_score(day), len(fields) // 3, *fields]
+        for day, lines in by_day.items():
+            words += [_score(day), len(lines), *chain.from_iterable(lines)]
         (refused,) = await self._ask([("EVAL", _ADD, len(keys), *keys, *words)], DEADLINE_S)
         if refused:
             raise Spoiled(f"{refused} sums of the ledger can't be added to: no numbers of ours")
@@ -158,14 +169,14 @@ def _score(day: str) -> int:
     return int(day.replace("-", ""))
 
 
-def _fields(line: Line, amounts: Amounts) -> list[str | int]:
-    """Field, the one that it is folded into, amount: of each amount that isn't 0."""
-    name = _BETWEEN.join(line[1:])
-    folded = _BETWEEN.join(line._replace(model=OTHER, scope=OTHER)[1:])
-    told: list[str | int] = []
-    for what, amount in zip(_NAMES, amounts, strict=True):
-        if amount:
-            told += [f"{name}{_BETWEEN}{what}", f"{folded}{_BETWEEN}{what}", amount]
+def _words(line: Line, amounts: Amounts) -> list[str | int]:
+    """Its name, the one that it is folded into, how many amounts, and those that aren't 0."""
+    there = [(what, by) for what, by in zip(_NAMES, amounts, strict=True) if by]
+    folded = line._replace(model=OTHER, scope=OTHER)
+    names = (_BETWEEN.join(line[1:]), _BETWEEN.join(folded[1:]))
+    told: list[str | int] = [*names, len(there)]
+    for pair in there:
+        told += pair
     return told
 
 

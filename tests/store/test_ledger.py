@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import stat
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,11 +26,11 @@ from tests.helpers.redis_topologies import cluster, told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.helpers.redis_servers import RedisServer
 
 PATIENT_S = 20.0
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "redis.md"
 DAY = "2026-11-22"
 HUGE = 9_007_199_254_740_993
 """2^53 + 1: what floating-point numbers can't tell from its neighbour."""
@@ -206,6 +208,36 @@ async def test_a_redis_without_room_counts_all_of_a_batch_or_nothing(
         assert (await ledger.read(DAY, DAY)).rows == []
         await ledger.add(batch(1))
         assert len((await ledger.read(DAY, DAY)).rows) == 1
+
+
+async def test_who_may_not_add_has_counted_nothing(redis_server: RedisServer) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        deny = ("ACL", "SETUSER", "default", "-hincrby")
+        await asyncio.to_thread(told, redis_server, *deny)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable) as refused:
+                await ledger.add(batch(1))
+            assert not isinstance(refused.value, Spoiled)
+        await asyncio.to_thread(told, redis_server, "ACL", "SETUSER", "default", "+hincrby")
+        await ledger.add(batch(1))
+        await ledger.add(batch(1))
+        (row,) = (await ledger.read(DAY, DAY)).rows
+    assert row[1].times == 1
+
+
+async def test_the_rights_that_are_documented_are_enough(redis_server: RedisServer) -> None:
+    (rights,) = re.findall(r"```text\n(ACL SETUSER .*?)```", PAGE.read_text(), re.DOTALL)
+    _, _, user, *words = rights.split()
+    await asyncio.to_thread(told, redis_server, "ACL", "SETUSER", user, *words)
+    port = redis_server.port
+    store = RedisStore(f"redis://{user}:password@127.0.0.1:{port}/0", deadline_s=PATIENT_S)
+    ledger = RedisLedger(store, most_fields=1)
+    await ledger.add(batch(1, line(), line(day="2026-11-21")))
+    await ledger.forget(DAY)
+
+    assert len((await ledger.read("2026-11-01", DAY)).rows) == 1
+    await ledger.close()
+    await store.close()
 
 
 async def test_somebody_elses_values_spoil_what_they_stand_for_and_no_more(
