@@ -51,6 +51,9 @@ class Case:
     scope: Hashable
     """The machine that is asked, within that cache."""
     pieces: Sequence[Piece]
+    blocks: Sequence[PrefixBlock] = ()
+    """Those that the pieces are of, where they are not cut as the provider sees them: a text that the
+    gateway has split stands whole in the client's request."""
     miss: Miss | None = None
 
 
@@ -138,16 +141,25 @@ class Causes:
     def _otherwise(self, case: Case, asked: Asked, hit: int) -> Miss | None:
         """All that was kept was read. Could more have been, if the prompt were not what it is?"""
         pieces, least = case.pieces, asked.minimum * BYTES_PER_TOKEN
-        behind = next((i for i, each in enumerate(pieces) if each.block > hit), len(pieces))
+        behind = _behind(pieces, sum(each.size for each in asked.blocks[: hit + 1]))
         seen = self._seen.get(case.owner) or Seen()
         compared = seen.compare(pieces, asked.now, Wanted(behind, least, _PART))
         if compared.likest is not None:
-            return _changed(pieces, compared.likest, asked.blocks)
+            return _changed(pieces, compared.likest, case.blocks or asked.blocks)
         if hit >= 0:
             return None
         if asked.tokens[-1] < asked.minimum:
             return Miss(MissCause.BELOW_MINIMUM, 0)
         return Miss(_never_kept(pieces, compared, least), 0)
+
+
+def _behind(pieces: Sequence[Piece], size: int) -> int:
+    """The first piece behind so many bytes."""
+    for index, piece in enumerate(pieces):
+        if size <= 0:
+            return index
+        size -= piece.size
+    return len(pieces)
 
 
 def _why(kept: Kept, looked: Collection[int]) -> MissCause:
