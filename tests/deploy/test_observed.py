@@ -21,6 +21,7 @@ from tests.deploy import promql
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.metric_dice import throw, watch
 from tests.helpers.prometheus_server import PrometheusServer, promtool
+from tests.helpers.redis_servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,14 @@ OF_OTHERS = {
     *("redis_expired_keys_total", "redis_connected_clients"),
 }
 OF_TARGETS = {"namespace", "job", "instance", "pod", "__name__", "le"}
+SILENT = (
+    # No Redis and no engine is here; nothing is cached by the provider; and nothing goes wrong.
+    *("Redis", "KV cache in use", "Prefix hits of engines", "Gateway"),
+    *("Saved and paid, dollars an hour B", "Saved by our markers", "Drift through us"),
+    *("Read from providers' prompt caches B", "Almost hits", "Conversations that stayed"),
+    *("Ended early", "Limited, by tenant", "Store without an answer", "Telemetry lost B"),
+    *("Went on to another replica", "annotation"),
+)
 ROWS = ["Value", "Health", "Cache", "Routing", "Runtime"]
 VARIABLES = ["datasource", "namespace", "pod", "route", "provider", "model", "scope"]
 PAGES = {"GatewayErrorBudgetBurn", "GatewayNoReadyBackends", "GatewayDown"}
@@ -182,7 +191,9 @@ def test_queries_of_the_docs_name_metrics_that_there_are(page: str) -> None:
     known = set(shown(page)) | OF_OTHERS | {r["record"] for r in promql.rules() if "record" in r}
     count = 0
     for file in [*(ROOT / "docs/runbooks").glob("*.md"), ROOT / "docs/how-to/observe.md"]:
-        for block in re.findall(r"^```promql\n(.*?)^```", file.read_text("utf-8"), re.M | re.S):
+        for block in re.findall(
+            r"^```promql\n(.*?)^```", file.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        ):
             text = "\n".join(line for line in block.splitlines() if not line.startswith("#"))
             named = promql.metrics_of(text)
             assert named <= known, file.name
@@ -213,6 +224,7 @@ async def test_a_real_prometheus_scrapes_a_gateway_and_answers_every_query() -> 
             "openai": {"base_url": stub.v1_url, "provider": "openai"},
             "anthropic": {"base_url": stub.v1_url, "provider": "anthropic"},
             "gpu": pool,
+            "away": {"base_url": f"http://127.0.0.1:{free_port()}/v1"},
         }
         async with (
             gateway_here(stub.url, upstreams=upstreams) as gateway,
@@ -235,21 +247,15 @@ async def test_a_real_prometheus_scrapes_a_gateway_and_answers_every_query() -> 
                 while seen != {"hit", "miss"}:
                     await _mixed_traffic(session, gateway.api_url, turn := turn + 1)
                     seen |= {each["metric"]["result"] for each in await prometheus.query(lookups)}
+            await prometheus.until("warmgate:errors:ratio_rate5m > 0")
             answered = {
                 where: await prometheus.query(expression)
                 for where, expression in every_expression().items()
             }
             empty = {where for where, vector in answered.items() if not vector}
             print(f"{len(answered) - len(empty)} of {len(answered)} expressions had a value")
-            # A dashboard of which most was silent would be no proof that its labels fit.
-            assert len(empty) < len(answered) / 2, sorted(empty)
-            for title in (
-                "Hit ratio, requests A",
-                "Requests by replica A",
-                "Memory A",
-                "Running A",
-            ):
-                assert answered[title], title
+            # A panel that is silent here names labels that its metric doesn't have, or has a reason.
+            assert {where for where in empty if not where.startswith(SILENT)} == set()
             told = await prometheus.get("rules")
             states = {
                 rule["name"]: rule["health"] for group in told["groups"] for rule in group["rules"]
@@ -267,7 +273,8 @@ async def _mixed_traffic(session: aiohttp.ClientSession, url: str, turn: int) ->
     asked = [
         ("/v1/chat/completions", chat),
         ("/v1/chat/completions", chat),
-        ("/v1/chat/completions", {**chat, "stream": True}),
+        ("/v1/chat/completions", {**chat, "stream": True, "seed": turn}),
+        ("/u/away/v1/chat/completions", chat),
         ("/v1/messages", {"model": "claude-opus-4-8", "max_tokens": 9, "messages": said}),
         ("/u/gpu/v1/chat/completions", {"model": "local", "messages": said}),
         ("/v1/embeddings", {"model": "text-embedding-3-small", "input": [f"words {turn}"]}),
@@ -275,7 +282,7 @@ async def _mixed_traffic(session: aiohttp.ClientSession, url: str, turn: int) ->
         (f"/v1/made/up/{turn}", {}),
     ]
     for path, body in asked:
-        headers = {"Authorization": f"Bearer sk-{turn}", "x-api-key": f"sk-{turn}"}
+        headers = {"Authorization": f"Bearer sk-{turn % 2}", "x-api-key": f"sk-{turn % 2}"}
         headers["Content-Type"] = "application/json"
         async with session.post(url + path, data=orjson.dumps(body), headers=headers) as response:
             await response.read()
