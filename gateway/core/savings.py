@@ -79,7 +79,9 @@ def _order(by: Sequence[str], key: tuple[str, ...]) -> tuple[object, ...]:
 def _row(group: dict[str, Amounts]) -> dict[str, Any]:
     none = Amounts()
     paid = _sum(each for cause, each in group.items() if cause in _PAID)
+    renewed = group.get(LedgerCause.REVALIDATE.value, none)
     own = _sum(each for cause, each in group.items() if cause in _OWN)
+    warming = own.paid_pd - renewed.paid_pd
     hits, ours, client, automatic, engine = (
         group.get(cause.value, none)
         for cause in (
@@ -116,11 +118,13 @@ def _row(group: dict[str, Amounts]) -> dict[str, Any]:
         "paid_usd": told(paid.paid_pd),
         "saved_usd": told(by_us),
         "saved_by": {
-            "response_hit": told(hits.spared_pd),
-            "ours": told(_net(ours) - own.paid_pd),
+            "response_hit": told(hits.spared_pd - renewed.paid_pd),
+            "served": told(hits.spared_pd),
+            "revalidated": told(-renewed.paid_pd),
+            "ours": told(_net(ours) - warming),
             "read": told(ours.spared_pd),
             "written": told(-ours.premium_pd),
-            "own_calls": told(-own.paid_pd),
+            "kept_warm": told(-warming),
         },
         "others_usd": told(by_others),
         "others_by": {"client": told(_net(client)), "automatic": told(_net(automatic))},

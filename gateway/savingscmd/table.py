@@ -79,11 +79,13 @@ def _saved_by(total: dict[str, Any]) -> list[str]:
         return []
     by, others = total["saved_by"], total["others_by"]
     written = f"{dollars(-by['written'])} more for what was written"
+    served, renewed = dollars(by["served"]), dollars(-by["revalidated"])
     automatic = f"{dollars(others['automatic'])} by providers themselves"
     lines = [
-        f"saved  {dollars(by['response_hit'])} by {total['answers']:,} answers that nobody paid again",
+        f"saved  {dollars(by['response_hit'])} by {total['answers']:,} answers from the cache:",
+        f"       {served} not paid again, {renewed} for asking anew behind stale ones",
         f"       {dollars(by['ours'])} by our markers: {dollars(by['read'])} less for what was read,",
-        f"       {written}, {dollars(-by['own_calls'])} for calls of our own",
+        f"       {written}, {dollars(-by['kept_warm'])} for keeping it warm",
         f"others {dollars(others['client'])} by clients' markers, {automatic}: not our doing",
     ]
     engine = total["spared_tokens"]["engine"]

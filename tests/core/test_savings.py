@@ -17,6 +17,7 @@ def line(cause: LedgerCause, model: str = "m", day: str = "2026-11-22") -> Line:
 ROWS = [
     (line(LedgerCause.REQUEST), Amounts(10, failed=1, read=900, output=50, paid_pd=7 * USD)),
     (line(LedgerCause.REFRESH), Amounts(2, read=300, paid_pd=1 * USD)),
+    (line(LedgerCause.REVALIDATE), Amounts(1, output=9, paid_pd=1 * USD)),
     (line(LedgerCause.RESPONSE_HIT), Amounts(4, uncached=100, output=20, spared_pd=3 * USD)),
     (line(LedgerCause.OURS), Amounts(9, read=700, spared_pd=6 * USD, premium_pd=2 * USD)),
     (line(LedgerCause.CLIENT), Amounts(1, read=100, spared_pd=1 * USD, premium_pd=3 * USD)),
@@ -32,28 +33,30 @@ def only(*rows: tuple[Line, Amounts]) -> dict[str, Any]:
 def test_the_formula_holds() -> None:
     row = only(*ROWS)
 
-    assert (row["calls"], row["failed_calls"], row["answers"]) == (12, 1, 4)
-    assert row["paid_usd"] == 8.0
+    assert (row["calls"], row["failed_calls"], row["answers"]) == (13, 1, 4)
+    assert row["paid_usd"] == 9.0
     assert row["saved_by"] == {
-        "response_hit": 3.0,
+        "response_hit": 2.0,
+        "served": 3.0,
+        "revalidated": -1.0,
         "ours": 3.0,
         "read": 6.0,
         "written": -2.0,
-        "own_calls": -1.0,
+        "kept_warm": -1.0,
     }
-    assert row["saved_usd"] == 6.0
+    assert row["saved_usd"] == 5.0
     assert row["others_by"] == {"client": -2.0, "automatic": 5.0}
-    assert row["without_usd"] == 8.0 + 6.0 + 3.0
-    assert row["share"] == 6.0 / 17.0
+    assert row["without_usd"] == 9.0 + 5.0 + 3.0
+    assert row["share"] == 5.0 / 17.0
     assert row["tokens"] == {
         "uncached": 0,
         "read": 1200,
         "write_5m": 0,
         "write_1h": 0,
-        "output": 50,
+        "output": 59,
     }
     assert row["spared_tokens"]["response_hit"] == 120
-    assert row["paid_pd"] == str(8 * USD)
+    assert row["paid_pd"] == str(9 * USD)
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -67,7 +70,15 @@ def test_rows_by_whatever_add_up_to_the_total(name: str) -> None:
 
 def test_causes_stand_in_their_order_and_days_in_theirs() -> None:
     causes = [row["cause"] for row in summary(reversed(ROWS), ["cause"])]
-    assert causes == ["request", "refresh", "response_hit", "ours", "client", "automatic"]
+    assert causes == [
+        "request",
+        "revalidate",
+        "refresh",
+        "response_hit",
+        "ours",
+        "client",
+        "automatic",
+    ]
     days = [(line(LedgerCause.REQUEST, day=d), Amounts(1)) for d in ("2026-11-22", "2026-11-03")]
     assert [row["day"] for row in summary(days, ["day"])] == ["2026-11-03", "2026-11-22"]
 
