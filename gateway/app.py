@@ -326,9 +326,11 @@ async def _serve(config: Config) -> int:
 
 
 def _greeting(gateway: RunningGateway) -> str:
+    page = f"See what it does: {gateway.admin_url}/admin/\n\n" if gateway.admin_url else ""
     return (
         f"warmgate {__version__} listening on {gateway.api_url} (probes {gateway.probe_url})\n"
         "Paste into the shell of your app:\n\n"
         f"  export OPENAI_BASE_URL={gateway.api_url}/v1\n"
         f"  export ANTHROPIC_BASE_URL={gateway.api_url}\n\n"
+        f"{page}"
     )
