@@ -10,9 +10,10 @@ import aiohttp
 import orjson
 import pytest
 
-from gateway.core.savings import KEYS
+from gateway.core.savings import KEYS, summary
 from gateway.lab.provider_sim import ProviderSim
 from tests.helpers.doorway import CHAT, EMBEDDINGS, MESSAGES, Canned, Doorway, chat, doorway
+from tests.helpers.engine_pool import pool as engine_pool
 from tests.helpers.fault_proxy import FaultProxy
 from tests.helpers.ledger_traffic import Fleet, ToldTime, Traffic, directly
 from tests.helpers.redis_servers import RedisServer, binary
@@ -235,3 +236,37 @@ async def test_an_answer_of_a_service_tier_is_saved_at_its_price() -> None:
 
     half = (1000 * 2_500_000 + 100 * 10_000_000) // 2
     assert (int(told["paid_pd"]), int(told["saved_pd"])) == (half, half)
+
+
+async def test_metrics_and_ledger_are_the_same_numbers() -> None:
+    async with doorway(stub=(sim := ProviderSim())) as door:
+        for number in range(6):
+            await door.ask(CHAT, chat(f"{number // 2} " + TIDES, model="gpt-5-mini"))
+        told = await total(door)
+        page = await door.metrics()
+
+    def summed(name: str) -> float:
+        lines = [each for each in page.splitlines() if each.startswith(name + "{")]
+        return sum(float(each.rpartition(" ")[2]) for each in lines)
+
+    assert int(told["paid_pd"]) == sim.meter.paid_pd > 0
+    assert summed("gateway_inference_cost_total") == pytest.approx(told["paid_usd"])
+    assert summed("gateway_cache_saved_cost_total") == pytest.approx(told["saved_by"]["served"])
+    assert summed("gateway_prompt_cache_spared_total") == pytest.approx(told["others_usd"])
+
+
+async def test_what_an_engine_had_in_its_cache_is_tokens_and_seconds() -> None:
+    routing = {"prefill_tokens_per_s": 1000}
+    async with engine_pool(2, routing=routing, tells_cached=True) as pool:
+        cached = 0
+        for number in range(3):
+            said = [{"role": "system", "content": TIDES}, {"role": "user", "content": str(number)}]
+            body = {"model": "simulated", "max_tokens": 2, "messages": said}
+            answer = await pool.ask(body, **{"x-gateway-session": "one"})
+            cached += answer.cached
+        books = pool.gateway._assembled.accounts
+        told = summary(list(books._cells.sums().items()))[0]
+
+    assert told["spared_tokens"]["engine"] == cached > 0
+    assert 0 < told["engine_s"] < cached
+    assert (told["calls"], told["paid_usd"], told["unknown"]["unpriced_calls"]) == (3, 0.0, 0)
