@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.core.directives import cache_status
+from gateway.core.miss import spelled
 from gateway.core.model import Form
 from gateway.core.money import usd
 from gateway.core.records import RequestRecord, Step
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from gateway.upstream.choice import Endpoint
 
 _BACKEND, _AFFINITY = "x-gateway-backend", "x-gateway-affinity"
+_PROMPT_CACHE = "x-gateway-prompt-cache"
 _OURS_ALONE = (
-    *("x-gateway-cache-inputs", "x-gateway-markers", "x-gateway-rewrites", _BACKEND, _AFFINITY),
+    *("x-gateway-cache-inputs", "x-gateway-markers", "x-gateway-rewrites", _PROMPT_CACHE),
+    *(_BACKEND, _AFFINITY),
 )
 _MOST_STEPS = 32
 
@@ -103,6 +106,8 @@ class Exchange:
             headers["x-gateway-markers"] = self.markers
         if self.rewrites is not None:
             headers["x-gateway-rewrites"] = self.rewrites
+        if self.prompt_cache is not None:
+            headers[_PROMPT_CACHE] = spelled(self.prompt_cache)
 
     def aside(self) -> Exchange:
         """For a call that this request brings about, and that is none of its own."""
@@ -270,6 +275,7 @@ class Exchange:
             rewrites=self.rewrites,
             backend=self.backend,
             affinity=self.branch,
+            prompt_cache=self.prompt_cache,
         )
         self.span.set_status(self.status)
         self.span.end()

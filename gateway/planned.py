@@ -11,6 +11,7 @@ from gateway.core.prefix import CLIENT_TTL_S
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.core.foreseen import Foreseen
     from gateway.core.model import Usage
     from gateway.core.plan import Plan, PlanReason
     from gateway.core.ticket import Ticket
@@ -43,6 +44,10 @@ class Planned:
     """What leads the client's request, where it was read; until the answer was learned from."""
     turn: Turn | None = None
     """Whose request it is, once its answer began."""
+    hint_value: str = ""
+    """Of the hint."""
+    foreseen: Foreseen | None = None
+    """Of the provider's cache, where it was looked at before it was sent."""
 
     @property
     def changes(self) -> bool:

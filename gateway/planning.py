@@ -9,7 +9,6 @@ Rule 3: what is remembered are fingerprints, counts and times (`core.planner`), 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +21,9 @@ from gateway.core.plan import Markers, PlanReason
 from gateway.core.planner import CachePlanner
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite
+from gateway.core.takers import Takers
 from gateway.core.volatile_traffic import VolatileTraffic
+from gateway.foreseeing import Foreseeing
 from gateway.planned import Planned
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.proving import Proving
@@ -67,10 +68,7 @@ _THREAD_WAIT_S = 3.0
 # Planning more than these would be a tenth of a second in which nobody else is served, and no model
 # has room for as many that are worth an entry.
 _MOST_BLOCKS = 32_768
-_STAND_DOWN_S = 3600.0
-# Thinking that turns out to be bound to the text as it was.
-_REWRITTEN = b"signature"
-_MOST_MODELS = 1000
+_REWRITTEN = b"signature"  # of thinking that turns out to be bound to the text as it was
 _LOG_EVERY_S = 60.0
 
 _T = TypeVar("_T")
@@ -103,8 +101,7 @@ class Planning:
             CacheKeys(), hints=config.prompt_cache.hints, isolates=self._isolates
         )
         self._beginnings = Beginnings(config.prompt_cache.tree_bytes // 2)
-        self._refused: OrderedDict[tuple[bytes, str, str], float] = OrderedDict()
-        self._taken: OrderedDict[tuple[bytes, str, str], None] = OrderedDict()
+        self._takers = Takers()
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")
         self.proving = Proving(
             choice=choice,
@@ -113,13 +110,18 @@ class Planning:
             thread=self._thread,
             budget_bytes=config.prompt_cache.tree_bytes // 8,
         )
+        self.foreseeing = Foreseeing(
+            *(self._beginnings, telemetry.metrics, clock.monotonic, self._thread),
+            config.prompt_cache.tree_bytes // 4,
+            wanted=config.prompt_cache.causes,
+        )
         self._failures = 0
         self._logged_at = float("-inf")
         self.on_answered: Callable[[Turn, Planned], None] | None = None
         """Told of each answer that a model gave."""
 
     def __repr__(self) -> str:
-        return f"<Planning, {len(self._refused)} refused, {self._failures} failures>"
+        return f"<Planning, {self._takers}, {self._failures} failures>"
 
     def close(self) -> None:
         """Let the thread go. What is being planned in it is not waited for."""
@@ -149,12 +151,10 @@ class Planning:
         """The first byte of a successful answer came."""
         planned.turn = turn
         if planned.names:
-            self._taken[planned.key] = None
-            self._taken.move_to_end(planned.key)
-            if len(self._taken) > _MOST_MODELS:
-                self._taken.popitem(last=False)
+            self._takers.took(planned.key)
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.begun(t, self._timer()), planned.ticket)
+            self._guarded(self.foreseeing.begun, planned)
 
     def learn(self, planned: Planned, answer: Answer | None) -> None:
         """The call is over; None: it failed, or its answer could not be read."""
@@ -162,6 +162,9 @@ class Planning:
         turn = planned.turn
         if turn is not None:
             self._guarded(lambda t: self.proving.prove(t, planned, self._domain(t)), turn)
+            self._guarded(
+                lambda t: self.foreseeing.judge(t, planned, self._domain(t), answer), turn
+            )
             self._guarded(self._watch, planned)
         if planned.ticket is not None:
             self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), planned.ticket)
@@ -189,21 +192,19 @@ class Planning:
         )
         asis.key = planned.key
         turn.exchange.markers, turn.exchange.rewrites = asis.told(), None
+        turn.exchange.prompt_cache = None
         turn.exchange.span.planned(asis.reason.value, 0, 0, ())
         return asis
 
     def was_taken(self, planned: Planned) -> bool:
         """Has the provider ever (as far as is remembered) taken what we add for this model?"""
-        return planned.key in self._taken
+        return self._takers.has_taken(planned.key)
 
     def refused(self, planned: Planned) -> None:
         """The provider took the request as it came, and had refused what was `planned`: nothing is
         added for this model for a while.
         """
-        self._refused[planned.key] = self._timer() + _STAND_DOWN_S
-        self._refused.move_to_end(planned.key)
-        if len(self._refused) > _MOST_MODELS:
-            self._refused.popitem(last=False)
+        self._takers.refused(planned.key, self._timer())
         self._telemetry.metrics.prompt_cache.refused(planned.provider, planned.model)
         _log.warning(
             "a provider refused what was added; sent again as it came",
@@ -249,7 +250,7 @@ class Planning:
             return planned
         who = self._domain(turn)
         planned.key = (who, turn.api.name, model)
-        if self._refused.get(planned.key, 0.0) > self._timer():
+        if self._takers.stands_down(planned.key, self._timer()):
             planned.reason = PlanReason.REFUSED
             return planned
         hint = self._hinting.hint(rules, turn.api.name)
@@ -306,6 +307,7 @@ class Planning:
             planned.ticket, planned.reason = ticket, plan.reason
             planned.rewrites = tuple(each.value for each in Rewrite if each in made)
             self._add_hint(turn, planned, hint, document)
+            self._guarded(lambda d: self.foreseeing.foresee(turn, planned, d), document)
         except BaseException:
             # Nothing of what was planned will be written.
             self.planner.learn(ticket, None, self._timer())
@@ -320,7 +322,7 @@ class Planning:
         value = self._hinting.value(hint, planned.key[0], ticket, self._timer())
         if not value:
             return
-        planned.hint = hint
+        planned.hint, planned.hint_value = hint, value
         if hint.startswith("x-"):
             planned.headers = {hint: value}
             return

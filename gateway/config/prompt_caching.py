@@ -87,6 +87,12 @@ class PromptCache(Section):
         description="Keep tenants (or credentials) that share an upstream's key apart in its prompt "
         "cache: `cache_salt` (vLLM), or `prompt_cache_key`. Costs the prefixes that they share.",
     )
+    causes: bool = Field(
+        True,
+        description="Say of each request why the provider's prompt cache gave less than it could have: "
+        "on spans, in metrics, the log, a header and on the page (docs/explanation/miss-causes.md). "
+        "A quarter as much as `tree_bytes` remembers what that takes.",
+    )
     refresh: PromptRefresh = Field(
         PromptRefresh(), description="Reading hot prefixes again before they expire."
     )

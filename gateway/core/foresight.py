@@ -369,8 +369,8 @@ class Foresight:
                 continue
             exact = max(each.tokens for each in entries)
             tokens = exact or self._between(found, block, usage.input)
-            if exact and (tokens == read or (automatic and tokens // _GRAIN * _GRAIN == read)):
-                return block, True
+            if exact and tokens == read:
+                return block, not automatic
             slack = 0 if exact else max(_NEAR_TOKENS, tokens // _NEAR_PART)
             if likely < 0 and tokens - slack - (_GRAIN - 1 if automatic else 0) <= read:
                 likely = block

@@ -1,9 +1,14 @@
 """Why a provider's prompt cache gave less than it could have: data only.
 
-Rule 1: a request misses when less was read than the longest beginning that it shares with an earlier
-request to the same cache, as far as such a beginning is long enough to be kept at all; and when
-nothing could be shared that is long enough.
+Rule 1: a request misses when less was read than the deepest boundary of its blocks at which an entry
+was ever written in this cache; when, that being read, an earlier request parts from it with much
+behind that recurs; and when nothing at all was read.
 Rule 2: one request has one cause: the one that would have to be mended first.
+Rule 3: one cache is that of a credential, an API and a model. Earlier requests count from the first
+byte of their answers on; those of other models, too, for what was changed.
+Rule 4: who wholly goes on from an earlier request was not changed from one that parts from it before
+that one's end: two conversations that read the same file are no change of either.
+Rule 5: much is the minimum that a cache keeps, and a quarter of what was not read.
 """
 
 from __future__ import annotations
@@ -65,3 +70,14 @@ class CacheOutcome(NamedTuple):
     written: int | None = None
     miss: Miss | None = None
     """None where all that could be read was."""
+
+
+def spelled(outcome: CacheOutcome) -> str:
+    """In the words of the response header."""
+    miss = outcome.miss
+    parts = [f"expected={outcome.expected}"]
+    if miss is not None:
+        parts.append(f"cause={miss.cause.value}")
+        parts += [f"path={miss.path}"] if miss.path else []
+        parts += [f"kind={miss.kind}"] if miss.kind else []
+    return "; ".join(parts)

@@ -11,6 +11,7 @@ from gateway.telemetry.text import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gateway.core.miss import CacheOutcome
     from gateway.core.model import Reason, Result
     from gateway.telemetry.spans import AttributeValue
 
@@ -71,6 +72,25 @@ def set_cache(
     if key_hex8 is not None:
         # Cut here too: a whole identity on a span would let its reader probe the cache.
         told[semconv.CACHE_KEY] = key_hex8[:8]
+
+
+def set_prompt_cache(told: Told, outcome: CacheOutcome) -> None:
+    """What was expected of the provider's prompt cache, what came, and why it was no more."""
+    told[semconv.PROMPT_CACHE_EXPECTED] = outcome.expected
+    if outcome.read is not None:
+        told[semconv.PROMPT_CACHE_READ] = outcome.read
+    if outcome.written is not None:
+        told[semconv.PROMPT_CACHE_WRITTEN] = outcome.written
+    miss = outcome.miss
+    if miss is None:
+        return
+    told[semconv.PROMPT_CACHE_MISS_CAUSE] = miss.cause.value
+    told[semconv.PROMPT_CACHE_LOST] = miss.lost_tokens
+    if miss.kind:
+        told[semconv.PROMPT_CACHE_MISS_KIND] = miss.kind
+    if miss.path:
+        told[semconv.PROMPT_CACHE_MISS_PATH] = miss.path
+        told[semconv.PROMPT_CACHE_MISS_BLOCK] = miss.block
 
 
 def set_plan(

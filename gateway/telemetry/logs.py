@@ -23,6 +23,7 @@ from gateway.telemetry.text import plain, without_query
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
+    from gateway.core.miss import CacheOutcome
     from gateway.core.model import Reason, Result, Usage
     from gateway.core.route import Branch
 
@@ -107,6 +108,7 @@ def request_line(
     rewrites: str | None = None,
     backend: str | None = None,
     affinity: Branch | None = None,
+    prompt_cache: CacheOutcome | None = None,
 ) -> None:
     """One line for one request: a warning from status 500 on, else info.
 
@@ -146,6 +148,12 @@ def request_line(
         line["cache_write_5m"] = usage.cache_write_5m
         line["cache_write_1h"] = usage.cache_write_1h
         line["output"] = usage.output
+    if prompt_cache is not None:
+        line["cache_expected"] = prompt_cache.expected
+        if (miss := prompt_cache.miss) is not None:
+            line["cache_miss"], line["cache_lost"] = miss.cause.value, miss.lost_tokens
+            line["cache_miss_kind"] = miss.kind or None
+            line["cache_miss_path"] = miss.path or None
     told = {name: value for name, value in line.items() if value is not None}
     _Requests.log.log(level, "request", **told)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gateway.core.causes import Cause, Share
+    from gateway.core.miss import Miss
     from gateway.core.plan import PlanReason
     from gateway.core.steadiness import Compared
     from gateway.telemetry.metrics import ProvenNames
@@ -66,6 +67,9 @@ class PromptCacheMetrics:
     def drifted(self, provider: str, change: str) -> None:
         """It was not the same, through us: by what was done to it."""
 
+    def missed(self, miss: Miss, provider: str, model: str) -> None:
+        """An answer read less from the provider's cache than it could have."""
+
 
 NULL_PROMPT_CACHE = PromptCacheMetrics()
 
@@ -74,8 +78,17 @@ class PromptCacheTallies(PromptCacheMetrics):
     """Counts in `tallies`. Model names are those that an upstream answered for."""
 
     __slots__ = (
-        *("_compared", "_cost", "_drifts", "_lock", "_markers", "_models", "_plans"),
-        *("_premium", "_refusals", "_rewrites", "_seconds", "_spared", "_tokens", "_warm"),
+        *("_compared", "_cost", "_drifts", "_lock", "_lost", "_markers", "_misses", "_models"),
+        *(
+            "_plans",
+            "_premium",
+            "_refusals",
+            "_rewrites",
+            "_seconds",
+            "_spared",
+            "_tokens",
+            "_warm",
+        ),
     )
 
     def __init__(self, tallies: Tallies, models: ProvenNames) -> None:
@@ -102,6 +115,14 @@ class PromptCacheTallies(PromptCacheMetrics):
         )
         self._tokens = tallies.counter(
             s.M_PROMPT_CACHE_TOKENS, "{token}", "Prompt tokens read and written, by who caused it."
+        )
+        self._misses = tallies.counter(
+            s.M_PROMPT_CACHE_MISSES,
+            "{request}",
+            "Requests that read less from a prompt cache than they could have, by why.",
+        )
+        self._lost = tallies.counter(
+            s.M_PROMPT_CACHE_LOST, "{token}", "Prompt tokens that they could have read, by why not."
         )
         self._cost = tallies.counter(
             s.M_INFERENCE_COST, "{USD}", "What answers cost, where there is a price."
@@ -214,6 +235,17 @@ class PromptCacheTallies(PromptCacheMetrics):
         series = self._drifts.at({s.L_PROVIDER: provider, s.L_CHANGE: change})
         with self._lock:
             series.value += 1
+
+    def missed(self, miss: Miss, provider: str, model: str) -> None:
+        """See the base."""
+        labels = {**self._whose(provider, model, proven=True), s.L_CAUSE: miss.cause.value}
+        lost = self._lost.at(labels) if miss.lost_tokens else None
+        # (What changed is one of some thirty words; where is told on spans only.)
+        misses = self._misses.at({**labels, s.L_KIND: miss.kind} if miss.kind else labels)
+        with self._lock:
+            misses.value += 1
+            if lost is not None:
+                lost.value += miss.lost_tokens
 
     def _whose(self, provider: str, model: str, *, proven: bool) -> dict[str, str]:
         return {s.L_PROVIDER: provider, s.L_MODEL: self._models.label(model, proven=proven)}

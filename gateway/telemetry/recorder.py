@@ -23,6 +23,7 @@ from gateway.telemetry.attributes import (
     set_cache,
     set_method,
     set_plan,
+    set_prompt_cache,
 )
 from gateway.telemetry.content import NO_CONTENT
 from gateway.telemetry.recorded import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, Tracer
 
+    from gateway.core.miss import CacheOutcome
     from gateway.core.model import Result, Usage
     from gateway.telemetry.attributes import Told
     from gateway.telemetry.content import Capture
@@ -175,6 +177,9 @@ class RecordedServer(Recorded, spans.ServerSpan):
         self, reason: str, markers: int, expected_tokens: int, rewrites: Sequence[str]
     ) -> None:
         set_plan(self._told, reason, markers, expected_tokens, rewrites)
+
+    def prompt_cache(self, outcome: CacheOutcome) -> None:
+        set_prompt_cache(self._told, outcome)
 
     def rerouted(self, backend: str, reason: str) -> None:
         told = {semconv.ROUTE_BACKEND: plain(backend), semconv.ROUTE_RETRY_REASON: reason}

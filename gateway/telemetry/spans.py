@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gateway.core.miss import CacheOutcome
     from gateway.core.model import Reason, Result, Usage
     from gateway.core.route import Branch
 
@@ -230,6 +231,9 @@ class ServerSpan:
         """What was done for the provider's prompt cache, and why; `expected_tokens`: estimated to be
         read from it.
         """
+
+    def prompt_cache(self, outcome: CacheOutcome) -> None:
+        """What was expected of the provider's prompt cache, what came, and why it was no more."""
 
     def routed(self, backend: str, branch: Branch) -> None:
         """It is sent to this replica of a pool, and why; the last one counts."""
