@@ -75,9 +75,13 @@ class World:
         for each in records:
             told(each)
 
-    async def ask(self, model: str = "gpt-4o", text: str = "hello", path: str = CHAT) -> str:
+    async def ask(
+        self, model: str = "gpt-4o", text: str = "hello", path: str = CHAT, system: str = ""
+    ) -> str:
         """One request through the API port; returns what the cache did."""
         messages = [{"role": "user", "content": f"SECRET-PROMPT {text}"}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
         body = orjson.dumps({"model": model, "messages": messages})
         got = await fetch(
             self.gateway.api_url, "POST", path, body, [("Authorization", "Bearer SECRET-KEY")]
@@ -105,6 +109,18 @@ def clean(there: Tab, page: str) -> None:
     """Nothing complained of, nothing asked of anybody else."""
     assert there.complaints == []
     assert [url for url in there.asked if not url.startswith((page, "data:"))] == []
+
+
+_NAMED = {"button", "combobox", "dialog", "grid", "image", "link", "navigation", "searchbox"}
+
+
+async def unnamed(there: Tab) -> list[str]:
+    """What a screen reader would have no name for, of all that one works with."""
+    tree = await there.send("Accessibility.getFullAXTree")
+    seen = [each for each in tree["nodes"] if not each.get("ignored")]
+    roles = [(each["role"]["value"], each.get("name", {}).get("value")) for each in seen]
+    assert _NAMED - {role for role, _ in roles} <= {"image"}
+    return [role for role, name in roles if role in _NAMED and not name]
 
 
 async def test_ten_thousand_requests_are_there_at_once(devtools: str) -> None:
@@ -380,12 +396,15 @@ async def test_it_fits_a_phone_and_its_words_stand_out_from_their_ground(
         here.remember(*(any_record(n, now - 600.0 + n) for n in range(300)))
         async with tab(devtools, width=360, height=740, dark=dark) as there:
             await opened(there, here.page, 100)
+            await there.click("#more summary")
+            await there.until("document.querySelector('#more').open")
             assert await there.tell("document.documentElement.scrollWidth") <= 360
             await there.click("#rows tr:first-child")
             await there.until("!document.querySelector('#detail').hidden")
             assert await there.tell("document.querySelector('#detail').scrollWidth") <= 360
             # WCAG 2.2, 1.4.3: 4.5 to 1.
             assert set(await there.tell(_FAINT)) == set()
+            assert await unnamed(there) == []
             clean(there, here.page)
 
 
