@@ -28,6 +28,6 @@ def bounds(max_series: int = MAX_SERIES) -> Bounds:
     return Bounds(
         series=max_series - _OTHERS,
         models=max_series // 50,
-        histogram_models=max_series // 200,
+        histogram_models=max_series // 300,
         backends=max_series // 100,
     )

@@ -80,16 +80,26 @@ class Spread:
 class Spare:
     """The series that nobody has yet, of all that there may be."""
 
-    __slots__ = ("left", "lock")
+    __slots__ = ("_for_counters", "left", "lock")
 
     def __init__(self, series: int) -> None:
         self.left = series
+        self._for_counters: int | None = None
         self.lock = threading.Lock()
         """Of all series."""
 
+    def reserve(self, series: int) -> None:
+        """These are somebody's, whoever else comes."""
+        self.left = max(0, self.left - series)
+
     def take(self, series: int) -> bool:
-        """Take so many; False, and none is taken, where there are fewer."""
-        if series > self.left:
+        """Take so many; False, and none is taken, where there are too few. Under the lock.
+
+        Half of what is to be shared is for counters alone: a few histograms would have it all.
+        """
+        if self._for_counters is None:
+            self._for_counters = self.left // 2
+        if self.left - series < (self._for_counters if series > 1 else 0):
             return False
         self.left -= series
         return True
@@ -109,7 +119,7 @@ class Family(ABC, Generic[_S]):
         self._room = room
         self._cost = cost
         # And one for what there is no room for.
-        spare.take((room + 1) * cost)
+        spare.reserve((room + 1) * cost)
         self._series: dict[tuple[tuple[str, str | int | bool], ...], _S] = {}
         self._overflow: _S | None = None
 
@@ -192,4 +202,4 @@ class Tallies:
     def reserve(self, series: int) -> None:
         """Leave so many to who has them from somewhere else."""
         with self.lock:
-            self.spare.left = max(0, self.spare.left - series)
+            self.spare.reserve(series)

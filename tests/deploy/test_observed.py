@@ -41,7 +41,7 @@ SILENT = (
     *("Saved and paid, dollars an hour B", "Saved by our markers", "Drift through us"),
     *("Read from providers' prompt caches B", "Almost hits", "Conversations that stayed"),
     *("Ended early", "Limited, by tenant", "Store without an answer", "Telemetry lost B"),
-    *("Went on to another replica", "annotation"),
+    *("Went on to another replica", "annotation", "Dearest cache breakers", "Tokens lost"),
 )
 ROWS = ["Value", "Health", "Cache", "Routing", "Runtime"]
 VARIABLES = ["datasource", "namespace", "pod", "route", "provider", "model", "scope"]

@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.causes import Cause, Share
+from gateway.core.miss import Miss, MissCause
 from gateway.core.model import Reason, Result, Usage
 from gateway.core.plan import PlanReason
 from gateway.core.route import Branch
@@ -22,6 +23,7 @@ def throw(telemetry: Telemetry, numbers: range) -> None:
     results, reasons = itertools.cycle(Result), itertools.cycle(Reason)
     routes = itertools.cycle([*sorted(ROUTES), "/v1/made/up"])
     plans, branches = itertools.cycle(PlanReason), itertools.cycle(Branch)
+    misses = itertools.cycle(MissCause)
     causes, outcomes = itertools.cycle(Cause), itertools.cycle(Compared)
     usage = Usage(10, 20, 3, 4, 50)
     for n in numbers:
@@ -67,6 +69,7 @@ def throw(telemetry: Telemetry, numbers: range) -> None:
         m.prompt_cache.warmed("start", str(status))
         m.prompt_cache.compared(next(outcomes), provider)
         m.prompt_cache.drifted(provider, f"change-{n}")
+        m.prompt_cache.missed(Miss(next(misses), 100, kind=f"kind-{n % 30}"), provider, model)
         m.lagged(0.001)
 
 

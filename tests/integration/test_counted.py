@@ -11,6 +11,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.lab.stub_provider import StubProvider
+from gateway.telemetry.metrics import SCOPES
 from tests.helpers.doorway import CHAT, MESSAGES, Doorway, chat, doorway
 
 if TYPE_CHECKING:
@@ -145,3 +146,18 @@ async def test_the_process_tells_what_it_takes() -> None:
         age_s = time.time() - await counted(door, "process_start_time_seconds")
         assert time.process_time() / 4 < age_s < 24 * 3600
         assert await counted(door, "python_gc_collections_total", generation="0") > 0
+
+
+async def test_hundreds_of_models_keys_paths_and_methods_make_few_series() -> None:
+    async with doorway() as door:
+        for n in range(300):
+            await door.ask(CHAT, chat(model=f"model-{n}"), f"sk-{n}")
+            await door.ask(f"/v1/made/up/{n}", {})
+        page = await door.metrics()
+    series = [line for line in page.splitlines() if not line.startswith("#")]
+    print(f"{len(series)} series after 300 models, keys and paths")
+    assert len(series) < 2000
+    assert sum(line.startswith("gateway_scope_requests") for line in series) <= SCOPES + 2
+    # All counters have room; what has none are the least of the histograms.
+    full = {line.partition("{")[0] for line in series if 'otel_metric_overflow="true"' in line}
+    assert {name for name in full if "_client_inference_operation_" not in name} == set()

@@ -140,6 +140,19 @@ def test_what_there_is_no_room_for_is_counted_in_one_more_series() -> None:
     assert (family.all()[-1].labels, family.all()[-1].value) == (OVERFLOW, 50)
 
 
+def test_histograms_leave_half_of_what_is_shared_to_counters() -> None:
+    tallies = Tallies(series=220)
+    wide = tallies.histogram("s", "s", "Some.", BOUNDS, room=1)
+    narrow = tallies.counter("n", "1", "Some.", room=1)
+    shared = tallies.spare.left
+    for n in range(1000):
+        wide.at({"n": n})
+    assert shared // 2 <= tallies.spare.left < shared // 2 + len(BOUNDS) + 3
+    for n in range(1000):
+        narrow.at({"n": n})
+    assert tallies.spare.left == 0
+
+
 def test_nobody_takes_the_room_of_another() -> None:
     tallies = Tallies(series=100)
     hungry = tallies.counter("n", "1", "Some.", room=1)
