@@ -17,6 +17,7 @@ from gateway.core.top_prefixes import TopPrefix, ranked
 if TYPE_CHECKING:
     from gateway.accounts import Accounts
     from gateway.cache import Clock
+    from gateway.core.breakers import Breaker
     from gateway.planning import Planning
     from gateway.routing import Routing
     from gateway.upstream.engines import Engines
@@ -73,6 +74,11 @@ class Overview:
         ]
         return found
 
+    def breakers(self) -> list[Told]:
+        """What changes in prompts that are otherwise alike, the costliest first."""
+        now = self._clock.monotonic()
+        return [_breaker(each, now) for each in self._planning.foreseeing.breakers(now)]
+
     async def savings(self) -> Told:
         """What was paid and saved on each of the last days, and in all: as `Accounts.savings`, a day
         without any as well; `off` alone, and why, where nothing is kept. Raises `StoreUnavailable`.
@@ -116,6 +122,12 @@ def _engine(told: Told | None) -> Told:
         **of_engine,
         "hit_share": told["prefix_hit_share"]["interval"],
     }
+
+
+def _breaker(each: Breaker, now: float) -> Told:
+    told = each._asdict()
+    told["ago_s"] = max(0.0, now - told.pop("last_at"))
+    return told
 
 
 def _prefix(each: TopPrefix) -> Told:

@@ -42,6 +42,9 @@ class Views(Protocol):
     def backends(self) -> list[Told]:
         """Replicas and engines."""
 
+    def breakers(self) -> list[Told]:
+        """What breaks prompts."""
+
     async def prefixes(self) -> list[Told]:
         """What many requests begin with."""
 
@@ -68,6 +71,7 @@ class AdminPage:
         router.add_get(DATA + "requests/{id}", self._request)
         router.add_get(DATA + "names", self._names)
         router.add_get(DATA + "backends", self._backends)
+        router.add_get(DATA + "breakers", self._breakers)
         router.add_get(DATA + "prefixes", self._prefixes)
         router.add_get(DATA + "savings", self._savings)
 
@@ -150,6 +154,9 @@ class AdminPage:
             for each in self._views.backends()
         ]
         return json_answer({"backends": found})
+
+    async def _breakers(self, _: web.Request) -> web.Response:
+        return json_answer({"breakers": self._views.breakers()})
 
     async def _prefixes(self, _: web.Request) -> web.Response:
         return json_answer({"prefixes": await self._views.prefixes()})

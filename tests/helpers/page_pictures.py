@@ -54,7 +54,14 @@ def _remember(gateway: RunningGateway) -> None:
     assert recent is not None
     told, recent.minutes = recent.add, Minutes()
     for number in range(MANY):
-        told(any_record(number, now - 3600.0 * (1 - number / MANY)))
+        each = any_record(number, now - 3600.0 * (1 - number / MANY))
+        told(each)
+        outcome = each.prompt_cache
+        if outcome is not None and outcome.miss is not None and each.provider and each.model:
+            usd = outcome.miss.lost_tokens * 2.7e-6
+            parts.planning.foreseeing._breakers.count(
+                each.provider, each.model, outcome.miss, usd, each.request_id, time.monotonic()
+            )
     for number in range(14 * 40):
         usage = Usage(2000, (number * 7919) % 20_000, 3000, 0, 400)
         ours = Share(usage.cache_read // 2, 3000)

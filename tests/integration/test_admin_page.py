@@ -56,7 +56,7 @@ def answer(model: str) -> bytes:
                     "finish_reason": "stop",
                 }
             ],
-            "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25},
+            "usage": {"prompt_tokens": 4000, "completion_tokens": 5, "total_tokens": 4005},
         }
     )
 
@@ -222,6 +222,36 @@ async def test_the_first_difference_is_shown_and_leads_to_the_earlier_request(
                 f"document.querySelector('#detail-title').textContent === '{record(1).request_id}'"
             )
             clean(there, here.page)
+
+
+async def test_what_breaks_prompts_is_told_by_its_place_and_never_by_its_words(
+    devtools: str,
+) -> None:
+    async with world() as here, tab(devtools) as there:
+        await there.go(here.page)
+        await there.until(
+            "document.querySelector('#breakers').innerText.includes('Nothing is known')"
+        )
+        case = "Here is all that is known of the case, which is much. " * 300
+        for minute in range(3):
+            await here.ask(text=case, system=f"It is 2026-11-22T18:0{minute}:00Z. Help them.")
+        await there.until("document.querySelectorAll('#rows .c-cause:not(:empty)').length >= 2")
+        causes = "[...document.querySelectorAll('#rows .c-cause')].map(each => each.textContent)"
+        assert (await there.tell(causes))[0] == "prefix_changed"
+        await there.tell("document.querySelector('#rows tr').click()")
+        await there.until("document.querySelector('#diff') !== null")
+        told = await there.tell("document.querySelector('#diff').innerText")
+        assert "$.messages[0].content" in told
+        assert "timestamp" in told
+        await there.press("Escape")
+        # (Asked for every ten seconds; anew when the page is opened.)
+        await opened(there, here.page, 3)
+        await there.until("document.querySelectorAll('#breakers tbody tr').length === 1")
+        shown = await there.tell("document.querySelector('#breakers tbody').innerText")
+        assert "timestamp" in shown
+        assert "round it to the day" in shown
+        assert "SECRET-PROMPT" not in await there.tell("document.documentElement.outerHTML")
+        clean(there, here.page)
 
 
 async def test_it_is_worked_by_the_keyboard_alone(devtools: str) -> None:
