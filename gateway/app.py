@@ -19,6 +19,7 @@ from gateway import __version__
 from gateway.assembly import MOST_CALLS, Parts, assemble
 from gateway.background import Background
 from gateway.cache import Clock
+from gateway.config.redaction import secrets_in
 from gateway.server.admin_port import AdminPort
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
@@ -30,6 +31,7 @@ from gateway.store.secret import scope_secrets
 from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.setup import Telemetry
+from gateway.telemetry.uncaught import hear_uncaught
 from gateway.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
@@ -254,7 +256,8 @@ def serve(config: Config) -> int:
     # read: that makes thousands of containers, and no ordinary request leaves a cycle behind.
     gc.freeze()
     gc.set_threshold(_YOUNG)
-    setup_logging(config.log.level, config.log.format)
+    setup_logging(config.log.level, config.log.format, secrets=secrets_in(config))
+    hear_uncaught()
     allow_many_connections()
     give_large_blocks_back()
     try:

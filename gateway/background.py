@@ -49,7 +49,7 @@ class Background:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background task failed", task=task.get_name(), error=repr(error))
+            _log.error("background task failed", task=task.get_name(), exc_info=error)
 
     async def idle(self) -> None:
         """Return when nothing runs."""

@@ -276,6 +276,8 @@ class Exchange:
             backend=self.backend,
             affinity=self.branch,
             prompt_cache=self.prompt_cache,
+            paid_pd=self.paid_pd,
+            saved_pd=self.saved_pd,
         )
         self.span.set_status(self.status)
         self.span.end()

@@ -16,6 +16,7 @@ import structlog
 
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from gateway.prefill import DENIED, OK
+from gateway.telemetry.tracebacks import kind
 from gateway.wire.table import APIS
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Warming:
             # (A short file: reading it takes no thread.)
             body = warm.request()
         except (OSError, ValueError) as error:
-            _log.error("a warm-up can't be read", warm=name, error=str(error))
+            _log.error("a warm-up can't be read", warm=name, error=kind(error))
             told()
             return
         while warm.at_start or warm.interval_s:

@@ -51,7 +51,9 @@ async def test_a_failure_is_told_and_harms_nobody() -> None:
         background.spawn(fail(), "store put")
         await background.idle()
         await asyncio.sleep(0)
-    assert [(t["task"], t["error"]) for t in told] == [("store put", "LookupError('lost')")]
+    assert [(t["task"], repr(t["exc_info"])) for t in told] == [
+        ("store put", "LookupError('lost')")
+    ]
 
 
 async def test_closing_lets_what_runs_finish_and_takes_nothing_new() -> None:

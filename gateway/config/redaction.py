@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 MASK = "********"
+_LEAST = 6
+"""Characters of a secret that is looked for in other text."""
 # Up to the last @ before the path: passwords in the wild have unescaped @ in them.
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 # redis-py also takes a password from the query.
@@ -44,3 +47,32 @@ def redact(value: Any) -> Any:
             return [redact(member) for member in value]
         case _:
             return value
+
+
+def secrets_in(tree: Any) -> frozenset[str]:
+    """Every secret of a config: credentials, and user info and secret parameters of URLs, as they are
+    written and as they are meant. Too short ones are left out: they would be anywhere.
+    """
+    found: set[str] = set()
+    match tree:
+        case SecretStr():
+            found.add(tree.get_secret_value())
+        case str() if "://" in tree:
+            user_info = [match.group()[:-1] for match in _USERINFO.finditer(tree)]
+            found.update(part for each in user_info for part in (each.partition(":")[2] or each,))
+            found.update(
+                match.group().partition("=")[2] for match in _SECRET_PARAMETER.finditer(tree)
+            )
+            found |= {unquote(each) for each in found}
+        case BaseModel():
+            for name in type(tree).model_fields:
+                found |= secrets_in(getattr(tree, name))
+        case dict():
+            for member in tree.values():
+                found |= secrets_in(member)
+        case list() | tuple():
+            for member in tree:
+                found |= secrets_in(member)
+        case _:
+            pass
+    return frozenset(each for each in found if len(each) >= _LEAST)

@@ -112,7 +112,7 @@ class Admin:
         except Refused as refused:
             return _error(refused.status, refused.code, str(refused))
         except StoreUnavailable as exc:
-            return _error(503, "store_unavailable", f"the store did not answer: {exc}")
+            return _error(503, "store_unavailable", f"the store did not answer: {exc.reason}")
         except web.HTTPException as exc:
             return _error(exc.status, "bad_request", exc.reason)
         except Exception:  # noqa: BLE001 - one shape for every error
@@ -247,7 +247,7 @@ class Admin:
             try:
                 told["sequence"] = await self._inventory.purge(selection)
             except StoreUnavailable as exc:
-                audited("purge", who=who, result=f"failed: {exc}", **facts)
+                audited("purge", who=who, result=f"failed: {exc.reason}", **facts)
                 raise
             audited("purge", who=who, result="purged", sequence=told["sequence"], **facts)
         return json_answer(told)

@@ -12,6 +12,7 @@ from gateway.server.admin_backends import AdminBackends
 from gateway.store.inventory import Inventory
 from gateway.store.open import open_store
 from gateway.store.walk import furthest
+from gateway.telemetry.tracebacks import kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -70,7 +71,7 @@ class AdminPort:
             self.url = await listen(self._runner, *self._where)
         except OSError as exc:
             # Another gateway on this host has it.
-            _log.error("no admin port: set admin.port", port=self._where[1], error=str(exc))
+            _log.error("no admin port: set admin.port", port=self._where[1], error=kind(exc))
 
     async def close(self) -> None:
         """Close the port and what it looks at."""

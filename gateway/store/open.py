@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MS = 1000.0
 REDIS = re.compile(r"rediss?(\+sentinel|\+cluster)?")
+_SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 
 
 def open_store(
@@ -124,9 +125,11 @@ def describe(url: str) -> str:
     netloc, slash, path = before.partition("/")
     credentials, at, host = netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
+    # Without a colon it may be a token.
+    user = f"{user}:***" if colon else "***" if user else ""
     query = [
-        (name, "***" if "password" in name else value)
+        (name, "***" if _SECRET.search(name) else value)
         for name, value in parse_qsl(options, keep_blank_values=True)
     ]
-    shown = f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{host}{slash}{path}"
+    shown = f"{scheme}://{user}{at}{host}{slash}{path}"
     return f"{shown}?{urlencode(query, safe='*/')}" if query else shown

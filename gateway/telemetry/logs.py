@@ -1,7 +1,8 @@
 """The log: one line for each request, JSON where a machine reads, pretty on a terminal.
 
 Rule 1: no content, no credentials, no header values. `request_line` takes named fields only, so
-there is no place to put them.
+there is no place to put them; of an exception its kind and its frames are told, never its words; of
+what libraries say, what their authors wrote, never the text that they put in.
 Rule 2: a log that can't be written (closed pipe, full disk) never fails a request.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -18,16 +20,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 import orjson
 import structlog
 
+from gateway.config.redaction import MASK
+from gateway.core.money import usd
+from gateway.telemetry import tracebacks
 from gateway.telemetry.text import plain, without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Collection, Mapping, MutableMapping
 
     from gateway.core.miss import CacheOutcome
     from gateway.core.model import Reason, Result, Usage
     from gateway.core.route import Branch
 
 _PATH_LIMIT = 512
+_LINE_LIMIT = 512
 _REPEAT_S = 60.0
 
 _LEVELS = {
@@ -36,6 +42,7 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_OURS = ("warmgate", "gateway")
 _CHATTY = ("opentelemetry", "urllib3")
 """Loggers that repeat themselves while a collector is away."""
 
@@ -46,20 +53,27 @@ class _Requests:
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger("warmgate.request")
 
 
-def setup_logging(level: str = "info", format_: str = "auto", stream: TextIO | None = None) -> None:
+def setup_logging(
+    level: str = "info",
+    format_: str = "auto",
+    stream: TextIO | None = None,
+    secrets: Collection[str] = (),
+) -> None:
     """Send structlog's lines and those of `logging` to `stream` (default stderr).
 
-    `level` and `format_` are those of `config.Log`. Replaces the handlers of the root logger;
-    may be called again.
+    `level` and `format_` are those of `config.Log`. `secrets` are blotted out wherever they stand,
+    whoever says them: a Redis that doesn't know a command repeats the password that came with it.
+    Replaces the handlers of the root logger; may be called again.
     """
-    out = _Lines(stream if stream is not None else sys.stderr)
+    out = _Lines(stream if stream is not None else sys.stderr, secrets)
     least = _LEVELS[level]
     pretty = format_ == "console" or (format_ == "auto" and out.is_terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
-    render = _console(out) if pretty else [structlog.processors.format_exc_info, _to_json]
+    exceptions = structlog.processors.ExceptionRenderer(tracebacks.as_text)
+    render = _console(out) if pretty else [exceptions, _to_json]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(least),
@@ -109,12 +123,15 @@ def request_line(
     backend: str | None = None,
     affinity: Branch | None = None,
     prompt_cache: CacheOutcome | None = None,
+    paid_pd: int | None = None,
+    saved_pd: int | None = None,
 ) -> None:
     """One line for one request: a warning from status 500 on, else info.
 
     `path` is told without its query. `usage` is what the answer says it cost; on a hit nobody
     paid it. `plan` is what was done for the provider's prompt cache; `backend` and `affinity`: of a
-    pool, which replica was asked last, and why. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
+    pool, which replica was asked last, and why. `paid_pd` and `saved_pd` are picodollars, where there
+    is a price. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
     is None is left out. Costs next to nothing when its level is not asked for.
     """
     level = logging.WARNING if status >= 500 else logging.INFO
@@ -136,6 +153,8 @@ def request_line(
         "key": key_hex8[:8] if key_hex8 is not None else None,
         "duration_ms": round(duration_s * 1000, 3),
         "overhead_ms": round(overhead_s * 1000, 3) if overhead_s is not None else None,
+        "cost_usd": usd(paid_pd) if paid_pd is not None else None,
+        "saved_usd": usd(saved_pd) if saved_pd is not None else None,
         "plan": plan,
         "rewrites": rewrites,
         "aborted": aborted,
@@ -161,8 +180,12 @@ def request_line(
 class _Lines:
     """Writes whole lines to a text stream, and swallows what the stream throws."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, secrets: Collection[str] = ()) -> None:
         self._stream = stream
+        # The longest first: one may begin with another. As JSON spells them, too.
+        spelled = {form for each in secrets for form in (each, orjson.dumps(each).decode()[1:-1])}
+        longest = sorted(spelled, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest))) if longest else None
         self._lock = threading.Lock()
         with suppress(OSError, ValueError):
             self.is_terminal = stream.isatty()
@@ -171,6 +194,8 @@ class _Lines:
 
     def msg(self, message: str) -> None:
         """What structlog and the stdlib handler both end in."""
+        if self._secrets is not None:
+            message = self._secrets.sub(MASK, message)
         with self._lock:
             try:
                 self._stream.write(message + "\n")
@@ -203,11 +228,37 @@ class _StdlibHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record)
+            line = self.format(_sparse(record))
         except Exception:  # noqa: BLE001 - somebody's log call is wrong; ours must go on
             self._out.msg(f"unreadable log record from {record.name}")
         else:
             self._out.msg(line)
+
+
+def _sparse(record: logging.LogRecord) -> logging.LogRecord:
+    """A library's record without the text that it put in: that may be a URL with its query, a header,
+    an error's words. Numbers stay.
+    """
+    if record.name.startswith(_OURS):
+        return record
+    args = record.args
+    shown: Any = args
+    if isinstance(args, tuple):
+        shown = tuple(map(_shown, args))
+    elif args:
+        shown = {name: _shown(value) for name, value in args.items()}
+    told = logging.makeLogRecord(record.__dict__)
+    # asyncio writes the failed task, and with it the error's words, on lines of their own.
+    first, _, more = str(record.msg).partition("\n")
+    told.msg, told.args = first[:_LINE_LIMIT], None if more else shown
+    told.exc_text = told.stack_info = None
+    return told
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, BaseException):
+        return tracebacks.kind(value)
+    return value if isinstance(value, int | float) or value is None else "..."
 
 
 class _Sparingly(logging.Filter):
@@ -227,7 +278,6 @@ class _Sparingly(logging.Filter):
         if len(self._last) >= 256:
             self._last.clear()
         self._last[key] = now
-        # Their messages carry header values and URLs of requests: keep the first line, cut.
         record.exc_info = None
         record.exc_text = None
         return True
@@ -235,12 +285,11 @@ class _Sparingly(logging.Filter):
 
 def _console(out: _Lines) -> list[structlog.typing.Processor]:
     colors = (out.is_terminal or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
-    # Plain tracebacks: the pretty ones print local variables, and those hold content.
     return [
         structlog.dev.ConsoleRenderer(
             colors=colors,
             timestamp_key="ts",
-            exception_formatter=structlog.dev.plain_traceback,
+            exception_formatter=tracebacks.to_terminal,
         )
     ]
 

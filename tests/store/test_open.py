@@ -111,7 +111,7 @@ def test_the_default_without_a_home_variable_is_the_users_home() -> None:
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("redis://:hunter2@host:6379/0", "redis://:***@host:6379/0"),
         ("rediss://ada:hun:ter2@host/0", "rediss://ada:***@host/0"),
-        ("redis://ada@host", "redis://ada@host"),
+        ("redis://ada@host", "redis://***@host"),
         (
             "rediss://host?ssl_ca_certs=/etc/ca.pem&ssl_password=hunter2&password=hunter2",
             "rediss://host?ssl_ca_certs=/etc/ca.pem&ssl_password=***&password=***",

@@ -7,15 +7,19 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import timeit
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 import structlog
 
 from gateway.core.model import Reason, Result, Usage
+from gateway.errors import UpstreamBroken
 from gateway.telemetry.logs import request_line, setup_logging
+from gateway.telemetry.uncaught import hear_uncaught
 
 
 class Terminal(io.StringIO):
@@ -51,6 +55,8 @@ def test_a_request_is_one_json_line_with_what_is_known_of_it() -> None:
         overhead_s=0.0004,
         usage=Usage(10, 20, 3, 4, 50),
         trace_id="0af7651916cd43dd8448eb211c80319c",
+        paid_pd=1_250_000_000,
+        saved_pd=0,
     )
     [text] = out.getvalue().splitlines()
     event = orjson.loads(text)
@@ -76,6 +82,8 @@ def test_a_request_is_one_json_line_with_what_is_known_of_it() -> None:
         "cache_write_5m": 3,
         "cache_write_1h": 4,
         "output": 50,
+        "cost_usd": 0.00125,
+        "saved_usd": 0.0,
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
 
@@ -161,8 +169,11 @@ def test_lines_of_other_libraries_and_their_tracebacks_go_the_same_way(form: str
     logging.getLogger("aiohttp.server").info("wrong %d", "argument")
     logging.getLogger("aiohttp.server").debug("unseen")
     written = out.getvalue()
-    assert "Error handling request" in written
-    assert "ValueError: broken" in written
+    # What its author wrote, not what was put in; what failed and where, not what it says of it.
+    assert "Error handling ..." in written
+    assert "ValueError" in written
+    assert "in fails" in written
+    assert "ValueError: broken" not in written
     assert "aiohttp.server" in written
     assert "sk-local" not in written
     assert "unreadable log record" in written
@@ -277,3 +288,61 @@ def test_a_line_costs_some_microseconds_and_nothing_below_the_level() -> None:
     # 12 and 0.7 on an idle core.
     assert each_us < 200 or sys.gettrace() is not None
     assert off_us < each_us / 3 or sys.gettrace() is not None
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_secrets_of_the_config_are_blotted_out_whoever_says_them(form: str) -> None:
+    out = io.StringIO()
+    setup_logging("info", form, out, secrets=['s3cr"et', "s3cr"])
+    structlog.get_logger().warning("refused", words='unknown command AUTH default s3cr"et')
+    logging.getLogger("gateway.store").warning("Redis refuses: %s", ValueError("AUTH s3cr"))
+    written = out.getvalue()
+    assert "s3cr" not in written
+    assert written.count("********") == 2
+
+
+def test_what_asyncio_says_of_a_failed_task_is_its_first_line() -> None:
+    out = io.StringIO()
+    setup_logging("info", "json", out)
+    problem = RuntimeError("the-words")
+    logging.getLogger("asyncio").error("Task failed\nfuture: %s", "the-words", exc_info=problem)
+    assert orjson.loads(out.getvalue())["event"] == "Task failed"
+    assert "the-words" not in out.getvalue()
+    assert "RuntimeError" in out.getvalue()
+
+
+def test_a_problem_in_our_log_is_told_by_its_kind_and_with_what_caused_it() -> None:
+    out = io.StringIO()
+    setup_logging("info", "json", out)
+    group = ExceptionGroup("the-words", [KeyError("the-words"), OSError(111, "the-words")])
+    group.__cause__ = UpstreamBroken("the-words")
+    structlog.get_logger().error("failed", exc_info=group)
+    told = orjson.loads(out.getvalue())["exception"]
+    assert "the-words" not in told
+    assert "ExceptionGroup of KeyError, ConnectionRefusedError: Connection refused" in told
+    assert "gateway.errors.UpstreamBroken: gateway_upstream_broken" in told
+
+
+def test_what_nobody_catches_is_a_line_without_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    out = io.StringIO()
+    setup_logging("info", "json", out)
+    hear_uncaught()
+    words = "the-words"
+
+    def fails() -> None:
+        raise ValueError(words)
+
+    thread = threading.Thread(target=fails, name="worker")
+    thread.start()
+    thread.join()
+    problem = ValueError("the-words")
+    sys.excepthook(ValueError, problem, None)
+    sys.unraisablehook(SimpleNamespace(exc_value=problem))
+    said = [orjson.loads(line) for line in out.getvalue().splitlines()]
+    assert [each["level"] for each in said] == ["error", "critical", "error"]
+    assert said[0]["thread"] == "worker"
+    assert all("ValueError" in each["exception"] for each in said)
+    assert "the-words" not in out.getvalue()
