@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.app import start
 from gateway.cache import Clock
@@ -17,13 +18,14 @@ from gateway.config import Config
 from gateway.core.miss import Miss, MissCause
 from gateway.lab.provider_sim import ProviderSim
 from gateway.lab.sim_losses import Losses
+from tests.helpers import engine_pool as engines
 from tests.helpers.doorway import CHAT, MESSAGES, Doorway, Told
 from tests.helpers.gateway_here import settings
 from tests.helpers.otlp_collector import Collector, Span, otlp_collector
 from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 CLAUDE, GPT, OLD_GPT = "claude-sonnet-4-5", "gpt-5.6-sol", "gpt-4.1"
 RULES = "".join(
@@ -52,6 +54,8 @@ class Asked(NamedTuple):
     """What its trace says of the provider's prompt cache, by the ends of the names."""
     counted: dict[str, float]
     """Misses by cause and kind, since the start."""
+    line: Mapping[str, Any]
+    """Of the log."""
     answer: Told
 
 
@@ -69,8 +73,10 @@ class Scene:
         self, body: dict[str, Any], path: str = MESSAGES, after: float = 10.0, **headers: str
     ) -> Asked:
         self.time.now += after
-        told = await self.door.ask(path, body, **headers)
+        with capture_logs() as lines:
+            told = await self.door.ask(path, body, **headers)
         assert told.status == 200, told.raw
+        (line,) = [each for each in lines if each["event"] == "request"]
         self._asked += 1
         await self._traces.wait_for(lambda c: len(_servers(c)) == self._asked)
         span = _servers(self._traces)[-1].attributes
@@ -80,7 +86,7 @@ class Scene:
             if name.startswith(_PREFIX)
         }
         page = await self.door.metrics()
-        return Asked(self.sim.misses[-1], said, _counted(page), told)
+        return Asked(self.sim.misses[-1], said, _counted(page), line, told)
 
 
 _PREFIX = "gateway.prompt_cache."
@@ -106,6 +112,13 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     time = Time()
     sim = ProviderSim(clock=time, judges=True, remember=300, losses=losses)
+    async with before(sim, time, **sections) as here:
+        yield here
+
+
+@asynccontextmanager
+async def before(sim: ProviderSim, time: Time, **sections: Any) -> AsyncIterator[Scene]:
+    """A gateway that has seen nothing yet, before this provider."""
     async with otlp_collector() as traces, AsyncExitStack() as stack:
         base = await stack.enter_async_context(serve_app(sim.app()))
         given = {"cache": {"when": "off"}, "telemetry": {"traces": "on"}, **sections}
@@ -149,12 +162,24 @@ def chat(*texts: str, model: str = GPT, system: str = RULES, **more: Any) -> dic
 
 
 def expect(asked: Asked, cause: MissCause, path: str = "", kind: str = "") -> None:
-    """The truth is as the story has it, and is told."""
+    """The truth is as the story has it, and is told: on the span, in the metrics and the log; in the
+    header, too, where it can be known before the answer.
+    """
     assert asked.true is not None
     assert asked.true.cause is cause
-    told = asked.span
-    assert told["miss_cause"] == cause.value
+    _expect_told(asked, cause, path, kind)
+    header = asked.answer.headers.get("x-gateway-prompt-cache", "")
+    if cause not in {MissCause.EVICTED, MissCause.OTHER_BACKEND}:
+        words = [f"cause={cause.value}"]
+        words += [f"path={path}", f"kind={kind}"] if path else []
+        assert header.split("; ")[1:] == words
+
+
+def _expect_told(asked: Asked, cause: MissCause, path: str, kind: str) -> None:
+    told, line = asked.span, asked.line
+    assert told["miss_cause"] == line["cache_miss"] == cause.value
     assert (told.get("miss.path", ""), told.get("miss.kind", "")) == (path, kind)
+    assert (line.get("cache_miss_path", ""), line.get("cache_miss_kind", "")) == (path, kind)
     assert asked.counted[" ".join(filter(None, (cause.value, kind)))] == 1.0
 
 
@@ -162,6 +187,8 @@ def expect_none(asked: Asked) -> None:
     """Nothing was missed, and nothing is told."""
     assert asked.true is None
     assert "miss_cause" not in asked.span
+    assert "cache_miss" not in asked.line
+    assert "cause" not in asked.answer.headers.get("x-gateway-prompt-cache", "")
 
 
 # --- nothing to read ----------------------------------------------------------------------------
@@ -296,3 +323,52 @@ async def test_a_prefix_that_is_asked_for_too_often_goes_to_another_machine() ->
         for each in asked[1:15]:
             expect_none(each)
         expect(asked[15], MissCause.OTHER_BACKEND)
+
+
+# --- what only the provider knows ----------------------------------------------------------------
+
+
+async def test_a_change_that_only_the_provider_can_know_of_is_told_in_its_words() -> None:
+    async with scene() as here:
+        first = await here.ask(turn(diagnostics={"previous_message_id": None}))
+        named = first.answer.document["id"]
+        assert first.span["miss_cause"] == "cold"
+        # A gateway that has seen nothing of the turn before.
+        async with before(here.sim, here.time) as after:
+            changed = turn(system="Now: " + RULES, diagnostics={"previous_message_id": named})
+            told = await after.ask(changed)
+            assert told.answer.document["diagnostics"]["cache_miss_reason"]["type"] == (
+                "system_changed"
+            )
+            _expect_told(told, MissCause.PROVIDER, "", "system_changed")
+
+
+async def test_a_provider_that_names_the_change_we_know_of_changes_nothing() -> None:
+    async with scene() as here:
+        first = await here.ask(turn(tools=TOOLS, diagnostics={"previous_message_id": None}))
+        turned = turn(
+            tools=TOOLS[::-1],
+            diagnostics={"previous_message_id": first.answer.document["id"]},
+        )
+        expect(await here.ask(turned), MissCause.PREFIX_CHANGED, "$.tools[0]", "tool_order")
+
+
+# --- replicas of one's own ----------------------------------------------------------------------
+
+
+async def test_what_another_replica_holds_is_told_where_a_request_had_to_leave_it() -> None:
+    system = " ".join(f"pier{n}" for n in range(1500))
+    body = engines.chat("Which ship leaves first?", system=system)
+    async with engines.pool(2, tells_cached=True) as here:
+        first = await here.ask(body)
+        again = await here.ask(engines.chat("Which ship?", "The Ada.", "And then?", system=system))
+        assert again.engine == first.engine
+        assert again.cached > 1000
+        holder = next(each for each in here.engines if each.name == first.engine)
+        holder.refuse()
+        with capture_logs() as lines:
+            moved = await here.ask(engines.chat("Which?", "Ada.", "Next?", system=system))
+        assert (moved.engine == first.engine, moved.cached) == (False, 0)
+        (line,) = [each for each in lines if each["event"] == "request"]
+    assert line["cache_miss"] == "other_backend"
+    assert line["cache_lost"] > 1000
