@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from gateway.core.canonical import Json
     from gateway.core.foreseen import Foreseen
     from gateway.core.miss import Miss
-    from gateway.core.model import Answer
+    from gateway.core.model import Answer, Usage
     from gateway.core.neighbours import Difference
     from gateway.core.prefix import CachePrompt, Path
+    from gateway.core.ticket import Ticket
     from gateway.planned import Planned
     from gateway.telemetry.metrics import Metrics
     from gateway.turn import Turn
+    from gateway.upstream.choice import Endpoint
     from gateway.wire.beginnings import Beginnings, Reading, Start
 
 _log = structlog.get_logger("warmgate.foreseeing")
@@ -51,6 +53,7 @@ _SHORT_BYTES = 128 * 1024
 _LONGEST_BYTES = 4 * 1024 * 1024
 _MOST_WAITING = 4
 _MOST_BLOCKS = 32_768
+_MOST_WARMING = 256
 _MOST_CHARACTERS = 64 * 1024
 """Of a changed text, in which it is looked for what changes with requests."""
 _SAME_SIZE = 48
@@ -83,6 +86,8 @@ class Foreseeing:
         self._wanted = wanted
         self._sightings = Sightings(budget_bytes // 64)
         self._waiting = 0
+        self._warming: dict[int, tuple[Ticket, bytes, str]] = {}
+        """By the ticket's id, which holds as long as the ticket is kept here."""
 
     def __repr__(self) -> str:
         return f"<Foreseeing {self.foresight}, {self._waiting} waiting>"
@@ -90,6 +95,33 @@ class Foreseeing:
     def breakers(self, now: float, most: int = 50) -> list[Breaker]:
         """What keeps prompts from beginning alike, the costliest first."""
         return self._breakers.ranked(now, most)
+
+    # --- prompts that are sent for their cache alone --------------------------------------------
+
+    def expect(self, endpoint: Endpoint, domain: bytes, ticket: Ticket) -> None:
+        """One is about to be sent there, as it is. Which replicas of a pool get it is not known."""
+        if self._wanted and ticket.rules is not None and not endpoint.pool:
+            self._warming[id(ticket)] = ticket, domain, ticket.prompt.client_key
+            if len(self._warming) > _MOST_WARMING:
+                del self._warming[next(iter(self._warming))]
+
+    def hinted(self, ticket: Ticket, value: str) -> None:
+        """It is sent with this value of the member that keeps it on one machine."""
+        if id(ticket) in self._warming:
+            self._warming[id(ticket)] = *self._warming[id(ticket)][:2], value
+
+    def kept(self, ticket: Ticket, usage: Usage | None) -> None:
+        """What became of it: nobody missed anything, but what it wrote can be read."""
+        known = self._warming.pop(id(ticket), None)
+        if known is None or usage is None or ticket.rules is None:
+            return
+        _, domain, key = known
+        fingers = ticket.chain or chain(ticket.prompt)
+        sent = Sent(domain, ticket.prompt, ticket.rules, None, key, fingers)
+        now = self._timer()
+        found = self.foresight.foresee(sent, "", now)
+        if found is not None:
+            self.foresight.judge(found, usage, "", now)
 
     # --- before ---------------------------------------------------------------------------------
 

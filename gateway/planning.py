@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import orjson
@@ -59,8 +60,7 @@ _MARKERS = "x-gateway-markers"
 
 # What takes longer to read than others should have to wait for is read in a thread.
 _LONG_BYTES = 1024 * 1024
-# So short that it takes less, whatever it holds.
-_SHORT_BYTES = 128 * 1024
+_SHORT_BYTES = 128 * 1024  # takes less, whatever it holds
 # Messages, parts, tools, and what is in them.
 _MANY_OBJECTS = 8192
 # Where the thread has so much to do, the request goes as it came.
@@ -217,7 +217,10 @@ class Planning:
 
     def expect(self, endpoint: Endpoint, prompt: CachePrompt, rules: CacheRules) -> Ticket:
         """A prompt with markers of its own is about to be sent with the endpoint's credential."""
-        return self.planner.plan(domain_of(endpoint), prompt, rules, Markers.RESPECT, self._timer())
+        who = domain_of(endpoint)
+        ticket = self.planner.plan(who, prompt, rules, Markers.RESPECT, self._timer())
+        self.foreseeing.expect(endpoint, who, ticket)
+        return ticket
 
     def hint_of(self, ticket: Ticket, endpoint: Endpoint) -> dict[str, str]:
         """The member that those who ask for this prompt send to keep it on one machine."""
@@ -226,6 +229,7 @@ class Planning:
         if not hint or hint.startswith("x-") or ticket.prompt.client_key:
             return {}
         value = self._hinting.value(hint, domain_of(endpoint), ticket, self._timer())
+        self.foreseeing.hinted(ticket, value)
         return {hint: value} if value else {}
 
     def kept(self, ticket: Ticket, usage: Usage | None, *, ok: bool) -> None:
@@ -233,6 +237,7 @@ class Planning:
         if ok:
             self._guarded(lambda t: self.planner.begun(t, self._timer()), ticket)
         self._guarded(lambda t: self.planner.learn(t, usage, self._timer()), ticket)
+        self._guarded(lambda t: self.foreseeing.kept(t, usage), ticket)
 
     # --- deciding -------------------------------------------------------------------------------
 
@@ -273,7 +278,7 @@ class Planning:
         made: frozenset[Rewrite] = frozenset()
         note: Path | None = None
         if wanted:
-            document = await self._beside(body, lambda: _parsed(body))
+            document = await self._beside(body, partial(orjson.loads, body))
             if api in APIS and isinstance(document, dict):
                 planned.lead = read_lead(api, document)
             case = Case(wanted, planned.provider, rules)
@@ -367,13 +372,9 @@ class Planning:
         for each in (span, exchange.span):
             each.planned(planned.reason.value, injected, expected, planned.rewrites)
         span.end()
-        self._telemetry.metrics.prompt_cache.planned(
-            planned.reason, planned.provider, planned.model, seconds, planned.rewrites
-        )
-        if self._telemetry.metrics.enabled:
-            self._telemetry.metrics.prompt_cache.marked(
-                planned.reason, injected, planned.client_marks
-            )
+        told = self._telemetry.metrics.prompt_cache
+        told.planned(planned.reason, planned.provider, planned.model, seconds, planned.rewrites)
+        told.marked(planned.reason, injected, planned.client_marks)
 
     def _guarded(self, work: Callable[[_T], None], what: _T) -> None:
         try:
@@ -388,11 +389,6 @@ class Planning:
             self._logged_at = now
             api = turn.api.name if turn is not None else None
             _log.exception("planning failed", failures=self._failures, api=api)
-
-
-def _parsed(body: bytes) -> Json:
-    document: Json = orjson.loads(body)
-    return document
 
 
 def domain_of(endpoint: Endpoint, *apart: bytes) -> bytes:

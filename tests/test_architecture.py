@@ -79,6 +79,7 @@ CONDUCTORS = {
     "explaining",
     "flight",
     "flights",
+    "foreseeing",
     "hot",
     "identified",
     "journey",

@@ -10,8 +10,9 @@ from gateway.core.miss import CacheOutcome, Miss, MissCause
 if TYPE_CHECKING:
     from gateway.core.foresight import Sent
     from gateway.core.kept import Entries, Entry
+    from gateway.core.lineup import Lineup
     from gateway.core.lookups import Lookups
-    from gateway.core.neighbours import Difference, Lineup
+    from gateway.core.neighbours import Difference
 
 
 @dataclass(slots=True)

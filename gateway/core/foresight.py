@@ -19,10 +19,11 @@ from xxhash import xxh3_64_intdigest
 from gateway.core.blocks import BYTES_PER_TOKEN
 from gateway.core.foreseen import Foreseen
 from gateway.core.kept import Entry, Kept
+from gateway.core.lineup import lineup
 from gateway.core.lookups import Lookups
 from gateway.core.machines import Machines
 from gateway.core.miss import CacheOutcome, Miss, MissCause
-from gateway.core.neighbours import Neighbours, lineup
+from gateway.core.neighbours import Neighbours
 from gateway.core.prefix import SIZE, joined
 from gateway.core.standing import prefixes, standing
 from gateway.providers.prompt_cache import MarkerForm

@@ -10,19 +10,18 @@ Rule 4: looking costs in proportion to the new prompt's blocks, however many are
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, OrderedDict
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from xxhash import xxh3_64_intdigest
-
 from gateway.core.blocks import BYTES_PER_TOKEN, Section
-from gateway.core.prefix import SIZE, shown
+from gateway.core.lineup import BLOCK, KEY, MESSAGES, MODEL, SEED, parts_at
+from gateway.core.prefix import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable
 
+    from gateway.core.lineup import Lineup
     from gateway.core.prefix import CachePrompt
 
 BUDGET_BYTES = 8 * 1024 * 1024
@@ -40,7 +39,6 @@ _MOST_ALIKE = 8
 """Prompts that are remembered to hold the same block: the latest."""
 _MOST_COMPARED = 12
 _PART = 0.25
-_UNSPLIT = 0x9E3779B97F4A7C15
 _MOST_ENDS = 64
 _LAST = attrgetter("last")
 
@@ -64,42 +62,6 @@ class Difference(NamedTuple):
     """UTF-8 bytes of that block in the earlier one; 0 where it is a setting."""
     is_size: int = 0
     """The same in the new one."""
-
-
-class Lineup(NamedTuple):
-    """A new prompt as it is compared. Made once for each request: `lineup`."""
-
-    labels: array[int]
-    """Of each block; equal where the blocks are."""
-    sizes: array[int]
-    chain: Sequence[int]
-    key: int
-    """Fingerprint of what keeps caches of one owner apart: a `prompt_cache_key` that counts."""
-    model: int
-    seed: int
-    messages_seed: int
-    tools: int
-    """Blocks of tools, which come first."""
-    first: int
-    """Index of the first block of the messages; as many as there are blocks without one."""
-
-
-def lineup(prompt: CachePrompt, chain: Sequence[int], key: str = "") -> Lineup:
-    """Of a prompt, and `core.prefix.chain` of it."""
-    blocks = prompt.blocks
-    # A text that may be split there is another prompt than one that ends there.
-    labels = array("Q", [b.digest ^ _UNSPLIT if b.until else b.digest for b in blocks])
-    sizes = array("L", map(SIZE, blocks))
-    tools = first = 0
-    for block in blocks:
-        if block.section is Section.MESSAGES:
-            break
-        first += 1
-        tools += block.section is Section.TOOLS
-    whose, model = xxh3_64_intdigest(key.encode()), xxh3_64_intdigest(prompt.model.encode())
-    return Lineup(
-        labels, sizes, chain, whose, model, prompt.seed, prompt.messages_seed, tools, first
-    )
 
 
 class _Known:
@@ -203,7 +165,7 @@ class Neighbours:
         best: tuple[int, int, int] | None = None
         found: tuple[_Known, int, int, int] | None = None
         for known in candidates:
-            stage, at = _parts_at(known.line, line)
+            stage, at = parts_at(known.line, line)
             if at < floor:
                 continue
             size, rest = ground.recurring(known.line, at), ground.bytes_from(at)
@@ -216,7 +178,7 @@ class Neighbours:
             return None
         known, stage, at, size = found
         path, kind = _named(prompt, line, known.line, stage, at)
-        is_block = stage == _BLOCK
+        is_block = stage == BLOCK
         was = known.line.sizes[at] if is_block and at < len(known.line.sizes) else 0
         now = line.sizes[at] if is_block else 0
         return Difference(path, kind, at, size // BYTES_PER_TOKEN, known.request_id, was, now)
@@ -308,10 +270,6 @@ class Neighbours:
             self._owners.pop(owner.key, None)
 
 
-_KEY, _MODEL, _SEED, _MESSAGES, _BLOCK = range(5)
-"""What comes before the blocks and changes all of them, or all messages; and a block itself."""
-
-
 class _Ground:
     """What of a new prompt is counted, by the place where another parts from it."""
 
@@ -364,38 +322,17 @@ def _candidates(whose: _Owner, line: Lineup, behind: int, least: int) -> list[_K
     return [known for _, _, known in found[:_MOST_COMPARED]]
 
 
-def _parts_at(old: Lineup, new: Lineup) -> tuple[int, int]:
-    """Which of `_KEY`, ... differs first, and the block it stands before, or is."""
-    for stage, was, now in (
-        (_KEY, old.key, new.key),
-        (_MODEL, old.model, new.model),
-        (_SEED, old.seed, new.seed),
-    ):
-        if was != now:
-            return stage, 0
-    low, high = 0, min(len(old.labels), len(new.labels))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if old.labels[low:middle] == new.labels[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    if old.messages_seed != new.messages_seed and low >= new.first == old.first:
-        return _MESSAGES, new.first
-    return _BLOCK, low
-
-
 def _named(
     prompt: CachePrompt, line: Lineup, other: Lineup, stage: int, at: int
 ) -> tuple[str, str]:
     """Path and kind."""
-    if stage == _KEY:
+    if stage == KEY:
         return "$.prompt_cache_key", "cache_key"
-    if stage == _MODEL:
+    if stage == MODEL:
         return "$.model", "model"
-    if stage == _SEED:
+    if stage == SEED:
         return "$", "settings"
-    if stage == _MESSAGES:
+    if stage == MESSAGES:
         return "$.tool_choice", "tool_choice"
     block = prompt.blocks[at]
     path = shown(block.path)
