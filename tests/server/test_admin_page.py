@@ -156,7 +156,7 @@ async def test_the_token_guards_the_data_and_the_page_needs_none() -> None:
         }
         status, text, _ = await there.ask("/admin/", opened)
         assert (status, "PRIVATE" in text) == (200, False)
-        for path in ("summary", "requests", "names", "backends", "prefixes", "savings"):
+        for path in ("summary", "requests", "names", "backends", "prefixes", "savings", "breakers"):
             assert (await there.ask(f"/admin/page/{path}", FETCHED))[0] == 401
         sent = {**FETCHED, "Authorization": "Bearer an-admin-token-of-32-characters!"}
         assert (await there.ask("/admin/page/requests", sent))[1]["requests"][0][
