@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import config
 from gateway.core.causes import Cause, Share
+from gateway.core.miss import Miss, MissCause
 from gateway.core.model import Reason, Result, Usage
 from gateway.core.plan import PlanReason
 from gateway.core.route import Branch
@@ -104,6 +105,7 @@ def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
     m.prompt_cache.warmed("start", "ok")
     m.prompt_cache.compared(Compared.DRIFTED, "openai")
     m.prompt_cache.drifted("openai", "split")
+    m.prompt_cache.missed(Miss(MissCause.COLD, 100), "openai", model)
     m.inflight(-1)
 
 
