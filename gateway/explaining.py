@@ -17,6 +17,7 @@ from gateway.core import canonical
 from gateway.core import directives as cache_control
 from gateway.core.blocks import BYTES_PER_TOKEN
 from gateway.core.findings import MENDS, shortened
+from gateway.core.nearest import nearest
 from gateway.core.plan import PlanReason
 from gateway.core.policy import Pass, before_lookup
 from gateway.core.prefix import chain, shown
@@ -171,6 +172,7 @@ class Explaining:
             "routing": None,
             "prompt": None,
             "plan": None,
+            "neighbour": None,
             "volatile": None,
             "rewrites": None,
             "withheld": [],
@@ -236,8 +238,9 @@ class Explaining:
         told["prompt"] = _prompt(prompt)
         if view.cache:
             told["plan"] = self._plan(known, prompt, rules, policy, sender)
+            told["neighbour"] = self._neighbour(known, prompt, rules)
         else:
-            told["withheld"].append("plan")
+            told["withheld"] += ["plan", "neighbour"]
         if api.name in WITH_SYSTEM_TEXT:
             told |= await self._planning.searching(
                 lambda: self._volatile(known, asked, api, body, document, rules, policy)
@@ -277,6 +280,27 @@ class Explaining:
             "mode": plan.mode or None,
             "expected_read_tokens": plan.read_tokens,
             "expected_write_tokens": plan.write_tokens,
+        }
+
+    def _neighbour(
+        self, known: Known, prompt: CachePrompt, rules: CacheRules | None
+    ) -> Told | None:
+        """Where the likest earlier prompt parts from this one, as the client sends it."""
+        if rules is None or not prompt.blocks:
+            return None
+        domain = self._planning.domain(known, None)
+        neighbours = self._planning.foreseeing.foresight.neighbours
+        found = nearest(neighbours, domain, prompt, rules)
+        if found is None:
+            return None
+        return {
+            "request_id": found.neighbour or None,
+            "path": found.path,
+            "kind": found.kind,
+            "block": found.block,
+            "recurring_tokens": found.recurring_tokens,
+            "was_bytes": found.was_size,
+            "is_bytes": found.is_size,
         }
 
     def _volatile(  # noqa: PLR0917 - all that is known of the request

@@ -202,6 +202,39 @@ async def test_a_long_canonical_form_is_cut() -> None:
         assert 65_000 < len(canonical["text"].encode()) <= 65_536
 
 
+def in_two(first: str) -> dict[str, Any]:
+    """A request whose first words change, with rules behind them that don't."""
+    system = [{"type": "text", "text": first}, {"type": "text", "text": RULES * 3}]
+    return {**asked(1), "system": system}
+
+
+async def test_the_nearest_earlier_prompt_is_named_with_what_is_another_here() -> None:
+    async with world(**own()) as there:
+        got = await there.send(in_two("You speak to Ada."))
+        sent = {"route": ROUTE, "headers": {"x-api-key": "k"}}
+        _, told = await there.explain({**sent, "body": in_two("You speak to Bob.")})
+        nearest = told["neighbour"]
+        assert nearest["request_id"] == got.head.get("x-gateway-request-id")
+        assert (nearest["path"], nearest["kind"]) == ("$.system[0]", "system")
+        assert nearest["recurring_tokens"] > 3000
+        assert "Ada" not in repr(told)
+        # It was not remembered: the same again has the same one, and so has who sends it.
+        again = await there.explain({**sent, "body": in_two("You speak to Bob.")})
+        assert again == (200, told)
+        _, by_header = await ask(there, in_two("You speak to Bob."), x_api_key="k")
+        assert by_header["neighbour"] == nearest
+        _, other = await ask(there, in_two("You speak to Bob."), x_api_key="another")
+        assert other["neighbour"] is None
+
+
+async def test_nobody_has_a_neighbour_in_a_cache_of_many() -> None:
+    upstreams = {"anthropic": {"base_url": "http://127.0.0.1:9/v1", "api_key": "sk-ours"}}
+    async with world(**own(), upstreams=upstreams) as there:
+        _, told = await ask(there, in_two("You speak to Bob."), x_api_key="k")
+        assert "neighbour" in told["withheld"]
+        assert told["neighbour"] is None
+
+
 def members_of(told: Any) -> set[str]:
     """Every member's name, those of lists of objects included."""
     if isinstance(told, list):
@@ -225,7 +258,12 @@ async def test_the_page_names_every_member_and_no_other() -> None:
         _, told = await there.explain({"route": ROUTE, "body": asked(1), "headers": headers})
         _, more = await there.explain({"route": ROUTE, "body": {**asked(1), **metadata}})
         _, odd = await there.explain({"route": ROUTE, "body": {"model": 5, "messages": 5}})
-    found = members_of(told) | members_of(more) | members_of(odd)
+        await there.send(in_two("You speak to Ada."))
+        _, near = await there.explain(
+            {"route": ROUTE, "body": in_two("Bob."), "headers": {"x-api-key": "k"}}
+        )
+        assert near["neighbour"]
+    found = members_of([told, more, odd, near])
     assert found <= prose, "not on the page"
     of_pools = {"policy", "usable", "backend", "affinity", "steps", "tokens", "shared_tokens"}
     of_pools |= {"held_tokens", "session", "backends"}
