@@ -25,6 +25,7 @@ from gateway.core.machines import Machines
 from gateway.core.miss import CacheOutcome, Miss, MissCause
 from gateway.core.neighbours import Neighbours
 from gateway.core.prefix import SIZE, joined
+from gateway.core.read_ends import GRAIN, ReadEnds, near
 from gateway.core.standing import prefixes, standing
 from gateway.providers.prompt_cache import MarkerForm
 
@@ -40,10 +41,6 @@ BUDGET_BYTES = 16 * 1024 * 1024
 
 _ROUTED_BYTES = 1024
 """Of a prompt, that choose the machine it goes to."""
-_GRAIN = 128
-"""Automatic caches read in steps of at most so many tokens."""
-_NEAR_TOKENS, _NEAR_PART = 64, 20
-"""Where a boundary's tokens are estimated: what differs by less is the same."""
 _SHORTEST_PART = 0.8
 """Of the minimum: what is estimated shorter is not noted as kept."""
 _MOST_MODELS = 1000
@@ -73,6 +70,7 @@ class Foresight:
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self.neighbours = Neighbours(budget_bytes // 2)
         self._kept = Kept(budget_bytes // 2)
+        self._ends = ReadEnds(self._kept)
         self._machines = Machines()
         self._ratios: dict[tuple[str, str], float] = {}
         """Tokens per byte, by API and model."""
@@ -108,6 +106,7 @@ class Foresight:
         found.machine = self._machine(sent, found.prefixes, now)
         found.lookups = Lookups(prompt.blocks, explicit, rules, implicit=implicit)
         self._look(found, now)
+        found.is_short = self._shares_little(found)
         self._compare(found)
         found.outcome = CacheOutcome(found.expected_tokens, None, None, found.foreseen())
         return found
@@ -174,8 +173,6 @@ class Foresight:
             found.owner, sent.prompt, found.line, minimum, found.available
         )
         found.compared = True
-        if found.available < 0:
-            found.is_short = self._shares_little(found)
 
     def _shares_little(self, found: Foreseen) -> bool:
         """It begins as an earlier one did, and not far enough."""
@@ -249,7 +246,7 @@ class Foresight:
             # An engine that was not told to count what it reads says nothing.
             self._write(found, -1)
             return CacheOutcome(found.expected_tokens, None, None, None)
-        hit, is_sure = self._hit(found, usage)
+        hit, is_sure = self._ends.hit(found, usage)
         miss = self._miss(found, usage, hit if is_sure else None)
         self._settle(found, usage, hit)
         found.outcome = CacheOutcome(found.expected_tokens, usage.cache_read, wrote, miss)
@@ -272,11 +269,15 @@ class Foresight:
         """`hit`: the block up to whose end it was read, where that is sure."""
         read, rules = usage.cache_read, found.sent.rules
         if found.available >= 0:
-            tokens, slack = self._available(found, usage)
-            if rules.form is MarkerForm.NONE and tokens // _GRAIN * _GRAIN < rules.minimum_tokens:
+            tokens, slack = self._ends.available(found, usage)
+            if rules.form is MarkerForm.NONE and tokens // GRAIN * GRAIN < rules.minimum_tokens:
                 # It was too short to be kept.
                 found.available, found.compared = -1, False
-            elif read < tokens - slack or (hit is not None and hit < found.available):
+            elif (
+                read < tokens - slack
+                or (hit is not None and hit < found.available)
+                or (slack and self._ends.is_as_foreseen(found, usage, tokens))
+            ):
                 return Miss(found.why(), max(1, tokens - read))
         if not found.compared:
             found.expected = found.available
@@ -288,33 +289,6 @@ class Foresight:
             return None
         too_short = usage.input < rules.minimum_tokens or found.is_short
         return Miss(MissCause.BELOW_MINIMUM if too_short else MissCause.COLD, 0)
-
-    def _available(self, found: Foreseen, usage: Usage) -> tuple[int, int]:
-        """Tokens that could have been read, and by how much less is the same."""
-        exact = max((each.tokens for each in found.at_available), default=0)
-        automatic = found.sent.rules.form is MarkerForm.NONE
-        if exact:
-            return min(exact, usage.input), _GRAIN - 1 if automatic else 0
-        tokens = self._between(found, found.available, usage.input)
-        near = max(_NEAR_TOKENS, tokens // _NEAR_PART)
-        return tokens, near + (_GRAIN if automatic else 0)
-
-    def _between(self, found: Foreseen, block: int, total: int) -> int:
-        """Estimated tokens up to a block's end, from the nearest boundaries of which they are known."""
-        low, low_tokens = -1, 0
-        for at in range(block - 1, -1, -1):
-            entries = self._kept.find(found.prefixes[at])
-            known = max((each.tokens for each in entries), default=0)
-            if known:
-                low, low_tokens = at, known
-                break
-        sizes = found.tokens
-        start = sizes[low] if low >= 0 else 0
-        whole = sizes[-1] - start
-        if whole <= 0:
-            return min(total, low_tokens)
-        part = (sizes[block] - start) / whole
-        return int(low_tokens + part * (total - low_tokens) + 0.5)
 
     def _settle(self, found: Foreseen, usage: Usage, hit: int) -> None:
         """What is known to be kept, and not to be, since the answer has said what it read."""
@@ -333,11 +307,10 @@ class Foresight:
             found.written[end].tokens = usage.input if automatic else read + wrote
         if hit >= 0 and not automatic:
             entry = self._kept.on(found.prefixes[hit], found.machine)
-            near = max(_NEAR_TOKENS, read // _NEAR_PART)
             if entry is not None:
                 entry.lost = False
                 entry.used_at = max(entry.used_at, found.at)
-                if not entry.tokens and abs(found.tokens[hit] - read) <= near:
+                if not entry.tokens and abs(found.tokens[hit] - read) <= near(read):
                     entry.tokens = read
 
     def _lose(self, found: Foreseen, hit: int) -> None:
@@ -355,36 +328,12 @@ class Foresight:
                 if entry_here is not None:
                     entry_here.used_at = max(entry_here.used_at, found.at)
 
-    def _hit(self, found: Foreseen, usage: Usage) -> tuple[int, bool]:
-        """The block up to whose end it was read, among those of which an entry is known; and whether
-        that is sure.
-        """
-        read = usage.cache_read
-        if not read:
-            return -1, True
-        automatic = found.sent.rules.form is MarkerForm.NONE
-        likely = -1
-        for block in range(max(found.available, found.expected), -1, -1):
-            entries = self._kept.find(found.prefixes[block])
-            if not entries or all(each.ready_at > found.at for each in entries):
-                continue
-            exact = max(each.tokens for each in entries)
-            tokens = exact or self._between(found, block, usage.input)
-            if exact and tokens == read:
-                return block, not automatic
-            slack = 0 if exact else max(_NEAR_TOKENS, tokens // _NEAR_PART)
-            if likely < 0 and tokens - slack - (_GRAIN - 1 if automatic else 0) <= read:
-                likely = block
-            if exact and tokens < read:
-                break
-        return likely, False
-
     def _unwrite(self, found: Foreseen, read: int, wrote: int) -> None:
         """The last of what was to be written ends where the answer says; without a word of it,
         nothing was.
         """
         until = read + wrote
-        far = until + max(_NEAR_TOKENS, until // _NEAR_PART) if wrote else 0
+        far = until + near(until) if wrote else 0
         for block, entry in list(found.written.items()):
             if found.tokens[block] > far and entry.used_at == found.at:
                 self._kept.remove(found.prefixes[block], entry)
