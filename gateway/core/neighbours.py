@@ -69,12 +69,12 @@ class _Known:
 
     __slots__ = ("ends", "last", "line", "owner", "request_id", "size")
 
-    def __init__(self, owner: _Owner, line: Lineup, request_id: str) -> None:
+    def __init__(self, owner: _Owner, line: Lineup, request_id: str, last: int) -> None:
         self.owner = owner
         self.line = line
         self.request_id = request_id
         self.ends: list[tuple[int, int]] = []
-        self.last = 0
+        self.last = last
         self.size = 0
 
 
@@ -88,7 +88,7 @@ class _Owner:
         self.places: dict[int, list[_Known]] = {}
         """By a block, the latest prompts that hold it."""
         self.ends: dict[tuple[int, int], _Known] = {}
-        """By key and fingerprint of a whole prompt, who went on from there, or is it."""
+        """By key and model, and fingerprint of a whole prompt, who went on from there, or is it."""
 
 
 class Neighbours:
@@ -120,20 +120,19 @@ class Neighbours:
         if whose is None:
             whose = self._owners[owner] = _Owner(owner)
         known = self._goes_on_from(whose, line)
+        self._count += 1
         if known is None:
-            known = _Known(whose, line._replace(chain=()), request_id)
+            known = _Known(whose, line._replace(chain=()), request_id, self._count)
             self._known[known] = None
             self._count_size(known, PROMPT_BYTES)
             self._place(known, 0)
         else:
             before = len(known.line.labels)
             known.line = line._replace(chain=())
-            known.request_id = request_id
+            known.request_id, known.last = request_id, self._count
             self._place(known, before)
             self._known.move_to_end(known)
-        self._count += 1
-        known.last = self._count
-        self._end(known, (line.key, line.chain[-1]))
+        self._end(known, (line.key ^ line.model, line.chain[-1]))
         while self._bytes > self._budget and self._known:
             self._forget(next(iter(self._known)))
 
@@ -183,17 +182,12 @@ class Neighbours:
         now = line.sizes[at] if is_block else 0
         return Difference(path, kind, at, size // BYTES_PER_TOKEN, known.request_id, was, now)
 
-    def extends(self, owner: Hashable, line: Lineup) -> bool:
-        """Does this prompt go on from an earlier one, or repeat it?"""
-        whose = self._owners.get(owner)
-        return whose is not None and self._extended(whose, line) > 0
-
     # --- remembering ----------------------------------------------------------------------------
 
     @staticmethod
     def _extended(whose: _Owner, line: Lineup) -> int:
         """Blocks of the longest earlier prompt that this one begins with, or is."""
-        ends, key = whose.ends, line.key
+        ends, key = whose.ends, line.key ^ line.model
         for block in range(len(line.chain) - 1, -1, -1):
             if (key, line.chain[block]) in ends:
                 return block + 1
@@ -204,7 +198,7 @@ class Neighbours:
         length = self._extended(whose, line)
         if not length:
             return None
-        known = whose.ends[line.key, line.chain[length - 1]]
+        known = whose.ends[line.key ^ line.model, line.chain[length - 1]]
         old = known.line
         same = len(old.labels) <= len(line.labels) and old.labels == line.labels[: len(old.labels)]
         is_one = same and (old.model, old.seed) == (line.model, line.seed)
