@@ -39,7 +39,8 @@ _UNSPLIT = 0x9E3779B97F4A7C15
 _FIRST_LOOKED_UP = 2
 _LATEST_LOOKED_UP = 50
 # Models before breakpoints: "rounded down to 128".
-_GRAIN = 128
+GRAIN = 128
+"""Tokens: what is read of an automatic cache is so many times these."""
 _SWEEP_FROM = 4096
 
 
@@ -132,7 +133,7 @@ class CacheSim:
         causes = self._causes
         if case is None or causes is None or not blocks:
             return self._answered(asked, blocks, marks, automatic_ttl, mode)
-        grain = _GRAIN if self.rules.form is MarkerForm.NONE else 1
+        grain = GRAIN if self.rules.form is MarkerForm.NONE else 1
         judged = sim_causes.Asked(
             now, first_byte_at, chain, tokens, blocks, self.rules.minimum_tokens, grain
         )
@@ -307,7 +308,7 @@ class CacheSim:
                 hit = index
             else:
                 self._store(asked, index, self._longest_s)
-        read = asked.tokens[hit] // _GRAIN * _GRAIN if hit >= 0 else 0
+        read = asked.tokens[hit] // GRAIN * GRAIN if hit >= 0 else 0
         read = read if read >= minimum else 0
         return Usage(uncached_input=total - read, cache_read=read)
 

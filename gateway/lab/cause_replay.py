@@ -20,7 +20,7 @@ from gateway.core.planner import CachePlanner
 from gateway.core.prefix import chain
 from gateway.lab import sim_pieces
 from gateway.lab.cache_replay import forwarded, prompt_of, shown_as
-from gateway.lab.cache_sim import CacheSim, MarksRefused
+from gateway.lab.cache_sim import GRAIN, CacheSim, MarksRefused
 from gateway.lab.sim_causes import Case, Causes
 from gateway.lab.sim_losses import Losses
 from gateway.lab.sim_machines import Machines
@@ -71,6 +71,9 @@ class Verdict:
     """By what is true and what was told; None for no miss."""
     places: Counter[bool] = field(default_factory=Counter)
     """Of changed prefixes that both tell: is it the same place?"""
+    too_small: int = 0
+    """Requests told to have missed nothing that lacked no more than one step of a provider which
+    rounds what it reads down to steps: nobody can tell that from what it says. Counted as no miss."""
     disagreements: list[Disagreement] = field(default_factory=list)
     """The first ones."""
 
@@ -93,8 +96,15 @@ class Verdict:
             n for (true, told), n in self.causes.items() if true is None and told is not None
         )
 
-    def add(self, number: int, at: float, true: Miss | None, told: Miss | None) -> None:
-        """One more request: the trace's call of that number."""
+    def add(
+        self, number: int, at: float, true: Miss | None, told: Miss | None, step: int = 0
+    ) -> None:
+        """One more request: the trace's call of that number. `step`: tokens that the provider rounds
+        down to, if it does.
+        """
+        if told is None and true is not None and 0 < true.lost_tokens <= step:
+            self.too_small += 1
+            true = None
         causes = true and true.cause, told and told.cause
         self.requests += 1
         self.causes[causes] += 1
@@ -212,11 +222,12 @@ def replay(trace: Trace, against: Against, options: Options | None = None) -> Ve
     options = options or Options()
     gateway = _Gateway(against, options, exact=trace.exact_tokens)
     verdict = Verdict(trace.name, str(against), options)
+    step = GRAIN if against.rules.form is MarkerForm.NONE else 0
     for number, call in enumerate(trace.calls):
         prompt = prompt_of(call, against)
         if not prompt.blocks:
             continue
         shown = shown_as(prompt, exact=trace.exact_tokens)
-        gateway.ask(call, shown, partial(verdict.add, number, call.at))
+        gateway.ask(call, shown, partial(verdict.add, number, call.at, step=step))
     gateway.pass_time(float("inf"))
     return verdict

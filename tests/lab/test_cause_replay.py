@@ -66,6 +66,15 @@ def test_what_is_told_wrong_is_counted_and_shown(monkeypatch: pytest.MonkeyPatch
     assert found.disagreements[0].told == Miss(MissCause.EVICTED, 1)
 
 
+def test_a_lack_of_one_step_may_be_told_or_not_but_more_may_not() -> None:
+    found = Verdict("t", "a", Options())
+    for number, lost in enumerate((128, 129)):
+        found.add(number, 0.0, Miss(MissCause.TTL_EXPIRED, lost), None, step=128)
+    found.add(2, 0.0, Miss(MissCause.TTL_EXPIRED, 128), Miss(MissCause.EVICTED, 1), step=128)
+    found.add(3, 0.0, Miss(MissCause.COLD, 0), None, step=128)
+    assert (found.too_small, found.misses, found.right) == (1, 3, 0)
+
+
 def test_the_page_never_rounds_up_to_all() -> None:
     found = Verdict("t", "a", Options())
     cold, none = Miss(MissCause.COLD, 0), None
