@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-ENTRY_BYTES = 420
+ENTRY_BYTES = 150
 """What an entry takes with its place in the table."""
-PREFIX_BYTES = 110
+PREFIX_BYTES = 100
 """What a prefix takes of which is known that somebody sent it."""
 
 

@@ -35,9 +35,9 @@ PLACE_BYTES = 230
 END_BYTES = 130
 """A turn that a conversation may be taken up at."""
 
-_MOST_ALIKE = 8
+_MOST_ALIKE = 24
 """Prompts that are remembered to hold the same block: the latest."""
-_MOST_COMPARED = 12
+_MOST_COMPARED = 24
 _PART = 0.25
 _MOST_ENDS = 64
 _LAST = attrgetter("last")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import random
+import tracemalloc
 from typing import TYPE_CHECKING
 
 from gateway.core.blocks import Section
 from gateway.core.foresight import Foresight, Sent
+from gateway.core.kept import Entry, Kept
 from gateway.core.miss import CacheOutcome, MissCause
 from gateway.core.model import Usage
 from gateway.core.prefix import CachePrompt, Kind, PrefixBlock, chain
@@ -138,3 +141,18 @@ def test_memory_is_bounded() -> None:
         assert found is not None
         foresight.judge(found, Usage(0, 0, 6000, 0, 1), "", number + 0.5)
         assert foresight.size_bytes <= 60_000
+
+
+def test_an_entry_takes_what_is_counted_for_it() -> None:
+    dice = random.Random(1)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = Kept(1 << 30)
+        for _ in range(20_000):
+            entry = Entry("#0", 300.0, dice.random(), dice.random())
+            kept.write(dice.getrandbits(64), entry)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.6 * kept.size_bytes < taken < 1.4 * kept.size_bytes
