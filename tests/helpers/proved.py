@@ -14,6 +14,8 @@ from gateway.cache import Clock
 from gateway.config import Config
 from gateway.core.directives import NOTHING
 from gateway.core.model import Answer, Ask, Finish, Form, Usage
+from gateway.core.plan import PlanReason
+from gateway.exchange import Exchange
 from gateway.planning import Planning
 from gateway.telemetry.setup import Telemetry
 from gateway.telemetry.spans import ServerSpan
@@ -95,17 +97,7 @@ class Proved:
                     pass_reason=None,
                     who=b"w",
                 ),
-                exchange=SimpleNamespace(
-                    markers=None,
-                    rewrites=None,
-                    span=span,
-                    started=0.0,
-                    request_id="gw_1",
-                    steps=[],
-                    step=lambda *_: None,
-                    prompt_cache=None,
-                    scope="",
-                ),
+                exchange=Exchange("gw_1", "POST", PATHS[api], "http", 0.0, span=span),
             ),
         )
         planned = await self.planning.plan(turn)
@@ -120,6 +112,7 @@ class Proved:
                 # What the thread has read is handed over by the loop.
                 await self.planning.searching(lambda: None)
                 await asyncio.sleep(0)
+        assert "0 failures" in repr(self.planning) or planned.reason is PlanReason.FAILED
         return planned
 
     @property
