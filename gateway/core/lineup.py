@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from gateway.core.blocks import Section
-from gateway.core.prefix import SIZE
+from gateway.core.prefix import KIND, SIZE, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,8 @@ class Lineup(NamedTuple):
     """Blocks of tools, which come first."""
     first: int
     """Index of the first block of the messages; as many as there are blocks without one."""
+    images: bool = False
+    """It has some, or other media: for Anthropic the first one changes all messages."""
 
 
 def lineup(prompt: CachePrompt, chain: Sequence[int], key: str = "") -> Lineup:
@@ -52,9 +54,9 @@ def lineup(prompt: CachePrompt, chain: Sequence[int], key: str = "") -> Lineup:
         first += 1
         tools += block.section is Section.TOOLS
     whose, model = xxh3_64_intdigest(key.encode()), xxh3_64_intdigest(prompt.model.encode())
-    return Lineup(
-        labels, sizes, chain, whose, model, prompt.seed, prompt.messages_seed, tools, first
-    )
+    seeds = prompt.seed, prompt.messages_seed
+    images = any(kind is Kind.MEDIA for kind in map(KIND, blocks))
+    return Lineup(labels, sizes, chain, whose, model, *seeds, tools, first, images)
 
 
 def parts_at(old: Lineup, new: Lineup) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     path: str
     """JSON path of what is different, in the new request: `$.system[0]`, `$.tools[3]`, `$.model`."""
     kind: str
-    """`cache_key`, `model`, `settings`, `tool_choice`, `tool_order`, `tools`, `system`, `history`
+    """`cache_key`, `model`, `settings`, `tool_choice`, `images`, `tool_order`, `tools`, `system`, `history`
     (an earlier turn of a conversation), `message`; or, where its text has been looked at, a kind of
     volatile text: `timestamp`, `uuid`, ..."""
     block: int
@@ -327,6 +327,11 @@ def _named(
     if stage == SEED:
         return "$", "settings"
     if stage == MESSAGES:
+        if prompt.api == "openai_responses":
+            # What it goes on from: nothing else changes the messages alone there.
+            return "$.previous_response_id", "settings"
+        if line.images != other.images:
+            return "$.messages", "images"
         return "$.tool_choice", "tool_choice"
     block = prompt.blocks[at]
     path = shown(block.path)

@@ -66,8 +66,9 @@ class PrefixBlock(NamedTuple):
 
 
 # One field of many blocks: to map these takes a third of a comprehension's time.
-SECTION, SIZE, CLIENT_TTL_S = (
-    itemgetter(PrefixBlock._fields.index(name)) for name in ("section", "size", "client_ttl_s")
+SECTION, KIND, SIZE, CLIENT_TTL_S = (
+    itemgetter(PrefixBlock._fields.index(name))
+    for name in ("section", "kind", "size", "client_ttl_s")
 )
 
 

@@ -76,6 +76,16 @@ def test_a_setting_that_changes_all_behind_it_is_named() -> None:
     assert (forced.kind, forced.block, forced.recurring_tokens) == ("tool_choice", 1, 400)
 
 
+def test_what_changes_messages_alone_is_not_always_the_choice_of_tools() -> None:
+    same = prompt("abcd")
+    shown = block(Section.MESSAGES, "image", ("messages", 4), "user")._replace(kind=Kind.MEDIA)
+    seen = same._replace(blocks=(*same.blocks, shown), messages_seed=9)
+    assert find(knowing(same), seen).kind == "images"
+    answered = same._replace(api="openai_responses")
+    found = find(knowing(answered), answered._replace(messages_seed=9))
+    assert (found.path, found.kind) == ("$.previous_response_id", "settings")
+
+
 def test_the_next_turn_has_changed_from_nothing_whatever_others_say_too() -> None:
     known = knowing(prompt("ab"), prompt("xbcd", system="q"))
     assert find(known, prompt("abcd")) is None
