@@ -203,7 +203,7 @@ async def test_without_anybody_to_ask_a_request_is_refused_and_the_port_says_why
         ("POST", "/vllm/x/drain", {}, 404, "has no backend 'x'"),
         ("POST", "/vllm/x/undrain", {}, 404, "has no backend 'x'"),
         ("POST", "/vllm/one/drain", {"why": "so"}, 400, "unknown member 'why'"),
-        ("POST", "/vllm/one/explode", {}, 404, "there is /admin/stats, /admin/backends"),
+        ("POST", "/vllm/one/explode", {}, 404, "/admin/stats, /admin/backends"),
         ("DELETE", "/vllm/x", None, 404, "has no backend 'x'"),
         ("DELETE", "/vllm/one?now=yes", None, 400, "now: is 1"),
         ("DELETE", "/vllm/one?later=1", None, 400, "now: is 1"),
