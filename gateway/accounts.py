@@ -26,13 +26,15 @@ from gateway.core.savings import summary, told
 from gateway.planned import shares_of
 from gateway.providers import prices
 from gateway.providers.base import ENGINES
+from gateway.providers.prompt_cache_rules import LONGEST_MODEL
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Spoiled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.cache import Clock
+    from gateway.core.causes import Cause, Share
     from gateway.core.ledger import Amounts, Line
     from gateway.core.model import Answer, Usage
     from gateway.planned import Planned
@@ -138,7 +140,7 @@ class Accounts:
                 scope=exchange.scope,
                 purpose=exchange.purpose,
                 usage=usage,
-                shares={} if planned is None or usage is None else shares_of(planned, usage),
+                shares=self._shares(planned, usage),
                 terms=answer.terms if answer is not None else (),
                 engine=provider in ENGINES,
                 prefill_s=prefill_s,
@@ -148,6 +150,15 @@ class Accounts:
         )
         if cost is not None:
             exchange.paid_pd = (exchange.paid_pd or 0) + cost
+
+    def _shares(self, planned: Planned | None, usage: Usage | None) -> Mapping[Cause, Share]:
+        if planned is None or usage is None:
+            return {}
+        try:
+            return shares_of(planned, usage)
+        except Exception:  # noqa: BLE001 - as above
+            self._failed("nobody can be said to have caused what was read")
+            return {}
 
     def own(
         self,
@@ -369,6 +380,13 @@ class Accounts:
             _log.exception(what)
 
 
-@lru_cache(maxsize=1024)
 def _price(provider: str, api: str, model: str, terms: tuple[str, ...]) -> Price | None:
+    # What an answer calls its model, or a client asks for, may have megabytes: not to be remembered.
+    if len(model) + sum(map(len, terms)) > LONGEST_MODEL:
+        return None
+    return _listed(provider, api, model, terms)
+
+
+@lru_cache(maxsize=1024)
+def _listed(provider: str, api: str, model: str, terms: tuple[str, ...]) -> Price | None:
     return prices.price(provider, api, model, terms)

@@ -35,6 +35,8 @@ _OURS_ALONE = (
     *(_BACKEND, _AFFINITY),
 )
 _MOST_STEPS = 32
+# Of what a client makes up, so much is remembered: a model's name may have megabytes.
+_LONGEST_NAME = 300
 
 
 @dataclass(slots=True)
@@ -195,12 +197,12 @@ class Exchange:
             request_id=self.request_id,
             at=self.at,
             method=self.method,
-            path=self.path,
+            path=self.path[:_LONGEST_NAME],
             route=self.route,
             api=self.api,
             upstream=endpoint.name if endpoint else None,
             provider=endpoint.provider.name if endpoint else None,
-            model=self.model,
+            model=self.model[:_LONGEST_NAME] if self.model is not None else None,
             scope=self.scope,
             status=self.status,
             result=self.result,

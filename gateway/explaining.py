@@ -290,7 +290,7 @@ class Explaining:
             return None
         domain = self._planning.domain(known, None)
         neighbours = self._planning.foreseeing.foresight.neighbours
-        found = nearest(neighbours, domain, prompt, rules)
+        found = nearest(neighbours, domain, known.who, prompt, rules)
         if found is None:
             return None
         return {

@@ -136,7 +136,7 @@ class Foreseeing:
         key = plan.cache_key or ticket.prompt.client_key or planned.hint_value
         fingers = ticket.chain or chain(ticket.prompt)
         pool = bool(turn.known.endpoint.pool)
-        sent = Sent(planned.key[0], ticket.prompt, rules, plan, key, fingers, pool)
+        sent = Sent(planned.key[0], ticket.prompt, rules, plan, key, fingers, pool, turn.known.who)
         found = self.foresight.foresee(sent, turn.exchange.request_id, self._timer())
         if found is None:
             return
@@ -233,7 +233,7 @@ class Foreseeing:
         assert planned.rules is not None
         prompt, pool = reading.prompt, bool(turn.known.endpoint.pool)
         key = prompt.client_key
-        sent = Sent(domain, prompt, planned.rules, None, key, chain(prompt), pool)
+        sent = Sent(domain, prompt, planned.rules, None, key, chain(prompt), pool, turn.known.who)
         now = self._timer()
         found = self.foresight.foresee(sent, turn.exchange.request_id, now)
         if found is not None:

@@ -148,7 +148,14 @@ class Proxy:
             )
         finally:
             self._telemetry.metrics.inflight(-1)
+            self._over(exchange)
+
+    def _over(self, exchange: Exchange) -> None:
+        """Say what became of it. The client has its answer, whatever goes wrong in saying so."""
+        try:
             exchange.end(self._clock.monotonic(), self._telemetry.metrics, self.on_record)
+        except Exception:  # noqa: BLE001
+            _log.exception("a request can't be told", request_id=exchange.request_id)
 
     async def _answer(
         self, request: web.BaseRequest, target: str, exchange: Exchange

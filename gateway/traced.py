@@ -35,9 +35,19 @@ Content = tuple[list[said.Object], list[said.Object], list[said.Object], list[sa
 
 
 def attributes(turn: Turn) -> Mapping[str, AttributeValue]:
-    """What the request asks for, for its inference span; nothing where nobody will see it."""
+    """What the request asks for, for its inference span; nothing where nobody will see it. Never
+    raises: what can't be read is left out.
+    """
     if not turn.exchange.span.recorded:
         return NO_ATTRIBUTES
+    try:
+        return _attributes(turn)
+    except Exception:  # noqa: BLE001 - it is only told
+        _log.exception("what was asked for can't be told", api=turn.api.name)
+        return NO_ATTRIBUTES
+
+
+def _attributes(turn: Turn) -> Mapping[str, AttributeValue]:
     api = turn.api.name
     told: dict[str, AttributeValue] = {
         REQUEST_NAMES[name]: value for name, value in parameters(api, turn.body).items()

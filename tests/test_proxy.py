@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from gateway import accounts
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.raw_client import RawClient, fetch, request
 from tests.helpers.scripted_upstream import LAST_CHUNK, ScriptedUpstream, chunk, response
@@ -135,6 +136,33 @@ async def test_our_errors_have_the_shape_of_the_api_that_was_called() -> None:
         anthropic = await fetch(gateway.api_url, "POST", "/u/nobody" + MESSAGES, b"{}")
         assert orjson.loads(anthropic.body)["type"] == "error"
         assert set(error_of(anthropic)) >= {"type", "message"}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/models"])
+async def test_what_can_not_be_told_of_a_request_does_not_fail_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
+        upstream.otherwise(ANSWER)
+        for place in ("gateway.exchange.request_line", "gateway.core.recent.Recent.add"):
+            monkeypatch.setattr(place, fails)
+            for _ in range(2):
+                assert (await fetch(gateway.api_url, "POST", path, question())).status == 200
+
+
+async def test_names_of_models_are_not_kept_at_any_length() -> None:
+    async with ScriptedUpstream() as upstream, gateway_here(upstream.url) as gateway:
+        upstream.otherwise(response(b"{}", status="404 Not Found"))
+        before = accounts._listed.cache_info().currsize
+        for number in range(3):
+            body = question(model=f"{number}" * 100_000)
+            assert (await fetch(gateway.api_url, "POST", CHAT, body)).status == 404
+        assert accounts._listed.cache_info().currsize == before
+        names = await fetch(gateway.admin_url or "", "GET", "/admin/page/names")
+        assert len(names.body) < 4_000
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])

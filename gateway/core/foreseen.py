@@ -21,7 +21,7 @@ class Foreseen:
 
     sent: Sent
     request_id: str
-    owner: tuple[int, str]
+    owner: tuple[int, str, bytes]
     line: Lineup
     at: float
     """When it was sent."""

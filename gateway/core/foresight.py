@@ -62,6 +62,8 @@ class Sent(NamedTuple):
     """`core.prefix.chain` of the prompt."""
     pool: bool = False
     """It goes to one of several replicas, and is told which one when it is answered."""
+    asker: bytes = b""
+    """Whose prompts it may be compared with: who shares a cache learns nothing of the others'."""
 
 
 class Foresight:
@@ -97,7 +99,7 @@ class Foresight:
         apart = sent.key if rules.form is MarkerForm.BREAKPOINT else ""
         owner = joined(xxh3_64_intdigest(sent.owner), xxh3_64_intdigest(prompt.api.encode()))
         line = lineup(prompt, sent.chain, apart)
-        found = Foreseen(sent, request_id, (owner, prompt.api), line, now)
+        found = Foreseen(sent, request_id, (owner, prompt.api, sent.asker), line, now)
         salt = joined(joined(owner, line.key), line.model)
         found.prefixes = prefixes(prompt, sent.plan, sent.chain, salt)
         explicit, found.marks, implicit = standing(prompt, sent.plan, rules)

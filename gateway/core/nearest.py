@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 
 def nearest(
-    neighbours: Neighbours, owner: bytes, prompt: CachePrompt, rules: CacheRules
+    neighbours: Neighbours,
+    owner: bytes,
+    asker: bytes,
+    prompt: CachePrompt,
+    rules: CacheRules,
 ) -> Difference | None:
-    """Where the likest earlier prompt of that owner (as `core.foresight` names it) parts from this
+    """Where the likest earlier prompt of that owner and asker (as `core.foresight` names them) parts from this
     one. Nothing is remembered of it, and nothing counts as used.
     """
     key = prompt.client_key if rules.form is MarkerForm.BREAKPOINT else ""
     whose = joined(xxh3_64_intdigest(owner), xxh3_64_intdigest(prompt.api.encode()))
     line = lineup(prompt, chain(prompt), key)
-    return neighbours.find((whose, prompt.api), prompt, line, rules.minimum_tokens)
+    return neighbours.find((whose, prompt.api, asker), prompt, line, rules.minimum_tokens)

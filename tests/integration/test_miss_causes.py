@@ -353,6 +353,25 @@ async def test_a_provider_that_names_the_change_we_know_of_changes_nothing() -> 
         expect(await here.ask(turned), MissCause.PREFIX_CHANGED, "$.tools[0]", "tool_order")
 
 
+async def test_who_shares_a_cache_is_told_of_changes_to_its_own_prompts_alone() -> None:
+    sim = ProviderSim()
+    async with AsyncExitStack() as stack:
+        base = await stack.enter_async_context(serve_app(sim.app()))
+        ours = {"provider": "anthropic", "base_url": f"{base}/v1", "api_key": "sk-ours"}
+        given = settings(base, upstreams={"anthropic": ours}, cache={"when": "off"})
+        gateway = await start(Config.model_validate(given), {})
+        stack.push_async_callback(gateway.stop)
+        door = Doorway(sim, gateway, await stack.enter_async_context(aiohttp.ClientSession()))
+        await door.ask(MESSAGES, turn("A name.", "Yes.", RULES, system="Be brief."), key="sk-ada")
+        told = [
+            await door.ask(MESSAGES, turn(f"As {key}.", "Yes.", RULES, system="Be kind."), key=key)
+            for key in ("sk-bob", "sk-ada")
+        ]
+    causes = [each.headers["x-gateway-prompt-cache"] for each in told]
+    assert "prefix_changed" not in causes[0]
+    assert "prefix_changed" in causes[1]
+
+
 # --- replicas of one's own ----------------------------------------------------------------------
 
 
