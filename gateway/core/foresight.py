@@ -44,6 +44,7 @@ _ROUTED_BYTES = 1024
 _SHORTEST_PART = 0.8
 """Of the minimum: what is estimated shorter is not noted as kept."""
 _MOST_MODELS = 1000
+_MOST_OWNERS = 10_000
 
 
 class Sent(NamedTuple):
@@ -72,7 +73,6 @@ class Foresight:
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self.neighbours = Neighbours(budget_bytes // 2)
         self._kept = Kept(budget_bytes // 2)
-        self._ends = ReadEnds(self._kept)
         self._machines = Machines()
         self._ratios: dict[tuple[str, str], float] = {}
         """Tokens per byte, by API and model."""
@@ -243,13 +243,16 @@ class Foresight:
         self._learn_size(found, usage)
         wrote = usage.cache_write_5m + usage.cache_write_1h
         if usage.cache_read:
+            if len(self._reports) >= _MOST_OWNERS:
+                self._reports.clear()
             self._reports.add(found.sent.owner)
         elif found.sent.pool and found.sent.owner not in self._reports:
             # An engine that was not told to count what it reads says nothing.
             self._write(found, -1)
             return CacheOutcome(found.expected_tokens, None, None, None)
-        hit, is_sure = self._ends.hit(found, usage)
-        miss = self._miss(found, usage, hit if is_sure else None)
+        ends = ReadEnds(self._kept, found, usage)
+        hit, is_sure = ends.hit()
+        miss = self._miss(found, usage, ends, hit if is_sure else None)
         self._settle(found, usage, hit)
         found.outcome = CacheOutcome(found.expected_tokens, usage.cache_read, wrote, miss)
         return found.outcome
@@ -267,18 +270,18 @@ class Foresight:
             scale = usage.input / estimated
             found.tokens = [int(each * scale + 0.5) for each in found.tokens]
 
-    def _miss(self, found: Foreseen, usage: Usage, hit: int | None) -> Miss | None:
+    def _miss(self, found: Foreseen, usage: Usage, ends: ReadEnds, hit: int | None) -> Miss | None:
         """`hit`: the block up to whose end it was read, where that is sure."""
         read, rules = usage.cache_read, found.sent.rules
         if found.available >= 0:
-            tokens, slack = self._ends.available(found, usage)
+            tokens, slack = ends.available()
             if rules.form is MarkerForm.NONE and tokens // GRAIN * GRAIN < rules.minimum_tokens:
                 # It was too short to be kept.
                 found.available, found.compared = -1, False
             elif (
                 read < tokens - slack
                 or (hit is not None and hit < found.available)
-                or (slack and self._ends.is_as_foreseen(found, usage, tokens))
+                or (slack and ends.is_as_foreseen(tokens))
             ):
                 return Miss(found.why(), max(1, tokens - read))
         if not found.compared:

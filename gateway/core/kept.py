@@ -7,12 +7,15 @@ Rule 2: fingerprints, counts and times; bounded in bytes: what was met longest a
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TypeAlias
 
 ENTRY_BYTES = 150
 """What an entry takes with its place in the table."""
 PREFIX_BYTES = 100
 """What a prefix takes of which is known that somebody sent it."""
+MOST_MACHINES = 16
+"""On which one prefix is remembered: those that used it last."""
 
 
 class Entry:
@@ -38,6 +41,7 @@ class Entry:
 
 
 Entries: TypeAlias = tuple[Entry, ...]
+_USED_AT = attrgetter("used_at")
 
 
 class Kept:
@@ -85,6 +89,10 @@ class Kept:
         others = self.find(prefix)
         before = next((each for each in others if each.machine == entry.machine), None)
         if before is None:
+            if len(others) >= MOST_MACHINES:
+                # Each of many users may have a machine of their own: it is copied with every one.
+                least = min(others, key=_USED_AT)
+                others = tuple(each for each in others if each is not least)
             self._set(prefix, (*others, entry))
             return entry
         self.note(prefix)

@@ -27,16 +27,20 @@ def near(tokens: int) -> int:
 
 
 class ReadEnds:
-    """Of all requests."""
+    """Of one request. What of its blocks is known is looked up once, whatever is asked."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Kept, found: Foreseen, usage: Usage) -> None:
         self._kept = kept
+        self._found = found
+        self._usage = usage
+        self._known: list[tuple[int, int]] = []
+        """Of each block the nearest one before it of which tokens are known, and how many."""
 
-    def hit(self, found: Foreseen, usage: Usage) -> tuple[int, bool]:
+    def hit(self) -> tuple[int, bool]:
         """The block up to whose end it was read, among those of which an entry is known; and whether
         that is sure.
         """
-        read = usage.cache_read
+        found, read = self._found, self._usage.cache_read
         if not read:
             return -1, True
         automatic = found.sent.rules.form is MarkerForm.NONE
@@ -46,7 +50,7 @@ class ReadEnds:
             if not entries or all(each.ready_at > found.at for each in entries):
                 continue
             exact = max(each.tokens for each in entries)
-            tokens = exact or self._between(found, block, usage.input)
+            tokens = exact or self._estimated(block)
             if exact and tokens == read:
                 return block, not automatic
             slack = 0 if exact else near(tokens)
@@ -56,39 +60,48 @@ class ReadEnds:
                 break
         return likely, False
 
-    def available(self, found: Foreseen, usage: Usage) -> tuple[int, int]:
+    def available(self) -> tuple[int, int]:
         """Tokens that could have been read, and by how much less is the same."""
+        found = self._found
         exact = max((each.tokens for each in found.at_available), default=0)
         automatic = found.sent.rules.form is MarkerForm.NONE
         if exact:
-            return min(exact, usage.input), GRAIN - 1 if automatic else 0
-        tokens = self._between(found, found.available, usage.input)
+            return min(exact, self._usage.input), GRAIN - 1 if automatic else 0
+        tokens = self._estimated(found.available)
         return tokens, near(tokens) + (GRAIN if automatic else 0)
 
-    def is_as_foreseen(self, found: Foreseen, usage: Usage, tokens: int) -> bool:
+    def is_as_foreseen(self, tokens: int) -> bool:
         """Less than is available was expected, and what was read is nearer to that."""
+        found, read = self._found, self._usage.cache_read
         if not 0 <= found.expected < found.available:
             return False
-        entries = self._kept.find(found.prefixes[found.expected])
-        known = max((each.tokens for each in entries), default=0)
-        less = known or self._between(found, found.expected, usage.input)
+        less = self._exact(found.expected) or self._estimated(found.expected)
         grain = GRAIN if found.sent.rules.form is MarkerForm.NONE else 1
         less, more = less // grain * grain, tokens // grain * grain
-        return less < more and abs(usage.cache_read - less) < abs(usage.cache_read - more)
+        return less < more and abs(read - less) < abs(read - more)
 
-    def _between(self, found: Foreseen, block: int, total: int) -> int:
-        """Estimated tokens up to a block's end, from the nearest boundaries of which they are known."""
-        low, low_tokens = -1, 0
-        for at in range(block - 1, -1, -1):
-            entries = self._kept.find(found.prefixes[at])
-            known = max((each.tokens for each in entries), default=0)
-            if known:
-                low, low_tokens = at, known
-                break
-        sizes = found.tokens
+    def _exact(self, block: int) -> int:
+        """Tokens up to a block's end, as an answer has told them; else 0."""
+        entries = self._kept.find(self._found.prefixes[block])
+        return max((each.tokens for each in entries), default=0)
+
+    def _estimated(self, block: int) -> int:
+        """Tokens up to a block's end, from the nearest boundaries of which they are known."""
+        if not self._known:
+            self._look()
+        low, low_tokens = self._known[block]
+        sizes, total = self._found.tokens, self._usage.input
         start = sizes[low] if low >= 0 else 0
         whole = sizes[-1] - start
         if whole <= 0:
             return min(total, low_tokens)
         part = (sizes[block] - start) / whole
         return int(low_tokens + part * (total - low_tokens) + 0.5)
+
+    def _look(self) -> None:
+        known = -1, 0
+        for block in range(max(self._found.available, self._found.expected) + 1):
+            self._known.append(known)
+            exact = self._exact(block)
+            if exact:
+                known = block, exact

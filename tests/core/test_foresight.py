@@ -156,3 +156,16 @@ def test_an_entry_takes_what_is_counted_for_it() -> None:
     finally:
         tracemalloc.stop()
     assert 0.6 * kept.size_bytes < taken < 1.4 * kept.size_bytes
+
+
+def test_only_so_many_are_remembered_to_tell_of_what_they_read() -> None:
+    assert AUTOMATIC is not None
+    foresight = Foresight()
+    one = prompt("ab")
+    for number in range(10_050):
+        whose = number.to_bytes(4, "big")
+        sent = Sent(whose, one, AUTOMATIC, None, "", chain(one))
+        found = foresight.foresee(sent, str(number), float(number))
+        assert found is not None
+        foresight.judge(found, Usage(2000, 2000, 0, 0, 1), "", number + 0.5)
+    assert len(foresight._reports) <= 10_000
