@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TypeAlias
 
-ENTRY_BYTES = 150
+ENTRY_BYTES = 180
 """What an entry takes with its place in the table."""
 PREFIX_BYTES = 100
 """What a prefix takes of which is known that somebody sent it."""
@@ -21,7 +21,7 @@ MOST_MACHINES = 16
 class Entry:
     """A prefix that was written, on one machine."""
 
-    __slots__ = ("lost", "machine", "ready_at", "tokens", "ttl_s", "used_at")
+    __slots__ = ("about", "lost", "machine", "ready_at", "tokens", "ttl_s", "used_at")
 
     def __init__(self, machine: str, ttl_s: float, used_at: float, ready_at: float) -> None:
         self.machine = machine
@@ -32,6 +32,8 @@ class Entry:
         """When the answer to its writer began: it can be read from then on."""
         self.tokens = 0
         """Exactly, where an answer has told; else 0."""
+        self.about = 0
+        """In proportion to what its writer's whole prompt came to; 0 until that was told."""
         self.lost = False
         """It was to be read, and was not there."""
 
@@ -82,12 +84,15 @@ class Kept:
 
     def on(self, prefix: int, machine: str) -> Entry | None:
         """What was written on that machine."""
-        return next((each for each in self.find(prefix) if each.machine == machine), None)
+        return _among(self.find(prefix), machine)
 
     def write(self, prefix: int, entry: Entry) -> Entry:
         """It was written, once more perhaps: what is kept of it then."""
         others = self.find(prefix)
-        before = next((each for each in others if each.machine == entry.machine), None)
+        if not others:
+            self._set(prefix, (entry,))
+            return entry
+        before = _among(others, entry.machine)
         if before is None:
             if len(others) >= MOST_MACHINES:
                 # Each of many users may have a machine of their own: it is copied with every one.
@@ -118,3 +123,10 @@ class Kept:
             self._young, self._bytes[0] = {}, 0
         self._young[prefix] = entries
         self._bytes[0] += size
+
+
+def _among(entries: Entries, machine: str) -> Entry | None:
+    for each in entries:
+        if each.machine == machine:
+            return each
+    return None

@@ -35,9 +35,11 @@ PLACE_BYTES = 230
 END_BYTES = 130
 """A turn that a conversation may be taken up at."""
 
-_MOST_ALIKE = 24
+_MOST_ALIKE = 16
 """Prompts that are remembered to hold the same block: the latest."""
 _MOST_COMPARED = 24
+_MOST_BLOCKS_COMPARED = 16_384
+"""Of a prompt and those that it is compared with: few of many blocks, or many of few."""
 _PART = 0.25
 _MOST_ENDS = 64
 _LAST = attrgetter("last")
@@ -213,7 +215,7 @@ class Neighbours:
             if holders is None:
                 places[label] = [known]
                 size += PLACE_BYTES
-            elif known not in holders:
+            elif holders[-1] is not known and not (begun and known in holders):
                 holders.append(known)
                 if len(holders) > _MOST_ALIKE:
                     self._leave(holders, min(holders, key=_LAST))
@@ -270,6 +272,7 @@ class _Ground:
     def __init__(self, line: Lineup, behind: int) -> None:
         self._line = line
         self._behind = behind
+        self._sizes = dict(zip(line.labels, line.sizes, strict=True))
         self._from: dict[int, tuple[Counter[int], int]] = {}
 
     def _counts(self, at: int) -> tuple[Counter[int], int]:
@@ -289,31 +292,42 @@ class _Ground:
     def recurring(self, other: Lineup, at: int) -> int:
         """Bytes from there on that the other one has behind it, too, each block as often as both."""
         counts, _ = self._counts(at)
-        theirs: Counter[int] = Counter()
-        sizes: dict[int, int] = {}
-        for label, size in zip(other.labels[at:], other.sizes[at:], strict=True):
-            if label in counts:
-                theirs[label] += 1
-                sizes[label] = size
-        return sum(sizes[label] * min(n, counts[label]) for label, n in theirs.items())
+        theirs, sizes = Counter(other.labels[at:]), self._sizes
+        both = counts.keys() & theirs.keys()
+        return sum(sizes[label] * min(counts[label], theirs[label]) for label in both)
 
 
 def _candidates(whose: _Owner, line: Lineup, behind: int, least: int) -> list[_Known]:
     """Who has most of the blocks from there on."""
     votes: dict[_Known, int] = {}
-    total = 0
+    total = run = 0
+    # What follows each other is mostly held by the same ones: they are counted together.
+    alike: list[_Known] = []
     get = whose.places.get
     for label, size in zip(line.labels[behind:], line.sizes[behind:], strict=True):
         holders = get(label)
-        if holders is not None:
-            total += size
-            for known in holders:
-                votes[known] = votes.get(known, 0) + size
+        if holders is None:
+            continue
+        total += size
+        if holders != alike:
+            for known in alike:
+                votes[known] = votes.get(known, 0) + run
+            alike, run = holders, 0
+        run += size
     if total < least:
         return []
+    for known in alike:
+        votes[known] = votes.get(known, 0) + run
     found = [(size, known.last, known) for known, size in votes.items() if size >= least]
     found.sort(key=itemgetter(0, 1), reverse=True)
-    return [known for _, _, known in found[:_MOST_COMPARED]]
+    compared: list[_Known] = []
+    left = _MOST_BLOCKS_COMPARED
+    for _, _, known in found[:_MOST_COMPARED]:
+        left -= len(line.labels) + len(known.line.labels)
+        if compared and left < 0:
+            break
+        compared.append(known)
+    return compared
 
 
 def _named(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.blocks import Section
 from gateway.core.lineup import Lineup, lineup
-from gateway.core.neighbours import Neighbours
+from gateway.core.neighbours import Neighbours, _Ground
 from gateway.core.prefix import CachePrompt, Kind, PrefixBlock, chain
+
+if TYPE_CHECKING:
+    import pytest
 
 OWNER = "whose"
 MINIMUM = 100
@@ -129,3 +132,21 @@ def test_what_was_sent_longest_ago_is_forgotten_within_the_budget() -> None:
         assert known.size_bytes <= 50_000
     assert 0 < len(known) < 500
     assert find(known, prompt("ab", system="q")).neighbour == "499"
+
+
+def test_of_many_blocks_few_prompts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    recurring = _Ground.recurring
+
+    def counting(ground: _Ground, other: Lineup, at: int) -> int:
+        nonlocal compared
+        compared += len(other.labels)
+        return recurring(ground, other, at)
+
+    monkeypatch.setattr(_Ground, "recurring", counting)
+    for blocks, least in ((100, 1600), (2000, 2000)):
+        said = "".join(chr(1000 + n) for n in range(blocks))
+        known = knowing(*(prompt(said, system=chr(200 + n)) for n in range(24)))
+        compared = 0
+        assert find(known, prompt(said, system="q")).kind == "system"
+        assert least <= compared <= 8192, "no more blocks than so many, of however many prompts"
