@@ -87,8 +87,10 @@ class Exchange:
     api: str | None = None
     scope: str = ""
     """The beginning of the keyed hash of who asks."""
+    foreseen: CacheOutcome | None = None
+    """Of the provider's prompt cache, before the answer: for the header alone."""
     prompt_cache: CacheOutcome | None = None
-    """Of the provider: what was expected of it, and what came."""
+    """What was expected of it, and what came. A miss that no answer has borne out is none."""
     paid_pd: int | None = None
     saved_pd: int | None = None
     """Picodollars, where there is a price."""
@@ -108,8 +110,8 @@ class Exchange:
             headers["x-gateway-markers"] = self.markers
         if self.rewrites is not None:
             headers["x-gateway-rewrites"] = self.rewrites
-        if self.prompt_cache is not None:
-            headers[_PROMPT_CACHE] = spelled(self.prompt_cache)
+        if self.foreseen is not None:
+            headers[_PROMPT_CACHE] = spelled(self.foreseen)
 
     def aside(self) -> Exchange:
         """For a call that this request brings about, and that is none of its own."""
@@ -128,6 +130,7 @@ class Exchange:
             rewrites=None,
             backend=None,
             branch=None,
+            foreseen=None,
             prompt_cache=None,
             paid_pd=None,
             saved_pd=None,

@@ -4,8 +4,8 @@ gave less, told when it is answered.
 Rule 1: nothing here fails or delays a request. A prompt that is read for its plan is looked at before
 it is sent; any other when its answer has come, and then nothing is foreseen of it.
 Rule 2: what is remembered are fingerprints, counts and times (`core.foresight`), bounded in bytes.
-Rule 3: what takes long to read is read in a thread, a few at a time; what is longer than that is not
-looked at.
+Rule 3: what takes long to read is read in a thread, one at a time; what comes meanwhile, is longer
+still or has very many blocks is not looked at.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from gateway.core.volatile import Confidence
 from gateway.providers.prices import price
 from gateway.wire.base import NotUnderstood
 from gateway.wire.diagnostics import diagnosis
+from gateway.wire.told_reads import tells_reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +52,9 @@ _log = structlog.get_logger("warmgate.foreseeing")
 
 _SHORT_BYTES = 128 * 1024
 _LONGEST_BYTES = 4 * 1024 * 1024
-_MOST_WAITING = 4
-_MOST_BLOCKS = 32_768
+_MOST_WAITING = 1
+# What is looked at for more of them would hold up the loop for longer than others should wait.
+MOST_BLOCKS = 2000
 _MOST_WARMING = 256
 _MOST_CHARACTERS = 64 * 1024
 """Of a changed text, in which it is looked for what changes with requests."""
@@ -115,6 +117,8 @@ class Foreseeing:
         known = self._warming.pop(id(ticket), None)
         if known is None or usage is None or ticket.rules is None:
             return
+        if len(ticket.prompt.blocks) > MOST_BLOCKS:
+            return
         _, domain, key = known
         fingers = ticket.chain or chain(ticket.prompt)
         sent = Sent(domain, ticket.prompt, ticket.rules, None, key, fingers)
@@ -130,7 +134,9 @@ class Foreseeing:
         are known may be missing in it).
         """
         ticket, rules = planned.ticket, planned.rules
-        if not self._wanted or ticket is None or rules is None or not ticket.prompt.blocks:
+        if not self._wanted or ticket is None or rules is None:
+            return
+        if not 0 < len(ticket.prompt.blocks) <= MOST_BLOCKS:
             return
         plan = ticket.plan
         key = plan.cache_key or ticket.prompt.client_key or planned.hint_value
@@ -142,7 +148,10 @@ class Foreseeing:
             return
         self._look_closer(found, document)
         planned.foreseen = found
-        turn.exchange.prompt_cache = found.outcome
+        exchange = turn.exchange
+        exchange.foreseen = found.outcome
+        # The answer may never come, or say nothing of it: what is foreseen only is no miss.
+        exchange.prompt_cache = found.outcome._replace(miss=None)
 
     def _look_closer(self, found: Foreseen, document: Json) -> None:
         """Is what changed a text with a value that changes with requests?"""
@@ -195,6 +204,9 @@ class Foreseeing:
         body, rules, api = planned.body, planned.rules, turn.api.name
         if rules is None or turn.known.ask is None or len(body) > _LONGEST_BYTES:
             return
+        if planned.ticket is not None:
+            # It was looked at, and has too many blocks.
+            return
         start = self._beginnings.begin(api, body, rules)
         fresh = len(body) - (start.known.at if start.known is not None else 0)
         come = partial(self._come, turn, planned, domain, answer, start)
@@ -227,7 +239,7 @@ class Foreseeing:
         reading: Reading | None,
     ) -> None:
         """A prompt that was not looked at before it was sent has been read."""
-        if reading is None or not 0 < len(reading.prompt.blocks) <= _MOST_BLOCKS:
+        if reading is None or not 0 < len(reading.prompt.blocks) <= MOST_BLOCKS:
             return
         self._beginnings.keep(start, reading)
         assert planned.rules is not None
@@ -242,8 +254,9 @@ class Foreseeing:
 
     def _tell(self, turn: Turn, planned: Planned, found: Foreseen, answer: Answer) -> None:
         exchange, provider, model = turn.exchange, planned.provider, planned.model
-        machine = exchange.backend or ""
-        outcome = self.foresight.judge(found, answer.usage, machine, self._timer())
+        machine, now = exchange.backend or "", self._timer()
+        states = tells_reads(answer)
+        outcome = self.foresight.judge(found, answer.usage, machine, now, states_read=states)
         outcome = outcome._replace(
             miss=diagnosed(outcome, diagnosis(turn.api.name, turn.body, answer))
         )
@@ -255,7 +268,6 @@ class Foreseeing:
         self._metrics.prompt_cache.missed(miss, provider, model)
         if miss.cause is MissCause.PREFIX_CHANGED:
             cost = self._cost(turn, planned, miss)
-            now = self._timer()
             self._breakers.count(provider, model, miss, cost, exchange.request_id, now)
 
     @staticmethod

@@ -76,8 +76,8 @@ class Foresight:
         self._machines = Machines()
         self._ratios: dict[tuple[str, str], float] = {}
         """Tokens per byte, by API and model."""
-        self._reports: set[bytes] = set()
-        """Whose answers have told of tokens read from a cache."""
+        self._reports: set[int] = set()
+        """Owners and models whose answers have told of tokens read from a cache, or written."""
 
     def __repr__(self) -> str:
         return f"<Foresight {self._kept}, {self.neighbours}>"
@@ -231,31 +231,57 @@ class Foresight:
 
     # --- after ----------------------------------------------------------------------------------
 
-    def judge(self, found: Foreseen, usage: Usage | None, machine: str, now: float) -> CacheOutcome:
-        """What came. `usage` is what the answer says; None where it failed or said nothing.
-        `machine` is the replica of a pool that was asked; else it is empty.
+    def judge(
+        self,
+        found: Foreseen,
+        usage: Usage | None,
+        machine: str,
+        now: float,
+        *,
+        states_read: bool = False,
+    ) -> CacheOutcome:
+        """What came. `usage` is what the answer says; None where it failed or said nothing: then
+        nothing is known to be missed. `machine` is the replica of a pool that was asked; else it is
+        empty. `states_read`: the answer says how many tokens were read, were it none. Where it does
+        not, and this owner's answers of the model never told of any, it is not known what was read.
         """
         if usage is None or not usage.input:
-            return found.outcome
+            return found.outcome._replace(miss=None)
         if found.sent.pool:
             found.machine = machine
         self.begun(found, now)
         self._learn_size(found, usage)
         wrote = usage.cache_write_5m + usage.cache_write_1h
-        if usage.cache_read:
+        ends = ReadEnds(self._kept, found, usage)
+        expected = ends.expected()
+        if self._is_told(found, usage.cache_read + wrote) or states_read:
+            hit, is_sure = ends.hit()
+            miss = self._miss(found, usage, ends, hit if is_sure else None)
+            self._settle(found, usage, hit)
+            found.outcome = CacheOutcome(expected, usage.cache_read, wrote, miss)
+        else:
+            self._leave(found, usage)
+            found.outcome = CacheOutcome(expected, None, None, None)
+        for block, entry in found.written.items():
+            entry.about = found.tokens[block]
+        return found.outcome
+
+    def _is_told(self, found: Foreseen, cached: int) -> bool:
+        """Who answers tells of what is read, as far as is known."""
+        who = joined(found.owner[0], found.line.model)
+        if cached and who not in self._reports:
             if len(self._reports) >= _MOST_OWNERS:
                 self._reports.clear()
-            self._reports.add(found.sent.owner)
-        elif found.sent.pool and found.sent.owner not in self._reports:
-            # An engine that was not told to count what it reads says nothing.
+            self._reports.add(who)
+        return who in self._reports
+
+    def _leave(self, found: Foreseen, usage: Usage) -> None:
+        """Nobody knows what was read: an engine that was not told to count says nothing."""
+        if found.sent.pool:
             self._write(found, -1)
-            return CacheOutcome(found.expected_tokens, None, None, None)
-        ends = ReadEnds(self._kept, found, usage)
-        hit, is_sure = ends.hit()
-        miss = self._miss(found, usage, ends, hit if is_sure else None)
-        self._settle(found, usage, hit)
-        found.outcome = CacheOutcome(found.expected_tokens, usage.cache_read, wrote, miss)
-        return found.outcome
+        rules = found.sent.rules
+        if rules.form is not MarkerForm.NONE or usage.input < rules.minimum_tokens:
+            self._unwrite(found, 0, 0)
 
     def _learn_size(self, found: Foreseen, usage: Usage) -> None:
         prompt, name = found.sent.prompt, (found.sent.prompt.api, found.sent.prompt.model)
@@ -289,11 +315,18 @@ class Foresight:
             self._compare(found)
         difference = found.difference
         if difference is not None and not (read and found.tokens[difference.block] < read):
-            return found.changed()
+            return self._scaled(found, found.changed(), usage)
         if read:
             return None
         too_short = usage.input < rules.minimum_tokens or found.is_short
         return Miss(MissCause.BELOW_MINIMUM if too_short else MissCause.COLD, 0)
+
+    @staticmethod
+    def _scaled(found: Foreseen, miss: Miss, usage: Usage) -> Miss:
+        """What was counted by bytes, as a part of the tokens that the prompt came to."""
+        counted = sum(map(SIZE, found.sent.prompt.blocks)) // BYTES_PER_TOKEN
+        lost = miss.lost_tokens * usage.input // max(1, counted)
+        return miss._replace(lost_tokens=min(lost, usage.input - usage.cache_read))
 
     def _settle(self, found: Foreseen, usage: Usage, hit: int) -> None:
         """What is known to be kept, and not to be, since the answer has said what it read."""
@@ -346,4 +379,5 @@ class Foresight:
 
 
 def _told(entries: Sequence[Entry], estimated: int) -> int:
-    return max((each.tokens for each in entries), default=0) or estimated
+    exact = max((each.tokens for each in entries), default=0)
+    return exact or max((each.about for each in entries), default=0) or estimated

@@ -70,6 +70,13 @@ class ReadEnds:
         tokens = self._estimated(found.available)
         return tokens, near(tokens) + (GRAIN if automatic else 0)
 
+    def expected(self) -> int:
+        """Tokens that were expected to be read, by what the prompt came to; never more than it."""
+        if not self._found.expected_tokens:
+            return 0
+        block = self._found.expected
+        return min(self._exact(block) or self._estimated(block), self._usage.input)
+
     def is_as_foreseen(self, tokens: int) -> bool:
         """Less than is available was expected, and what was read is nearer to that."""
         found, read = self._found, self._usage.cache_read

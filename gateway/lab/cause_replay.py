@@ -198,7 +198,7 @@ class _Gateway:
 
         def over(now: float) -> None:
             self._planner.learn(ticket, usage, now)
-            told = self._foresight.judge(foreseen, usage, "", now)
+            told = self._foresight.judge(foreseen, usage, "", now, states_read=True)
             if usage is not None:
                 say(true, told.miss)
 

@@ -4,6 +4,8 @@ import random
 import tracemalloc
 from typing import TYPE_CHECKING
 
+import pytest
+
 from gateway.core.blocks import Section
 from gateway.core.foresight import Foresight, Sent
 from gateway.core.kept import Entry, Kept
@@ -37,27 +39,34 @@ def prompt(said: str, ttl_s: int = 300) -> CachePrompt:
 class Talk:
     """One foresight that is asked, and answered at once."""
 
-    def __init__(self, rules: CacheRules | None, *, pool: bool = False) -> None:
+    def __init__(
+        self, rules: CacheRules | None, *, pool: bool = False, states_read: bool = True
+    ) -> None:
         assert rules is not None
+        self.states_read = states_read
         self.rules = rules
         self.pool = pool
         self.foresight = Foresight()
         self.asked = 0
+        self.model = "model"
+        self.per_block = 2000
+        """Tokens, as the answers count them."""
 
     def ask(
         self, said: str, read: int, at: float, *, machine: str = "", wrote: int | None = None
     ) -> tuple[CacheOutcome, CacheOutcome]:
         """What was foreseen, and what came true."""
-        one = prompt(said)
+        one = prompt(said)._replace(model=self.model)
         sent = Sent(b"d", one, self.rules, None, "", chain(one), self.pool)
         self.asked += 1
         found = self.foresight.foresee(sent, str(self.asked), at)
         assert found is not None
         before = found.outcome
-        total = 2000 * len(said)
+        total = self.per_block * len(said)
         write = (total - read if wrote is None else wrote) if self.rules.takes_markers else 0
         usage = Usage(total - read - write, read, write, 0, 10)
-        return before, self.foresight.judge(found, usage, machine, at + 1.0)
+        judge = self.foresight.judge
+        return before, judge(found, usage, machine, at + 1.0, states_read=self.states_read)
 
 
 def cause(outcome: CacheOutcome) -> MissCause | None:
@@ -102,7 +111,8 @@ def test_a_short_prompt_is_below_the_minimum_not_cold() -> None:
     found = foresight.foresee(Sent(b"d", short, rules, None, "", chain(short)), "r", 0.0)
     assert found is not None
     assert cause(found.outcome) is MissCause.BELOW_MINIMUM
-    assert cause(foresight.judge(found, Usage(25, 0, 0, 0, 1), "", 1.0)) is MissCause.BELOW_MINIMUM
+    after = foresight.judge(found, Usage(25, 0, 0, 0, 1), "", 1.0, states_read=True)
+    assert cause(after) is MissCause.BELOW_MINIMUM
 
 
 def test_an_automatic_cache_reads_in_steps_and_that_is_no_miss() -> None:
@@ -126,9 +136,69 @@ def test_of_a_pool_another_replica_may_hold_it() -> None:
 
 
 def test_an_engine_that_never_told_of_a_read_is_not_judged() -> None:
-    talk = Talk(ENGINE, pool=True)
+    talk = Talk(ENGINE, pool=True, states_read=False)
     talk.ask("ab", 0, 0.0, machine="one")
     assert talk.ask("abc", 0, 10.0, machine="one")[1] == CacheOutcome(4000)
+
+
+def test_who_never_tells_of_reads_is_not_said_to_have_evicted_anything() -> None:
+    talk = Talk(AUTOMATIC, states_read=False)
+    talk.ask("ab", 0, 0.0)
+    for number, said in enumerate(("abc", "abcd", "abcde"), 1):
+        assert talk.ask(said, 0, 10.0 * number)[1].miss is None
+    # From the first read that is told of on, silence means none.
+    assert talk.ask("abcdef", 9984, 50.0)[1] == CacheOutcome(10_000, 9984, 0)
+    assert cause(talk.ask("abcdefg", 0, 60.0)[1]) is MissCause.EVICTED
+
+
+def test_a_read_of_nothing_that_is_stated_is_believed() -> None:
+    talk = Talk(AUTOMATIC, states_read=True)
+    talk.ask("ab", 0, 0.0)
+    assert cause(talk.ask("abc", 0, 10.0)[1]) is MissCause.EVICTED
+
+
+def test_that_one_model_tells_of_reads_says_nothing_of_another() -> None:
+    talk = Talk(AUTOMATIC, states_read=False)
+    talk.ask("ab", 0, 0.0)
+    talk.ask("abc", 3968, 10.0)
+    talk.model = "other"
+    talk.ask("ab", 0, 20.0)
+    assert talk.ask("abc", 0, 30.0)[1].miss is None
+
+
+@pytest.mark.parametrize("usage", [None, Usage(0, 0, 0, 0, 0)])
+def test_what_was_foreseen_of_a_call_that_said_nothing_is_no_miss(usage: Usage | None) -> None:
+    foresight, one = Foresight(), prompt("ab")
+    assert CLAUDE is not None
+    found = foresight.foresee(Sent(b"d", one, CLAUDE, None, "", chain(one)), "r", 0.0)
+    assert found is not None
+    assert cause(found.outcome) is MissCause.COLD
+    assert foresight.judge(found, usage, "", 1.0) == CacheOutcome(0)
+
+
+def test_never_more_is_expected_than_the_prompt_came_to() -> None:
+    talk = Talk(AUTOMATIC)
+    talk.per_block = 6000
+    for number, said in enumerate(("ab", "abc", "abcd")):
+        talk.ask(said, 0, 10.0 * number)
+    # A text of another kind: a third as many tokens by byte.
+    talk.per_block = 2000
+    talk.ask("vwx", 0, 100.0)
+    before, after = talk.ask("vwyz", 3968, 110.0)
+    assert after.expected == before.expected == 4000
+    # Where it is known only afterwards:
+    talk.per_block = 200
+    _, after = talk.ask("vwyzz", 896, 120.0)
+    assert after.expected <= 1000
+
+
+def test_tokens_lost_to_a_change_are_never_more_than_the_prompt_came_to() -> None:
+    talk = Talk(AUTOMATIC)
+    talk.per_block = 1200
+    talk.ask("abcdef", 0, 0.0)
+    after = talk.ask("xbcdef", 0, 10.0)[1]
+    assert after.miss is not None
+    assert (after.miss.cause, after.miss.lost_tokens) == (MissCause.PREFIX_CHANGED, 6000)
 
 
 def test_memory_is_bounded() -> None:

@@ -55,7 +55,7 @@ def test_where_entries_are_lost_evictions_are_among_the_misses() -> None:
 
 
 def test_what_is_told_wrong_is_counted_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: object) -> CacheOutcome:
+    def wrong(*_: object, **_named: object) -> CacheOutcome:
         return CacheOutcome(miss=Miss(MissCause.EVICTED, 1))
 
     monkeypatch.setattr(Foresight, "judge", wrong)
