@@ -103,15 +103,17 @@ class Planning:
         self._beginnings = Beginnings(config.prompt_cache.tree_bytes // 2)
         self._takers = Takers()
         self._thread = ThreadPoolExecutor(1, "warmgate-plan")
+        # What is read behind an answer holds up no request that waits for its plan.
+        self._after = ThreadPoolExecutor(1, "warmgate-after")
         self.proving = Proving(
             choice=choice,
             metrics=telemetry.metrics,
             timer=clock.monotonic,
-            thread=self._thread,
+            thread=self._after,
             budget_bytes=config.prompt_cache.tree_bytes // 8,
         )
         self.foreseeing = Foreseeing(
-            *(self._beginnings, telemetry.metrics, clock.monotonic, self._thread),
+            *(self._beginnings, telemetry.metrics, clock.monotonic, self._after),
             config.prompt_cache.tree_bytes // 4,
             wanted=config.prompt_cache.causes,
         )
@@ -124,8 +126,9 @@ class Planning:
         return f"<Planning, {self._takers}, {self._failures} failures>"
 
     def close(self) -> None:
-        """Let the thread go. What is being planned in it is not waited for."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Let the threads go. What is being done in them is not waited for."""
+        for each in (self._thread, self._after):
+            each.shutdown(wait=False, cancel_futures=True)
 
     async def plan(self, turn: Turn) -> Planned:
         """The request as it is to be sent. Never raises."""

@@ -41,7 +41,7 @@ _log = structlog.get_logger("warmgate.proving")
 # What is shorter is read at once, what is longer than the other is not read at all.
 _SHORT_BYTES = 128 * 1024
 _LONGEST_BYTES = 4 * 1024 * 1024
-_MOST_WAITING = 4
+_MOST_WAITING = 1
 _SHARE = 0.02
 _MOST_SAVED_S = 0.2
 """Of time that was not used before."""

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 import pytest
 
-from gateway import config, planning
+from gateway import config, foreseeing, planning
 from gateway.cache import Clock
 from gateway.config import Config
 from gateway.core.directives import NOTHING
+from gateway.core.foresight import Foresight
 from gateway.core.model import Answer, Ask, Finish, Form, Usage
 from gateway.planning import Planning
 from gateway.telemetry.setup import Telemetry
 from gateway.telemetry.spans import NULL_SERVER
 from gateway.upstream.choice import Asked, Choice
 from gateway.wire.table import APIS
+from tests.helpers.proved import proved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -310,3 +312,52 @@ async def test_where_the_thread_is_busy_the_request_goes_as_it_came(
     assert await busy
     assert planned.body is turn.body
     assert planned.told() == "none; reason=failed"
+
+
+async def test_what_is_read_behind_an_answer_holds_up_no_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planning, "_THREAD_WAIT_S", 2.0)
+    free, began = threading.Event(), threading.Event()
+
+    def reading(_: object) -> None:
+        began.set()
+        free.wait(10.0)
+
+    monkeypatch.setattr(foreseeing, "_read", reading)
+    async with proved() as scene:
+        try:
+            off = {"x-gateway-markers": "off"}
+            for text in ("a", "b", "c"):
+                await scene.send(chat(text * 200_000), "openai_chat", headers=off)
+            assert await asyncio.to_thread(began.wait, 5.0)
+            assert "1 waiting" in repr(scene.planning.foreseeing), "others are not queued behind it"
+            planned = await scene.send(chat("d" * 1_200_000), "openai_chat")
+        finally:
+            free.set()
+        assert planned.foreseen is not None
+        assert planned.told() == "none; reason=no-markers; hint=prompt_cache_key"
+
+
+@pytest.mark.parametrize(("messages", "looked_at"), [(2000, 1), (2001, 0)])
+async def test_a_prompt_of_very_many_blocks_is_planned_and_its_misses_are_not_told(
+    monkeypatch: pytest.MonkeyPatch, messages: int, looked_at: int
+) -> None:
+    asked = 0
+    foresee = Foresight.foresee
+
+    def counting(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return foresee(*args)
+
+    monkeypatch.setattr(Foresight, "foresee", counting)
+    async with proved() as scene:
+        planned = await scene.send(chat(*(str(n) for n in range(messages))), "openai_chat")
+        assert planned.hint
+        assert asked == looked_at
+        assert (planned.foreseen is not None) == bool(looked_at)
+
+
+def chat(*said: str) -> dict[str, Any]:
+    return {"model": "gpt-4o", "messages": [{"role": "user", "content": each} for each in said]}
