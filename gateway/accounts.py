@@ -22,11 +22,12 @@ from gateway.core.ledger import LedgerCause, of_call, of_hit
 from gateway.core.ledger_cells import Cells
 from gateway.core.money import usd
 from gateway.core.records import CallRecord
-from gateway.core.savings import summary, told
+from gateway.core.savings import summary
 from gateway.planned import shares_of
 from gateway.providers import prices
 from gateway.providers.base import ENGINES
 from gateway.providers.prompt_cache_rules import LONGEST_MODEL
+from gateway.statements import Statements
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Spoiled
 
@@ -85,6 +86,9 @@ class Accounts:
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._logged_at = float("-inf")
+        self._statements = (
+            None if ledger is None else Statements(ledger, clock, self.flush, self._unwritten)
+        )
 
     def __repr__(self) -> str:
         return f"<Accounts {self._ledger!r}, {self._cells!r}, {self._number} batches>"
@@ -286,8 +290,9 @@ class Accounts:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,), timeout=1.0)
-        if self._ledger is None:
+        if self._ledger is None or self._statements is None:
             return
+        await self._statements.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 await self.flush()
@@ -326,6 +331,8 @@ class Accounts:
             await ledger.add(self._sent)
         except Spoiled as exc:
             self._failed("a part of the ledger can't be written", str(exc))
+        if self._statements is not None:
+            self._statements.wrote(self._sent.cells)
         # (Cancelled, or unavailable: the same batch goes out again.)
         self._sent = None
 
@@ -352,22 +359,21 @@ class Accounts:
 
     # --- reading --------------------------------------------------------------------------------
 
-    async def savings(self, since: str, until: str, by: Sequence[str]) -> dict[str, Any]:
+    async def savings(
+        self, since: str, until: str, by: Sequence[str], max_age_s: float = 0.0
+    ) -> dict[str, Any]:
         """What was paid and saved on these days (both included, `2026-11-22`), by all gateways on
-        this store: see docs/reference/savings.md. Raises `StoreUnavailable`, ValueError for what is
-        no day or no member, LookupError where nothing is kept.
+        this store, as it was `max_age_s` ago or later: see docs/reference/savings.md. Not to be
+        changed. Raises `StoreUnavailable`, ValueError for what is no day or no member, LookupError
+        where nothing is kept.
         """
-        if self._ledger is None:
+        if self._statements is None:
             raise LookupError("nothing is kept: ledger.enabled is false")
-        await self.flush()
-        kept = await self._ledger.read(since, until)
+        return await self._statements.told(since, until, by, max_age_s)
+
+    def _unwritten(self) -> dict[str, Any]:
         waits = None if self._since is None else self._clock.monotonic() - self._since
-        return told(kept.rows, since, until, by) | {
-            "kept_in": self._ledger.kind,
-            "lasting": self._ledger.lasting,
-            "missing_days": kept.missing,
-            "unwritten": {"lines": self.waiting, "for_s": waits and round(waits, 3)},
-        }
+        return {"lines": self.waiting, "for_s": waits and round(waits, 3)}
 
     def _failed(self, what: str, why: str = "") -> None:
         now = self._clock.monotonic()

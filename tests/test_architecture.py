@@ -101,6 +101,7 @@ CONDUCTORS = {
     "seat",
     "sending",
     "serving",
+    "statements",
     "traced",
     "turn",
     "warm",

@@ -20,6 +20,8 @@ from gateway.core.days import day_of
 from gateway.core.money import Gain, bill, gain
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from gateway.core.model import Usage
     from gateway.core.records import CallRecord
     from gateway.providers.prices import Price
@@ -201,6 +203,25 @@ def of_hit(
 def added(one: Amounts, other: Amounts) -> Amounts:
     """Both together."""
     return Amounts._make(map(add, one, other))
+
+
+def folded(rows: Iterable[tuple[Line, Amounts]], by: Collection[str]) -> list[tuple[Line, Amounts]]:
+    """Sums of the lines that only differ in what is neither asked for in `by` nor `day` or `cause`;
+    those members are empty. What `gateway.core.savings` makes of it by these names is the same.
+    """
+    sums: dict[Line, Amounts] = {}
+    provider, model, scope = "provider" in by, "model" in by, "scope" in by
+    for line, amounts in rows:
+        place = Line(
+            line.day,
+            line.provider if provider else "",
+            line.model if model else "",
+            line.scope if scope else "",
+            line.cause,
+        )
+        before = sums.get(place)
+        sums[place] = amounts if before is None else added(before, amounts)
+    return list(sums.items())
 
 
 def _tokens_of(usage: Usage, paid_pd: int = 0, spared_pd: int = 0) -> Amounts:

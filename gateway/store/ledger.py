@@ -7,20 +7,25 @@ Rule 2: nothing is rounded, and nothing is ever taken back.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.core.days import each_day
-from gateway.core.ledger import added
+from gateway.core.ledger import added, folded
 from gateway.store.base import StoreUnavailable
 from gateway.store.memory import MemoryStore
 from gateway.store.sqlite import SqliteStore
 from gateway.store.walk import furthest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from gateway.core.ledger import Amounts, Line
     from gateway.store.base import Store
+
+
+_AT_ONCE = 200
+"""Lines that are folded before others have their turn: a fifth of a millisecond."""
 
 
 class Spoiled(StoreUnavailable):
@@ -59,6 +64,11 @@ class LedgerStore(Protocol):
     async def read(self, since: str, until: str) -> Kept:
         """All lines of these days, both included."""
 
+    async def sums(self, since: str, until: str, by: Collection[str]) -> Kept:
+        """The same, `gateway.core.ledger.folded` by these names: the lines themselves never are on
+        the loop, nor keep it from its work.
+        """
+
     async def forget(self, before: str) -> None:
         """Delete all days earlier than this."""
 
@@ -73,7 +83,8 @@ class MemoryLedger:
     lasting = False
 
     def __init__(self) -> None:
-        self._sums: dict[Line, Amounts] = {}
+        self._sums: dict[str, dict[Line, Amounts]] = {}
+        """By day."""
         self._numbers: dict[str, int] = {}
 
     async def add(self, batch: Batch) -> None:
@@ -82,20 +93,35 @@ class MemoryLedger:
             return
         self._numbers[batch.writer] = batch.number
         for line, amounts in batch.cells.items():
-            before = self._sums.get(line)
-            self._sums[line] = amounts if before is None else added(before, amounts)
+            day = self._sums.setdefault(line.day, {})
+            before = day.get(line)
+            day[line] = amounts if before is None else added(before, amounts)
 
     async def read(self, since: str, until: str) -> Kept:
         """See `LedgerStore`."""
-        days = set(each_day(since, until))
-        return Kept([each for each in self._sums.items() if each[0].day in days], [])
+        return Kept([each for day in self._there(since, until) for each in day.items()], [])
+
+    async def sums(self, since: str, until: str, by: Collection[str]) -> Kept:
+        """See `LedgerStore`."""
+        rows: list[tuple[Line, Amounts]] = []
+        for day in self._there(since, until):
+            lines, found = list(day), rows[:0]
+            for start in range(0, len(lines), _AT_ONCE):
+                some = [(line, day[line]) for line in lines[start : start + _AT_ONCE]]
+                found = folded([*found, *some], by)
+                await asyncio.sleep(0)
+            rows += found
+        return Kept(rows, [])
 
     async def forget(self, before: str) -> None:
         """See `LedgerStore`."""
-        self._sums = {line: sums for line, sums in self._sums.items() if line.day >= before}
+        self._sums = {day: lines for day, lines in self._sums.items() if day >= before}
 
     async def close(self) -> None:
         """See `LedgerStore`."""
+
+    def _there(self, since: str, until: str) -> list[dict[Line, Amounts]]:
+        return [self._sums[day] for day in each_day(since, until) if day in self._sums]
 
 
 def open_ledger(store: Store) -> LedgerStore:
