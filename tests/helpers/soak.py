@@ -112,6 +112,8 @@ async def soak(seconds: float) -> Soaked:
                     "sqlite_bytes": 8 * MIB,
                 },
                 "cache": {"door_entries": 500},
+                "prompt_cache": {"tree_bytes": 2 * MIB},
+                "admin": {"recent_requests": 1000},
                 "log": {"level": "error"},
             }
             async with GatewayProcess(config, {"PYTHONPATH": folder}) as gateway:

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from gateway.core.machines import Machines
+
+
+def test_a_prefix_goes_to_the_next_machine_when_a_minute_has_had_so_many() -> None:
+    machines = Machines()
+    assert [machines.asked("a", 3, float(n)) for n in range(7)] == [0, 0, 0, 1, 1, 1, 2]
+    assert machines.asked("b", 3, 7.0) == 0
+    # Those of the minute before count no more.
+    assert machines.asked("a", 3, 64.0) == 0
+    assert [machines.asked("a", 3, 64.0) for _ in range(40)][-1] == 14
+    assert machines.asked("a", 0, 64.0) == 0
+
+
+def test_whom_nobody_asked_for_a_minute_is_forgotten() -> None:
+    machines = Machines()
+    for number in range(20_000):
+        machines.asked(number, 15, number / 100)
+    assert 5_900 < len(machines) < 6_100
+    for number in range(30_000):
+        machines.asked(-number, 15, 1000.0)
+    assert len(machines) == 10_000
