@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import sqlite3
 import stat
+import threading
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.core.ledger import OTHER, Amounts, Line
-from gateway.store import ledger_redis
+from gateway.core.ledger import OTHER, Amounts, Line, folded
+from gateway.core.savings import KEYS, summary
+from gateway.store import ledger as ledger_memory
+from gateway.store import ledger_redis, ledger_sqlite
 from gateway.store.base import StoreUnavailable
-from gateway.store.ledger import Batch, LedgerStore, MemoryLedger, Spoiled, open_ledger
+from gateway.store.ledger import Batch, Kept, LedgerStore, MemoryLedger, Spoiled, open_ledger
 from gateway.store.ledger_redis import RedisLedger
 from gateway.store.ledger_sqlite import SqliteLedger, beside
 from gateway.store.memory import MemoryStore
@@ -25,7 +29,7 @@ from gateway.store.tiered import TieredStore
 from tests.helpers.redis_topologies import cluster, told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from tests.helpers.redis_servers import RedisServer
 
@@ -133,6 +137,81 @@ async def test_many_writers_at_once_lose_nothing(ledger: LedgerStore) -> None:
     assert row[1] == Amounts(40, uncached=280, paid_pd=40 * HUGE)
 
 
+async def test_sums_are_those_of_the_lines_that_are_read(ledger: LedgerStore) -> None:
+    dice = random.Random(5)
+    days = ["2026-11-20", "2026-11-21", DAY]
+    for number in range(1, 4):
+        cells = {
+            Line(
+                dice.choice(days),
+                dice.choice(("openai", "anthropic")),
+                dice.choice(("a", "b", "ß")),
+                dice.choice(("", "1a2b3c4d")),
+                dice.choice(("request", "ours", "of a later version")),
+            ): Amounts(*(dice.choice((0, 1, 2**31, -(2**33), HUGE)) for _ in Amounts._fields))
+            for _ in range(60)
+        }
+        await ledger.add(Batch("w", number, cells))
+    for since in days:
+        lines = (await ledger.read(since, DAY)).rows
+        for by in ([], ["day"], ["model"], ["scope", "provider"], ["cause"], list(KEYS)):
+            kept = await ledger.sums(since, DAY, by)
+
+            assert dict(kept.rows) == dict(folded(lines, by))
+            assert len(kept.rows) == len(dict(kept.rows))
+            assert summary(kept.rows, by) == summary(lines, by)
+            assert kept.missing == []
+    assert await ledger.sums(DAY, "2026-11-20", []) == Kept([], [])
+
+
+async def test_sums_beyond_what_the_store_can_count_are_exact(ledger: LedgerStore) -> None:
+    much = Amounts(1, paid_pd=2**63 - 1, premium_pd=-(2**63))
+    await ledger.add(batch(1, *(line(f"m{n}") for n in range(5)), amounts=much))
+
+    ((_, sums),) = (await ledger.sums(DAY, DAY, [])).rows
+    assert sums == Amounts(5, paid_pd=5 * (2**63 - 1), premium_pd=-5 * 2**63)
+
+
+async def test_looking_at_sums_never_has_the_lines_on_the_loop(
+    ledger: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not more of them at once than nobody feels."""
+    here = threading.get_ident()
+    most = 0
+
+    def seen(rows: Iterable[tuple[Line, Amounts]], by: Collection[str]) -> list[Any]:
+        nonlocal most
+        told = list(rows)
+        if threading.get_ident() == here:
+            most = max(most, len(told))
+        return folded(told, by)
+
+    def whole(row: Sequence[Any]) -> tuple[Line, Amounts]:
+        assert threading.get_ident() != here
+        return real(row)
+
+    real = ledger_sqlite._whole
+    monkeypatch.setattr(ledger_sqlite, "_whole", whole)
+    for store in (ledger_redis, ledger_memory):
+        monkeypatch.setattr(store, "folded", seen)
+    # (Lines that are made for the loop would be found by this.)
+    monkeypatch.setattr(ledger_redis, "_rows", on_no_loop(ledger_redis._rows, here))
+    for number in range(1, 11):
+        lines = [line(f"m{n}", scope=f"{number:08x}") for n in range(100)]
+        await ledger.add(batch(number, *lines))
+
+    assert len((await ledger.sums(DAY, DAY, ["day"])).rows) == 1
+    assert most <= 201
+
+
+def on_no_loop(work: Callable[..., Any], loop: int) -> Callable[..., Any]:
+    def checked(*args: Any) -> Any:
+        assert threading.get_ident() != loop
+        return work(*args)
+
+    return checked
+
+
 # --- SQLite ---------------------------------------------------------------------------------------
 
 
@@ -195,6 +274,36 @@ async def test_a_day_that_redis_gave_up_is_told_and_not_taken_for_nothing(
         kept = await ledger.read("2026-11-01", DAY)
 
     assert (len(kept.rows), kept.missing) == (1, ["2026-11-21"])
+
+
+async def test_a_day_that_goes_while_it_is_summed_is_told_and_not_taken_for_less(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        for number in range(1, 11):
+            lines = [line(f"m{n}", scope=f"{number:08x}") for n in range(100)]
+            await ledger.add(batch(number, *lines, line(day="2026-11-21")))
+        real = ledger._ask
+        portions = 0
+
+        async def ask(commands: list[Any], deadline_s: float) -> list[Any]:
+            nonlocal portions
+            replies = await real(commands, deadline_s)
+            if commands[-1][:2] == ("HSCAN", f"warmgate:{{ledger}}:{DAY}"):
+                portions += 1
+                if portions == 1:
+                    key = f"warmgate:{{ledger}}:{DAY}"
+                    await asyncio.to_thread(told, redis_server, "DEL", key)
+            return replies
+
+        monkeypatch.setattr(ledger, "_ask", ask)
+        with pytest.raises(StoreUnavailable, match="while it was read"):
+            await ledger.sums("2026-11-01", DAY, ["day"])
+        kept = await ledger.sums("2026-11-01", DAY, ["day"])
+
+    assert portions > 1
+    assert [(each.day, sums.times) for each, sums in kept.rows] == [("2026-11-21", 10)]
+    assert kept.missing == [DAY]
 
 
 async def test_a_redis_without_room_counts_all_of_a_batch_or_nothing(
