@@ -67,7 +67,7 @@ _MANY_OBJECTS = 8192
 _THREAD_WAIT_S = 3.0
 # Planning more than these would be a tenth of a second in which nobody else is served, and no model
 # has room for as many that are worth an entry.
-_MOST_BLOCKS = 32_768
+MOST_BLOCKS = 32_768
 _REWRITTEN = b"signature"  # of thinking that turns out to be bound to the text as it was
 _LOG_EVERY_S = 60.0
 
@@ -294,7 +294,7 @@ class Planning:
                 body, made, note = rewritten.body, rewritten.made, rewritten.note
         start = self._beginnings.begin(api, body, rules)
         reading = await self._beside(body, start.read)
-        if len(reading.prompt.blocks) > _MOST_BLOCKS:
+        if len(reading.prompt.blocks) > MOST_BLOCKS:
             planned.reason = PlanReason.NOT_UNDERSTOOD
             return
         self._beginnings.keep(start, reading)

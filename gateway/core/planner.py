@@ -6,8 +6,7 @@ and keeps nothing but fingerprints, counts and times.
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.cache_domain import CacheDomain
 from gateway.core.deciding import Deciding
@@ -17,7 +16,7 @@ from gateway.core.ticket import Ticket
 from gateway.core.top_prefixes import TopPrefix, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gateway.core.model import Usage
     from gateway.core.prefix import CachePrompt
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 BUDGET_BYTES = 64 * 1024 * 1024
 _MOST_COPIED = 1024 * 1024
-"""Bytes of a tree; copying so much takes a tenth of a second."""
+"""Bytes of a tree; copying so much takes a hundredth of a second."""
 
 
 class CachePlanner:
@@ -68,26 +67,33 @@ class CachePlanner:
             self._bytes -= gone.counted_bytes
         return ticket
 
-    def rehearsed(
+    def rehearsal(  # noqa: PLR0917 - what `plan` takes, and how to copy
         self,
         domain: bytes,
         prompt: CachePrompt,
         rules: CacheRules | None,
         markers: Markers,
         now: float,
-    ) -> Ticket | None:
-        """What `plan` would decide, but on a copy of what is known, so that nothing is learned from
-        it; None where too much is known to be copied in a moment.
+        copied: Callable[[Any], Callable[[], Any]],
+    ) -> Callable[[], Ticket] | None:
+        """Does what `plan` would, but on a copy of what is known now, so that nothing is learned from
+        it, in any thread; None where too much is known to be copied in a moment. `copied` copies at
+        once, and gives the copy when it is called for.
         """
-        apart = CachePlanner(self._budget)
-        apart._experience = deepcopy(self._experience)
         name = domain, prompt.api, prompt.model
         known = self._domains.get(name)
-        if known is not None:
-            if known.tree.size_bytes > _MOST_COPIED:
-                return None
-            apart._domains[name] = deepcopy(known)
-        return apart.plan(domain, prompt, rules, markers, now)
+        if known is not None and known.tree.size_bytes > _MOST_COPIED:
+            return None
+        memory, budget = copied((self._experience, known)), self._budget
+
+        def rehearse() -> Ticket:
+            apart = CachePlanner(budget)
+            apart._experience, there = memory()
+            if there is not None:
+                apart._domains[name] = there
+            return apart.plan(domain, prompt, rules, markers, now)
+
+        return rehearse
 
     def prefixes(self, now: float, most: int) -> Iterator[list[TopPrefix]]:
         """What several requests began with, in portions as `PrefixTree.shared`, of each the `most`

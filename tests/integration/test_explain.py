@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ import aiohttp
 import orjson
 import pytest
 
+from gateway import explaining
 from gateway.app import start
 from gateway.config import Config
 from gateway.core import identity
 from gateway.core.model import Form
+from gateway.core.planner import CachePlanner
+from gateway.core.prompt_shown import prompt_shown
 from tests.helpers.dice import Dice
 from tests.helpers.gateway_here import gateway_here, settings
 from tests.helpers.odd_json import odd
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.app import RunningGateway
+    from gateway.core.prefix import CachePrompt
 
 ROUTE = "/v1/messages"
 RULES = "Answer in the user's language. Be brief, be kind, and say what you don't know. " * 60
@@ -483,3 +488,49 @@ async def test_a_trace_names_the_time_at_the_head_of_the_system_prompt_but_not_i
         assert told["gateway.prompt.volatile.behind.tokens"] > 1000
         assert told["gateway.prompt.volatile.lost.tokens_per_day"] > 1000
         assert "2026-11-22T10:00" not in repr(collector.spans)
+
+
+@pytest.mark.parametrize("blocks", [2001, 32_769])
+async def test_a_prompt_of_very_many_blocks_is_neither_planned_nor_compared(
+    monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    compared = 0
+
+    def counting(*_: object) -> None:
+        nonlocal compared
+        compared += 1
+
+    monkeypatch.setattr(explaining, "nearest", counting)
+    async with world() as there:
+        parts = [{"type": "text", "text": str(n % 10)} for n in range(blocks)]
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 9}
+        body["messages"] = [{"role": "user", "content": parts}]
+        status, told = await there.explain({"route": ROUTE, "body": body})
+        assert status == 200
+        assert len(told["prompt"]["blocks"]) + told["prompt"]["blocks_left_out"] == blocks
+        assert (told["plan"]["reason"] == "not-understood") is (blocks > 32_768)
+        assert (told["neighbour"], compared) == (None, 0)
+
+
+@pytest.mark.parametrize(("times", "beside"), [(1, False), (6, True)])
+async def test_a_long_prompt_is_looked_at_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch, times: int, *, beside: bool
+) -> None:
+    here: list[bool] = []
+    plan = CachePlanner.plan
+
+    def planning(*args: Any) -> Any:
+        here.append(threading.current_thread() is threading.main_thread())
+        return plan(*args)
+
+    def showing(prompt: CachePrompt) -> Any:
+        here.append(threading.current_thread() is threading.main_thread())
+        return prompt_shown(prompt)
+
+    monkeypatch.setattr(CachePlanner, "plan", planning)
+    monkeypatch.setattr(explaining, "prompt_shown", showing)
+    async with world() as there:
+        body = asked(1) | {"system": RULES * times}
+        status, _ = await there.explain({"route": ROUTE, "body": body})
+        assert status == 200
+        assert here == [not beside] * 2
