@@ -3,11 +3,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.causes import Cause, Share
-from gateway.core.ledger import MOST_TOKENS, Amounts, LedgerCause, Line, added, of_call, of_hit
+from gateway.core.ledger import (
+    MOST_TOKENS,
+    Amounts,
+    LedgerCause,
+    Line,
+    added,
+    folded,
+    of_call,
+    of_hit,
+)
 from gateway.core.model import Usage
 from gateway.core.records import CallRecord
+from gateway.core.savings import KEYS, summary
 from gateway.providers.prices import price
 
 AT = 1_795_305_600.0
@@ -136,3 +148,32 @@ def test_amounts_add_up_member_by_member() -> None:
 
     assert added(one, Amounts()) == one
     assert added(one, one) == Amounts(*(2 * each for each in one))
+
+
+AMOUNT = st.integers(-(2**70), 2**70)
+LINES = st.builds(
+    Line,
+    day=st.sampled_from(("2026-11-21", "2026-11-22")),
+    provider=st.sampled_from(("openai", "")),
+    model=st.sampled_from(("m", "")),
+    scope=st.sampled_from(("s", "t")),
+    cause=st.sampled_from((*(each.value for each in LedgerCause), "of a later version")),
+)
+ROWS = st.lists(
+    st.tuples(LINES, st.lists(AMOUNT, min_size=14, max_size=14).map(Amounts._make)), max_size=30
+)
+
+
+@given(ROWS, st.lists(st.sampled_from(KEYS), unique=True), st.integers(0, 30))
+def test_what_is_told_of_folded_lines_is_what_is_told_of_the_lines(
+    rows: list[tuple[Line, Amounts]], by: list[str], cut: int
+) -> None:
+    once = folded(rows, by)
+
+    assert summary(once, by) == summary(rows, by)
+    assert summary(once) == summary(rows)
+    # No line more than rows are asked for, by day and cause.
+    told = summary(rows, [*(each for each in KEYS if each in by or each in ("day", "cause"))])
+    assert len(once) == len(told)
+    # In portions, in whatever order.
+    assert dict(folded([*folded(rows[cut:], by), *rows[:cut]], by)) == dict(once)
