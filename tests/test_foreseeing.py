@@ -137,7 +137,7 @@ def counted(prompt_tokens: int, details: dict[str, int] | None) -> dict[str, Any
 
 @pytest.mark.parametrize(
     ("details", "causes"),
-    [(None, [None, None, None]), ({"cached_tokens": 0}, ["cold", "evicted", "evicted"])],
+    [(None, ["cold", None, None]), ({"cached_tokens": 0}, ["cold", "evicted", "evicted"])],
     ids=["silent", "none, it says"],
 )
 async def test_an_upstream_that_says_nothing_of_reads_is_not_said_to_have_missed_any(

@@ -243,7 +243,8 @@ class Foresight:
         """What came. `usage` is what the answer says; None where it failed or said nothing: then
         nothing is known to be missed. `machine` is the replica of a pool that was asked; else it is
         empty. `states_read`: the answer says how many tokens were read, were it none. Where it does
-        not, and this owner's answers of the model never told of any, it is not known what was read.
+        not, and this owner's answers of the model never told of any, it is not known what was read: only
+        what no read could change is told then.
         """
         if usage is None or not usage.input:
             return found.outcome._replace(miss=None)
@@ -254,14 +255,18 @@ class Foresight:
         wrote = usage.cache_write_5m + usage.cache_write_1h
         ends = ReadEnds(self._kept, found, usage)
         expected = ends.expected()
-        if self._is_told(found, usage.cache_read + wrote) or states_read:
+        is_told = self._is_told(found, usage.cache_read + wrote) or states_read
+        miss, hit = None, -1
+        if is_told or found.available < 0:
+            # (Where nothing was kept it need not be told that nothing was read.)
             hit, is_sure = ends.hit()
             miss = self._miss(found, usage, ends, hit if is_sure else None)
+        if is_told:
             self._settle(found, usage, hit)
             found.outcome = CacheOutcome(expected, usage.cache_read, wrote, miss)
         else:
             self._leave(found, usage)
-            found.outcome = CacheOutcome(expected, None, None, None)
+            found.outcome = CacheOutcome(expected, None, None, miss)
         for block, entry in found.written.items():
             entry.about = found.tokens[block]
         return found.outcome

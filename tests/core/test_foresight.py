@@ -151,6 +151,13 @@ def test_who_never_tells_of_reads_is_not_said_to_have_evicted_anything() -> None
     assert cause(talk.ask("abcdefg", 0, 60.0)[1]) is MissCause.EVICTED
 
 
+def test_of_who_never_tells_of_reads_it_is_told_what_no_read_could_change() -> None:
+    talk = Talk(AUTOMATIC, states_read=False)
+    assert cause(talk.ask("abcd", 0, 0.0)[1]) is MissCause.COLD
+    after = talk.ask("xbcd", 0, 10.0)[1]
+    assert (after.read, cause(after)) == (None, MissCause.PREFIX_CHANGED)
+
+
 def test_a_read_of_nothing_that_is_stated_is_believed() -> None:
     talk = Talk(AUTOMATIC, states_read=True)
     talk.ask("ab", 0, 0.0)
