@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.core.days import day_of, each_day
@@ -173,8 +174,10 @@ class Statements:
         for first, last in _runs(days, set(asked)):
             kept = await self._ledger.sums(first, last, by)
             missing += kept.missing
-            for row in kept.rows:
-                found.setdefault(row[0].day, []).append(row)
+            if len(kept.rows) > _IN_PASSING:
+                await asyncio.to_thread(_sort_in, found, kept.rows)
+            else:
+                _sort_in(found, kept.rows)
         for day in asked:
             rows = found.get(day, [])
             if day >= today or day in missing or writes != self._writes:
@@ -184,8 +187,15 @@ class Statements:
                 self._days.move_to_end((by, day))
         while len(self._days) > _MOST_DAYS:
             self._days.popitem(last=False)
-        rows = [row for day in sorted(found) for row in found[day]]
-        return Kept(rows, list(dict.fromkeys(missing)))
+        return Kept(
+            list(chain.from_iterable(found[day] for day in sorted(found))),
+            list(dict.fromkeys(missing)),
+        )
+
+
+def _sort_in(found: dict[str, Rows], rows: Rows) -> None:
+    for row in rows:
+        found.setdefault(row[0].day, []).append(row)
 
 
 def _runs(days: Sequence[str], wanted: set[str]) -> list[tuple[str, str]]:

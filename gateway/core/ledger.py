@@ -210,6 +210,14 @@ def folded(rows: Iterable[tuple[Line, Amounts]], by: Collection[str]) -> list[tu
     those members are empty. What `gateway.core.savings` makes of it by these names is the same.
     """
     sums: dict[Line, Amounts] = {}
+    fold(sums, rows, by)
+    return list(sums.items())
+
+
+def fold(
+    sums: dict[Line, Amounts], rows: Iterable[tuple[Line, Amounts]], by: Collection[str]
+) -> None:
+    """Add more lines to what `folded` gives by these names."""
     provider, model, scope = "provider" in by, "model" in by, "scope" in by
     for line, amounts in rows:
         place = Line(
@@ -221,7 +229,6 @@ def folded(rows: Iterable[tuple[Line, Amounts]], by: Collection[str]) -> list[tu
         )
         before = sums.get(place)
         sums[place] = amounts if before is None else added(before, amounts)
-    return list(sums.items())
 
 
 def _tokens_of(usage: Usage, paid_pd: int = 0, spared_pd: int = 0) -> Amounts:

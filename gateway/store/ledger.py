@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.core.days import each_day
-from gateway.core.ledger import added, folded
+from gateway.core.ledger import added, fold
 from gateway.store.base import StoreUnavailable
 from gateway.store.memory import MemoryStore
 from gateway.store.sqlite import SqliteStore
@@ -105,12 +105,13 @@ class MemoryLedger:
         """See `LedgerStore`."""
         rows: list[tuple[Line, Amounts]] = []
         for day in self._there(since, until):
-            lines, found = list(day), rows[:0]
+            lines = list(day)
+            found: dict[Line, Amounts] = {}
             for start in range(0, len(lines), _AT_ONCE):
                 some = [(line, day[line]) for line in lines[start : start + _AT_ONCE]]
-                found = folded([*found, *some], by)
+                fold(found, some, by)
                 await asyncio.sleep(0)
-            rows += found
+            rows += found.items()
         return Kept(rows, [])
 
     async def forget(self, before: str) -> None:

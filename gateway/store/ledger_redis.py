@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.days import number_of
-from gateway.core.ledger import OTHER, Amounts, Line, folded
+from gateway.core.ledger import OTHER, Amounts, Line, fold
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Kept, Spoiled
 from gateway.store.redis_line import obeyed
@@ -238,8 +238,8 @@ def _sums(
     and then, who would have to wait for their turn otherwise.
     """
     fields = iter(whole.pop().items())
-    found: list[tuple[Line, Amounts]] = []
+    found: dict[Line, Amounts] = {}
     while some := dict(islice(fields, _FIELDS_AT_ONCE)):
-        found = folded([*found, *_rows(day, some)], by)
+        fold(found, _rows(day, some), by)
         time.sleep(0)
-    return found
+    return list(found.items())

@@ -13,6 +13,7 @@ from gateway.core.ledger import (
     LedgerCause,
     Line,
     added,
+    fold,
     folded,
     of_call,
     of_hit,
@@ -176,4 +177,7 @@ def test_what_is_told_of_folded_lines_is_what_is_told_of_the_lines(
     told = summary(rows, [*(each for each in KEYS if each in by or each in ("day", "cause"))])
     assert len(once) == len(told)
     # In portions, in whatever order.
-    assert dict(folded([*folded(rows[cut:], by), *rows[:cut]], by)) == dict(once)
+    portions: dict[Line, Amounts] = {}
+    for some in (rows[cut:], rows[:cut]):
+        fold(portions, some, by)
+    assert portions == dict(once)
