@@ -22,7 +22,11 @@ def period(since: str, until: str, today: str) -> tuple[str, str]:
         days = int(lately[1])
         if not 1 <= days <= MOST_DAYS:
             raise ValueError(f"{since!r} is not from 1d to {MOST_DAYS}d")
-        return before(last, days - 1), last
+        first = before(last, days - 1)
+        # Days before the year 1 can be counted, but are none: whoever reads would fail on them.
+        if first < "0001-01-01":
+            raise ValueError(f"{since} until {last} begins too early: no day is before 0001-01-01")
+        return first, last
     try:
         days = number_of(last) - number_of(since)
     except ValueError:

@@ -28,3 +28,9 @@ def test_days_are_counted_back_or_named(since: str, until: str, expected: object
 def test_what_is_no_stretch_of_days_is_refused(since: str, until: str) -> None:
     with pytest.raises(ValueError, match=r"d'|day|date"):
         period(since, until, TODAY)
+
+
+@pytest.mark.parametrize(("since", "until"), [("4000d", "0005-01-01"), ("7d", "0001-01-01")])
+def test_days_before_the_first_of_all_are_told_to_be_too_early(since: str, until: str) -> None:
+    with pytest.raises(ValueError, match="too early"):
+        period(since, until, "2026-11-22")
