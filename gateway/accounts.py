@@ -339,7 +339,9 @@ class Accounts:
     async def _trim(self, ledger: LedgerStore) -> None:
         today = day_of(self._clock.now())
         if self._trimmed != today:
-            await ledger.forget(before(today, self._retention_days))
+            # A clock of our own that is ahead must not take everybody's books for old.
+            last = min(today, await ledger.today() or today)
+            await ledger.forget(before(last, self._retention_days))
             self._trimmed = today
 
     async def _run(self) -> None:

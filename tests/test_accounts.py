@@ -48,6 +48,7 @@ class Shaky(MemoryLedger):
     faults: list[str] = field(default_factory=list)
     tried: list[int] = field(default_factory=list)
     forgot: list[str] = field(default_factory=list)
+    shared: str = ""
     written: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,9 @@ class Shaky(MemoryLedger):
         if fault == "spoiled":
             raise Spoiled("one of them")
         self.written.set()
+
+    async def today(self) -> str:
+        return self.shared
 
     async def forget(self, before: str) -> None:
         self.forgot.append(before)
@@ -188,6 +192,15 @@ async def test_old_days_go_once_a_day() -> None:
         await books.flush()
 
     assert ledger.forgot == ["2026-10-23", "2026-10-24"]
+
+
+async def test_a_clock_that_is_ahead_takes_nobodys_books_for_old() -> None:
+    ledger = Shaky(shared="2026-11-22")
+    books = accounts(ledger, lambda: NOW + 1000 * 86_400)
+    books.called(CALL)
+    await books.flush()
+
+    assert ledger.forgot == ["2026-10-23"]
 
 
 async def test_more_than_a_batch_goes_out_in_several() -> None:

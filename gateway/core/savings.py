@@ -5,7 +5,8 @@ less what calls of our own cost. What clients' markers and providers by themselv
 apart, as `others`.
 Rule 2: without = paid + saved + others, in each row and in each sum of rows.
 Rule 3: an amount of which nothing is known is None; one of which a part is not known is a lower
-bound, and how much is not known stands beside it.
+bound (what was saved an upper one, where calls of our own are not known), and how much is not known
+stands beside it.
 """
 
 from __future__ import annotations
@@ -95,12 +96,11 @@ def _row(group: dict[str, Amounts]) -> dict[str, Any]:
     by_us = hits.spared_pd + _net(ours) - own.paid_pd
     by_others = _net(client) + _net(automatic)
     without = paid.paid_pd + by_us + by_others
-    # What reading spared is not known where the call's price isn't: counted there, once.
-    all_known = _known(paid) or _known(hits) or any(map(_known, (ours, client, automatic)))
-    nothing = not (paid.times or hits.times or ours.times or client.times or automatic.times)
-    silent = not (all_known or nothing)
+    no_paid, no_others = _silent(paid), _silent(client, automatic)
+    no_saved = _silent(hits, ours, own)
+    nothing = no_paid or no_saved or no_others
 
-    def told(picodollars: int) -> float | None:
+    def told(picodollars: int, silent: bool) -> float | None:
         return None if silent else usd(picodollars)
 
     return {
@@ -115,27 +115,31 @@ def _row(group: dict[str, Amounts]) -> dict[str, Any]:
             "automatic": automatic.read,
             "engine": engine.read,
         },
-        "paid_usd": told(paid.paid_pd),
-        "saved_usd": told(by_us),
+        "paid_usd": told(paid.paid_pd, no_paid),
+        "saved_usd": told(by_us, no_saved),
         "saved_by": {
-            "response_hit": told(hits.spared_pd - renewed.paid_pd),
-            "served": told(hits.spared_pd),
-            "revalidated": told(-renewed.paid_pd),
-            "ours": told(_net(ours) - warming),
-            "read": told(ours.spared_pd),
-            "written": told(-ours.premium_pd),
-            "kept_warm": told(-warming),
+            "response_hit": told(hits.spared_pd - renewed.paid_pd, no_saved),
+            "served": told(hits.spared_pd, no_saved),
+            "revalidated": told(-renewed.paid_pd, no_saved),
+            "ours": told(_net(ours) - warming, no_saved),
+            "read": told(ours.spared_pd, no_saved),
+            "written": told(-ours.premium_pd, no_saved),
+            "kept_warm": told(-warming, no_saved),
         },
-        "others_usd": told(by_others),
-        "others_by": {"client": told(_net(client)), "automatic": told(_net(automatic))},
-        "without_usd": told(without),
-        "share": None if silent or without <= 0 else by_us / without,
+        "others_usd": told(by_others, no_others),
+        "others_by": {
+            "client": told(_net(client), no_others),
+            "automatic": told(_net(automatic), no_others),
+        },
+        "without_usd": told(without, nothing),
+        "share": None if nothing or without <= 0 else by_us / without,
         "paid_pd": str(paid.paid_pd),
         "saved_pd": str(by_us),
         "others_pd": str(by_others),
         "engine_s": engine.spared_us / 1e6,
         "unknown": {
             "calls": paid.unknown,
+            "own_calls": own.unknown + own.unpriced,
             "answers": hits.unknown,
             "unpriced_calls": paid.unpriced,
             "unpriced_answers": hits.unpriced,
@@ -149,9 +153,10 @@ def _net(amounts: Amounts) -> int:
     return amounts.spared_pd - amounts.premium_pd
 
 
-def _known(amounts: Amounts) -> bool:
-    """Is it known of any of them what it cost?"""
-    return amounts.times > amounts.unknown + amounts.unpriced
+def _silent(*each: Amounts) -> bool:
+    """Is there something of which an amount is wanted, and not one of them known?"""
+    asked = [(one.times - one.failed, one.unknown + one.unpriced) for one in each]
+    return any(unknown for _, unknown in asked) and all(all_ == unknown for all_, unknown in asked)
 
 
 def _sum(each: Iterable[Amounts]) -> Amounts:

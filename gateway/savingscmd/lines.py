@@ -29,7 +29,8 @@ def as_csv(told: dict[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in told["rows"]:
-        writer.writerow([_cell(row, column) for column in columns])
+        cells = [_safe(row[name]) for name in told["by"]]
+        writer.writerow(cells + [_cell(row, column) for column in columns[len(cells) :]])
     return out.getvalue()
 
 
@@ -40,5 +41,9 @@ def _cell(row: dict[str, Any], column: str) -> object:
         return ""
     if isinstance(value, float):
         return f"{value:.12f}".rstrip("0").rstrip(".") or "0"
-    # A spreadsheet would compute what begins so; names come from requests.
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@" and not part else value
+    return value
+
+
+def _safe(name: str) -> str:
+    """A spreadsheet would compute what begins so; names come from requests."""
+    return f"'{name}" if name[:1] in set("=+-@") else name

@@ -8,6 +8,8 @@ WIDTH = 80
 _AMOUNTS = ("calls", "answers", "paid $", "saved $", "others $", "without $")
 _NUMBER = 9
 _SHARE = 6
+_LEAST = 0.00005
+"""Dollars that four digits show."""
 # So many rows fit a screen; more are there for programs.
 MOST_ROWS = 1000
 
@@ -33,11 +35,20 @@ def dollars(value: float | None, *, partly: bool = False) -> str:
     if value is None:
         return "unknown"
     value += 0.0  # (-0.0 is no amount)
+    if 0 < abs(value) < _LEAST:
+        return ("<0.0001" if value > 0 else "-0.0000") + "+" * partly
     digits = 2 if abs(value) >= 100 or value == 0 else 4
     text = f"{value:,.{digits}f}"
     if len(text) > _NUMBER - partly:
         text = f"{value:,.0f}"
+    if len(text) > _NUMBER - partly:
+        text = f"{value / 1e6:,.1f}M"
     return text + "+" * partly
+
+
+def _count(number: int) -> str:
+    text = f"{number:,}"
+    return text if len(text) <= _NUMBER else f"{number / 1e6:,.1f}M"
 
 
 def _head(by: list[str], room: int) -> list[str]:
@@ -51,14 +62,15 @@ def _line(name: str, row: dict[str, Any], room: int) -> str:
     partly = bool(unknown["calls"] or unknown["unpriced_calls"])
     hits = bool(unknown["answers"] or unknown["unpriced_answers"])
     cells = [
-        f"{row['calls']:,}",
-        f"{row['answers']:,}",
+        _count(row["calls"]),
+        _count(row["answers"]),
         dollars(row["paid_usd"], partly=partly and row["paid_usd"] is not None),
         dollars(row["saved_usd"], partly=hits and row["saved_usd"] is not None),
         dollars(row["others_usd"]),
         dollars(row["without_usd"], partly=(partly or hits) and row["without_usd"] is not None),
     ]
-    share = "" if row["share"] is None else f"{row['share']:.1%}"
+    # (Of one cause alone it would always be all.)
+    share = "" if row["share"] is None or "cause" in row else f"{row['share']:.1%}"
     told = "".join(f" {cell:>{_NUMBER}}" for cell in cells)
     # A long name stands on a line of its own.
     if len(name) > room:
@@ -104,6 +116,8 @@ def _notes(told: dict[str, Any]) -> list[str]:
             f"{unknown['unpriced_tokens']:,} tokens of {unknown['unpriced_calls']:,} calls and "
             f"{unknown['unpriced_answers']:,} answers have no known price"
         )
+    if unknown["own_calls"]:
+        notes.append(f"{unknown['own_calls']:,} calls of our own: less was saved than told")
     if unknown["calls"]:
         notes.append(f"{unknown['calls']:,} calls didn't say what they took")
     if unknown["answers"]:

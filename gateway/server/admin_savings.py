@@ -39,7 +39,8 @@ class AdminSavings:
         unknown = sorted(query.keys() - _KNOWN)
         if unknown:
             raise Refused(400, "bad_request", f"unknown parameter {unknown[0]!r}")
-        by = [name for each in query.getall("by", []) for name in each.split(",") if name]
+        asked = (name for each in query.getall("by", []) for name in each.split(",") if name)
+        by = list(dict.fromkeys(asked))
         try:
             since, until = period(
                 query.get("since", "7d"), query.get("until", ""), day_of(self._clock())

@@ -69,6 +69,9 @@ class LedgerStore(Protocol):
         the loop, nor keep it from its work.
         """
 
+    async def today(self) -> str:
+        """The day by the clock that all who write here share; empty where there is none."""
+
     async def forget(self, before: str) -> None:
         """Delete all days earlier than this."""
 
@@ -113,6 +116,10 @@ class MemoryLedger:
                 await asyncio.sleep(0)
             rows += found.items()
         return Kept(rows, [])
+
+    async def today(self) -> str:
+        """See `LedgerStore`."""
+        return ""
 
     async def forget(self, before: str) -> None:
         """See `LedgerStore`."""

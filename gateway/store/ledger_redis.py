@@ -19,7 +19,7 @@ import time
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.days import number_of
+from gateway.core.days import day_of, number_of
 from gateway.core.ledger import OTHER, Amounts, Line, fold
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Kept, Spoiled
@@ -149,6 +149,11 @@ class RedisLedger:
             if not found:
                 missing.append(day)
         return Kept(rows, missing)
+
+    async def today(self) -> str:
+        """See `LedgerStore`: by the server's clock."""
+        (told,) = await self._ask([("TIME",)], DEADLINE_S)
+        return day_of(int(told[0]))
 
     async def forget(self, before: str) -> None:
         """See `LedgerStore`."""

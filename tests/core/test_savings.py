@@ -86,9 +86,31 @@ def test_causes_stand_in_their_order_and_days_in_theirs() -> None:
 def test_where_nothing_is_known_amounts_are_unknown() -> None:
     row = only((line(LedgerCause.REQUEST), Amounts(2, unpriced=2, unpriced_tokens=700)))
 
-    assert (row["paid_usd"], row["saved_usd"], row["without_usd"]) == (None, None, None)
+    assert (row["paid_usd"], row["saved_usd"], row["without_usd"]) == (None, 0.0, None)
     assert row["unknown"]["unpriced_calls"] == 2
     assert row["unknown"]["unpriced_tokens"] == 700
+
+
+def test_each_amount_is_unknown_by_itself() -> None:
+    hit = line(LedgerCause.RESPONSE_HIT)
+    calls = only(
+        (line(LedgerCause.REQUEST), Amounts(100, unknown=100)), (hit, Amounts(1, spared_pd=USD))
+    )
+    assert (calls["paid_usd"], calls["saved_usd"], calls["share"]) == (None, 1.0, None)
+
+    answers = only(
+        (line(LedgerCause.REQUEST), Amounts(1, paid_pd=USD)), (hit, Amounts(100, unpriced=100))
+    )
+    assert (answers["paid_usd"], answers["saved_usd"], answers["share"]) == (1.0, None, None)
+
+    # What failed costs nothing, and makes nothing known.
+    failed = only((line(LedgerCause.REQUEST), Amounts(100, failed=1, unpriced=99)))
+    assert failed["paid_usd"] is None
+
+    ours = only(
+        (hit, Amounts(1, spared_pd=USD)), (line(LedgerCause.REVALIDATE), Amounts(10, unknown=10))
+    )
+    assert (ours["saved_usd"], ours["unknown"]["own_calls"]) == (1.0, 10)
 
 
 def test_where_a_part_is_known_it_is_a_lower_bound_and_what_lacks_stands_beside() -> None:

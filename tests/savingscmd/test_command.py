@@ -58,8 +58,8 @@ def test_the_table_fits_and_says_what_is_not_known(
     assert store
     assert max(map(len, shown.splitlines())) <= WIDTH
     cells = {each.split()[0]: each.split()[1:] for each in shown.splitlines() if each.split()}
-    assert cells["request"] == ["14", "0", "7.0000+", "0.00", "0.00", "7.0000+", "0.0%"]
-    assert cells["ours"] == ["0", "0", "0.00", "4.0000", "0.00", "4.0000", "100.0%"]
+    assert cells["request"] == ["14", "0", "7.0000+", "0.00", "0.00", "7.0000+"]
+    assert cells["ours"] == ["0", "0", "0.00", "4.0000", "0.00", "4.0000"]
     assert cells["total"] == ["14", "4", "7.0000+", "7.0000", "0.00", "14.0000+", "50.0%"]
     assert "  900 tokens of 2 calls and 0 answers have no known price" in shown
     assert "  1 calls didn't say what they took" in shown
@@ -71,7 +71,7 @@ def test_rows_without_any_price_are_unknown(store: str, capsys: pytest.CaptureFi
 
     assert store
     place = shown.index("=nobody-knows 1a2b3c4d")
-    assert shown[place + 1].split() == ["2", "0", *["unknown"] * 4]
+    assert shown[place + 1].split() == ["2", "0", "unknown", "0.00", "0.00", "unknown"]
 
 
 def test_json_is_what_the_admin_port_answers(
@@ -101,6 +101,8 @@ def test_csv_has_a_line_for_each_row_and_empty_cells_for_what_is_not_known(
     # No spreadsheet takes a name for a formula.
     assert rows[1]["model"] == "'=nobody-knows"
     assert rows[2]["saved_by.written"] == "-2"
+    # What is exact is a number below zero, too, and no name.
+    assert rows[2]["saved_pd"].lstrip("-").isdigit()
 
 
 def test_what_lies_in_memory_is_asked_of_the_gateway(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,11 +157,14 @@ def test_wrong_usage_is_refused(flags: list[str], capsys: pytest.CaptureFixture[
         (None, False, "unknown"),
         (0.0, False, "0.00"),
         (-0.0, False, "0.00"),
-        (0.00004, False, "0.0000"),
+        (0.00004, False, "<0.0001"),
+        (0.00004, True, "<0.0001+"),
+        (-0.00004, False, "-0.0000"),
         (1.23456, True, "1.2346+"),
         (-99.5, False, "-99.5000"),
         (1234.567, True, "1,234.57+"),
-        (12_345_678.9, False, "12,345,679"),
+        (12_345_678.9, False, "12.3M"),
+        (12_345_678.9, True, "12.3M+"),
     ],
 )
 def test_dollars_are_as_long_as_they_have_to_be(

@@ -23,7 +23,7 @@ async def asked(door: Doorway, **query: str) -> tuple[int, dict[str, Any]]:
 async def test_it_tells_what_was_paid_and_saved_a_moment_ago() -> None:
     async with doorway() as door:
         await door.caches(CHAT, chat(), chat(), chat())
-        status, told = await asked(door, by="cause,model", since="1d")
+        status, told = await asked(door, by="cause,model,cause", since="1d")
 
     assert status == 200
     assert (told["total"]["calls"], told["total"]["answers"]) == (1, 2)
