@@ -4,6 +4,7 @@ Rule 1: the store's file may be deleted to empty the cache; what was paid stays.
 Rule 2: a damaged file is set aside, never deleted; a file of somebody else is left alone.
 Rule 3: what was counted survives the death of the process at once, that of the machine after the
 next write at the latest.
+Rule 4: who only reads makes no file, writes nothing and sets nothing aside.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class SqliteLedger:
     lasting = True
 
     def __init__(self, path: Path, *, most_lines: int = MOST_LINES) -> None:
-        """In the file at `path`, made where it is missing."""
+        """In the file at `path`; the first write makes it where it is missing."""
         self._path = path
         self._most_lines = most_lines
 
@@ -112,7 +113,7 @@ class SqliteLedger:
         """See `LedgerStore`."""
         number_of(since), number_of(until)
         rows = await asyncio.to_thread(
-            self._use, lambda database: database.execute(_READ, (since, until)).fetchall()
+            self._look, lambda database: database.execute(_READ, (since, until)).fetchall()
         )
         width = len(_LINE)
         return Kept([(Line(*row[:width]), Amounts(*row[width:])) for row in rows], [])
@@ -123,11 +124,15 @@ class SqliteLedger:
         asked = _summed(by)
         return Kept(
             await asyncio.to_thread(
-                self._use,
+                self._look,
                 lambda database: [_whole(row) for row in database.execute(asked, (since, until))],
             ),
             [],
         )
+
+    async def today(self) -> str:
+        """See `LedgerStore`: it is this machine's."""
+        return ""
 
     async def forget(self, before: str) -> None:
         """See `LedgerStore`."""
@@ -167,6 +172,21 @@ class SqliteLedger:
             database.execute(_ADD, (*place, *amounts))
         database.execute("COMMIT")
 
+    def _look(self, work: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
+        try:
+            if not self._path.exists():
+                return []
+            address = f"{self._path.absolute().as_uri()}?mode=ro"
+            with closing(
+                sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)
+            ) as database:
+                return work(database) if self._is_ours(database) else []
+        except (OSError, sqlite3.Error, OverflowError) as exc:
+            problem = str(exc)
+            if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
+                problem = "a write broke off in the middle; the next gateway that writes undoes it"
+            raise StoreUnavailable(f"{self._path}: {problem}") from exc
+
     def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             try:
@@ -190,15 +210,21 @@ class SqliteLedger:
         with closing(
             sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
         ) as database:
-            # In one transaction: another process may be making the tables.
-            database.execute("BEGIN")
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (application,) = database.execute("PRAGMA application_id").fetchone()
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            database.execute("COMMIT")
-            if (application, version) != (APPLICATION_ID, _VERSION):
-                if application or version or tables:
-                    raise StoreUnavailable(f"{self._path} is a database of something else")
+            if not self._is_ours(database):
                 database.executescript(_SCHEMA)
             database.execute("PRAGMA synchronous = NORMAL")
             return work(database)
+
+    def _is_ours(self, database: sqlite3.Connection) -> bool:
+        """False where it is empty still. Raises for a database of something else."""
+        # In one transaction: another process may be making the tables.
+        database.execute("BEGIN")
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        database.execute("COMMIT")
+        if (application, version) == (APPLICATION_ID, _VERSION):
+            return True
+        if application or version or tables:
+            raise StoreUnavailable(f"{self._path} is a database of something else")
+        return False

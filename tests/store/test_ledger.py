@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import shutil
 import sqlite3
 import stat
 import threading
+import time
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.core.days import day_of
 from gateway.core.ledger import OTHER, Amounts, Line, fold, folded
 from gateway.core.savings import KEYS, summary
 from gateway.store import ledger as ledger_memory
@@ -241,6 +244,55 @@ async def test_a_damaged_file_is_set_aside_and_a_foreign_one_left_alone(tmp_path
         await SqliteLedger(foreign).add(batch(1))
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+async def read_and_summed(path: Path) -> list[Kept]:
+    ledger = SqliteLedger(path)
+    return [await ledger.read(DAY, DAY), await ledger.sums(DAY, DAY, ["day"])]
+
+
+async def test_who_reads_makes_no_file_and_no_folder(tmp_path: Path) -> None:
+    assert await read_and_summed(tmp_path / "nowhere" / "x-ledger") == [Kept([], [])] * 2
+    assert names(tmp_path) == []
+
+
+async def test_who_reads_writes_nothing_into_a_file_that_is_empty_still(tmp_path: Path) -> None:
+    path = tmp_path / "x?#%41-ledger"
+    path.touch()
+
+    assert await read_and_summed(path) == [Kept([], [])] * 2
+    assert path.read_bytes() == b""
+    assert names(tmp_path) == [path.name]
+
+    await SqliteLedger(path).add(batch(1))
+    assert [len(kept.rows) for kept in await read_and_summed(path)] == [1, 1]
+
+
+async def test_what_a_crash_left_half_written_is_left_to_who_writes(tmp_path: Path) -> None:
+    path, crashed = tmp_path / "x-ledger", tmp_path / "crashed"
+    await SqliteLedger(path).add(batch(1))
+    crashed.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        # (So that what it writes is in the files at once.)
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("DELETE FROM lines")
+        left = ["x-ledger", "x-ledger-journal"]
+        for name in left:
+            shutil.copy(tmp_path / name, crashed)
+        database.execute("ROLLBACK")
+
+    with pytest.raises(StoreUnavailable, match="broke off"):
+        await read_and_summed(crashed / "x-ledger")
+    assert names(crashed) == left
+
+    await SqliteLedger(crashed / "x-ledger").add(batch(2))
+    (kept, _) = await read_and_summed(crashed / "x-ledger")
+    assert [amounts.times for _, amounts in kept.rows] == [2]
+
+
 async def test_lines_beyond_the_most_are_folded_in_a_file(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "x", most_lines=3)
     await ledger.add(batch(1, *(line(f"m{n}") for n in range(6))))
@@ -380,6 +432,12 @@ async def test_nothing_lapses_but_the_numbers_of_writers(redis_server: RedisServ
 
     assert lives.pop("by:w") > 86_400
     assert lives == {DAY: -1, "days": -1}
+
+
+async def test_whoever_shares_a_redis_goes_by_its_day(redis_server: RedisServer) -> None:
+    async with redis_ledger(redis_server) as ledger:
+        before = day_of(time.time())
+        assert before <= await ledger.today() <= day_of(time.time() + 60)
 
 
 @pytest.mark.slow
