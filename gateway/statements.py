@@ -178,9 +178,11 @@ class Statements:
                 await asyncio.to_thread(_sort_in, found, kept.rows)
             else:
                 _sort_in(found, kept.rows)
+        # (Of what is missing and names no day, each may lack some.)
+        nameless = not set(missing).issubset(days)
         for day in asked:
             rows = found.get(day, [])
-            if day >= today or day in missing or writes != self._writes:
+            if day >= today or day in missing or nameless or writes != self._writes:
                 continue
             if len(rows) <= _MOST_ROWS:
                 self._days[by, day] = _Day(rows, now)

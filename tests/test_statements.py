@@ -151,6 +151,19 @@ async def test_a_day_that_the_store_gave_up_is_said_each_time(bench: Bench) -> N
     assert bench.ledger.asked[1:] == [(BEGINNING, BEGINNING), (TODAY, TODAY)]
 
 
+async def test_what_lies_in_a_damaged_file_is_said_each_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damaged(since: str, until: str, by: Collection[str]) -> Kept:
+        kept = await MemoryLedger.sums(bench.ledger, since, until, by)
+        return kept._replace(missing=["what a file has"])
+
+    monkeypatch.setattr(bench.ledger, "sums", damaged)
+    for _ in range(2):
+        told = await bench.statements.told(BEGINNING, YESTERDAY, [])
+        assert (told["total"]["calls"], told["missing_days"]) == (2, ["what a file has"])
+
+
 async def test_days_of_one_question_are_no_answer_to_another(bench: Bench) -> None:
     await bench.calls()
     told = await bench.statements.told(YESTERDAY, TODAY, ["model", "day"])

@@ -47,7 +47,9 @@ class Kept(NamedTuple):
 
     rows: list[tuple[Line, Amounts]]
     missing: list[str]
-    """Days that were written and are no longer there: the store needed the room."""
+    """Days that were written and are no longer there: the store needed the room. In words, what of
+    days that nobody can name lies in a damaged file.
+    """
 
 
 class LedgerStore(Protocol):

@@ -17,7 +17,7 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.core.days import number_of
+from gateway.core.days import day_of, number_of
 from gateway.core.ledger import OTHER, Amounts, Line
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Kept
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 APPLICATION_ID = 0x5747706C
 _VERSION = 1
 _BUSY_S = 2.0
+_ASIDE = ".corrupt-"
 MOST_LINES = 20_000
 """Of one day, by all processes together; what is new beyond them goes to `_other`."""
 _WRITER_S = 30 * 86_400
@@ -112,23 +113,22 @@ class SqliteLedger:
     async def read(self, since: str, until: str) -> Kept:
         """See `LedgerStore`."""
         number_of(since), number_of(until)
-        rows = await asyncio.to_thread(
-            self._look, lambda database: database.execute(_READ, (since, until)).fetchall()
+        rows, lost = await asyncio.to_thread(
+            self._look, lambda database: database.execute(_READ, (since, until)).fetchall(), since
         )
         width = len(_LINE)
-        return Kept([(Line(*row[:width]), Amounts(*row[width:])) for row in rows], [])
+        return Kept([(Line(*row[:width]), Amounts(*row[width:])) for row in rows], lost)
 
     async def sums(self, since: str, until: str, by: Collection[str]) -> Kept:
         """See `LedgerStore`."""
         number_of(since), number_of(until)
         asked = _summed(by)
-        return Kept(
-            await asyncio.to_thread(
-                self._look,
-                lambda database: [_whole(row) for row in database.execute(asked, (since, until))],
-            ),
-            [],
+        rows, lost = await asyncio.to_thread(
+            self._look,
+            lambda database: [_whole(row) for row in database.execute(asked, (since, until))],
+            since,
         )
+        return Kept(rows, lost)
 
     async def today(self) -> str:
         """See `LedgerStore`: it is this machine's."""
@@ -172,20 +172,35 @@ class SqliteLedger:
             database.execute(_ADD, (*place, *amounts))
         database.execute("COMMIT")
 
-    def _look(self, work: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
+    def _look(
+        self, work: Callable[[sqlite3.Connection], list[T]], since: str
+    ) -> tuple[list[T], list[str]]:
         try:
+            lost = self._lost(since)
             if not self._path.exists():
-                return []
+                return [], lost
             address = f"{self._path.absolute().as_uri()}?mode=ro"
             with closing(
                 sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)
             ) as database:
-                return work(database) if self._is_ours(database) else []
+                return work(database) if self._is_ours(database) else [], lost
         except (OSError, sqlite3.Error, OverflowError) as exc:
             problem = str(exc)
             if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
                 problem = "a write broke off in the middle; the next gateway that writes undoes it"
+            elif is_damage(exc):
+                problem = f"it is damaged ({exc}); the next gateway that writes sets it aside"
             raise StoreUnavailable(f"{self._path}: {problem}") from exc
+
+    def _lost(self, since: str) -> list[str]:
+        """What was set aside and may have some of these days, in words: the latest three."""
+        start = self._path.name + _ASIDE
+        times = [each.name.removeprefix(start) for each in self._path.parent.glob(f"*{_ASIDE}*")]
+        return [
+            f"what {start}{at} has of days up to {day} (damaged, set aside)"
+            for at in sorted((int(time) for time in times if time.isdecimal()), reverse=True)[:3]
+            if (day := day_of(at)) >= since
+        ]
 
     def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -194,7 +209,7 @@ class SqliteLedger:
             except sqlite3.DatabaseError as exc:
                 if not is_damage(exc):
                     raise
-                aside = self._path.with_name(f"{self._path.name}.corrupt-{int(time.time())}")
+                aside = self._path.with_name(f"{self._path.name}{_ASIDE}{int(time.time())}")
                 logger.exception("%s is damaged: it is set aside as %s", self._path, aside)
                 self._path.replace(aside)
                 with suppress(FileNotFoundError):

@@ -293,6 +293,35 @@ async def test_what_a_crash_left_half_written_is_left_to_who_writes(tmp_path: Pa
     assert [amounts.times for _, amounts in kept.rows] == [2]
 
 
+async def test_who_reads_a_damaged_file_leaves_it_where_it_is_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x-ledger"
+    damaged = b"SQLite format 3\0" + b"garbage" * 2000
+    path.write_bytes(damaged)
+    ledger = SqliteLedger(path)
+
+    with pytest.raises(StoreUnavailable, match=r"is damaged .* sets it aside"):
+        await ledger.read(DAY, DAY)
+    with pytest.raises(StoreUnavailable, match=r"is damaged .* sets it aside"):
+        await ledger.sums(DAY, DAY, ["day"])
+    assert names(tmp_path) == ["x-ledger"]
+    assert path.read_bytes() == damaged
+
+
+async def test_what_was_set_aside_is_told_for_days_that_it_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "x[1]-ledger"
+    # (At noon of the day before `DAY`; the others are nothing of ours.)
+    for name in (f"{path.name}.corrupt-1795262400", f"{path.name}.corrupt-old", "y.corrupt-1"):
+        (tmp_path / name).touch()
+    ledger = SqliteLedger(path)
+    lost = ["what x[1]-ledger.corrupt-1795262400 has of days up to 2026-11-21 (damaged, set aside)"]
+
+    assert await ledger.read("2026-11-01", DAY) == Kept([], lost)
+    await ledger.add(batch(1))
+    assert (await ledger.read("2026-11-21", DAY)).missing == lost
+    assert (await ledger.sums("2026-11-01", "2026-11-02", ["day"])).missing == lost
+    assert (await ledger.read(DAY, DAY)).missing == []
+
+
 async def test_lines_beyond_the_most_are_folded_in_a_file(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "x", most_lines=3)
     await ledger.add(batch(1, *(line(f"m{n}") for n in range(6))))
