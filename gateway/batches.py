@@ -163,7 +163,7 @@ class Batches:
             usage = answer.usage
         self._accounts.hit(turn, usage, answer.model)
         if answer.usage is not None:
-            provider = turn.known.endpoint.provider.name
+            provider = turn.known.endpoint.caches_as
             exchange.usage = answer.usage
             exchange.span.saved(answer.usage)
             self._telemetry.metrics.saved(answer.usage, provider, answer.model)

@@ -204,7 +204,7 @@ class Exchange:
             route=self.route,
             api=self.api,
             upstream=endpoint.name if endpoint else None,
-            provider=endpoint.provider.name if endpoint else None,
+            provider=endpoint.caches_as if endpoint else None,
             model=self.model[:_LONGEST_NAME] if self.model is not None else None,
             scope=self.scope,
             status=self.status,
@@ -245,7 +245,7 @@ class Exchange:
             result=self.result,
             reason=self.reason,
             status=self.status,
-            provider=endpoint.provider.name if endpoint else None,
+            provider=endpoint.caches_as if endpoint else None,
             model=self.model,
             duration_s=duration,
             overhead_s=overhead,
@@ -255,7 +255,7 @@ class Exchange:
             scope=self.scope,
         )
         if self.saved_pd and endpoint is not None:
-            metrics.spared(usd(self.saved_pd), endpoint.provider.name, self.model)
+            metrics.spared(usd(self.saved_pd), endpoint.caches_as, self.model)
         if self.aborted is not None:
             metrics.aborted(self.aborted)
         request_line(

@@ -166,4 +166,4 @@ class Serving:
         exchange = turn.exchange
         exchange.usage = usage
         exchange.span.saved(usage)
-        self._telemetry.metrics.saved(usage, turn.known.endpoint.provider.name, model)
+        self._telemetry.metrics.saved(usage, turn.known.endpoint.caches_as, model)

@@ -13,9 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.lab.stub_provider import StubProvider
 from gateway.telemetry.metrics import SCOPES
 from tests.helpers.doorway import CHAT, MESSAGES, Doorway, chat, doorway
+from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
 DEADLINE_S = 20
 
@@ -161,3 +164,20 @@ async def test_hundreds_of_models_keys_paths_and_methods_make_few_series() -> No
     # All counters have room; what has none are the least of the histograms.
     full = {line.partition("{")[0] for line in series if 'otel_metric_overflow="true"' in line}
     assert {name for name in full if "_client_inference_operation_" not in name} == set()
+
+
+async def test_one_provider_has_one_name_whatever_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.upstream.choice.prompt_cache_provider", lambda _: "deepseek")
+    async with (
+        serve_app(StubProvider().app()) as base,
+        doorway(upstreams={"openai": {"base_url": f"{base}/v1"}}) as door,
+    ):
+        asked = chat(temperature=0)
+        assert await door.caches(CHAT, asked, asked) == ["miss", "hit"]
+        page = await door.metrics()
+        families = text_string_to_metric_families(page)
+        told = {s.labels["provider"] for f in families for s in f.samples if "provider" in s.labels}
+        assert told == {"deepseek"}
+        assert "gateway_cache_saved_tokens_total{" in page
