@@ -121,6 +121,20 @@ def test_the_dashboard_has_its_rows_and_variables() -> None:
     assert len(set(ids)) == len(ids)
 
 
+def test_what_is_subtracted_or_divided_is_chosen_alike_on_both_sides() -> None:
+    raw = {
+        panel["title"]: [target["expr"] for target in panel.get("targets", [])]
+        for panel in dashboard()["panels"]
+    }
+    # The convention names providers otherwise (`gen_ai.provider.name`) than our own metrics do.
+    of_models = [each for told in raw.values() for each in told if "gen_ai_client_inf" in each]
+    assert len(of_models) > 2
+    assert not [each for each in of_models if "provider=~" in each]
+    (markers,) = raw["Saved by our markers, 24 h"]
+    # Markers that only lose money have no series of what they spared.
+    assert markers.count(" or vector(0))") == 2
+
+
 def test_no_panel_lies_upon_another_and_each_has_something_to_show() -> None:
     taken: set[tuple[int, int]] = set()
     titles = set()
