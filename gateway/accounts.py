@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from gateway.core.days import before, day_of
-from gateway.core.ledger import LedgerCause, of_call, of_hit
+from gateway.core.ledger import OWN, LedgerCause, of_call, of_hit
 from gateway.core.ledger_cells import Cells
+from gateway.core.model import Reason
 from gateway.core.money import usd
 from gateway.core.records import CallRecord
 from gateway.core.savings import summary
@@ -194,13 +195,7 @@ class Accounts:
             model,
         )
 
-    def hit(
-        self,
-        turn: Turn,
-        usage: Usage | None,
-        model: str,
-        terms: tuple[str, ...] = (),
-    ) -> None:
+    def hit(self, turn: Turn, usage: Usage | None, model: str, terms: tuple[str, ...] = ()) -> None:
         """A request was served what nobody paid again: `served`, and told to its exchange."""
         exchange, endpoint = turn.exchange, turn.known.endpoint
         saved = self.served(
@@ -210,6 +205,7 @@ class Accounts:
             scope=exchange.scope,
             usage=usage,
             terms=terms,
+            instead=exchange.reason is not Reason.STALE_IF_ERROR,
         )
         if saved is not None:
             exchange.saved_pd = (exchange.saved_pd or 0) + saved
@@ -223,9 +219,10 @@ class Accounts:
         scope: str,
         usage: Usage | None,
         terms: tuple[str, ...] = (),
+        instead: bool = True,
     ) -> int | None:
         """An answer was served that nobody paid again; `usage` and `terms` as they were recorded.
-        Returns what that saved, in picodollars; None where nobody knows, or bills. Never raises.
+        `instead`: of a call that would be paid (a failure is not). Returns what that saved, in picodollars; None where nobody knows, or bills. Never raises.
         """
         engine = provider in ENGINES
         try:
@@ -238,6 +235,7 @@ class Accounts:
                 usage=usage,
                 price=listed,
                 engine=engine,
+                instead=instead,
             )
             self._keep([(line, amounts)])
         except Exception:  # noqa: BLE001 - as above
@@ -257,10 +255,12 @@ class Accounts:
         """The same numbers in the metrics."""
         if not self._metrics.enabled or call.usage is None or call.failed:
             return
-        told = self._metrics.prompt_cache
-        told.answered(call.shares, call.provider, label)
-        own = lines[0][1]
-        if own.unknown or own.unpriced or call.engine:
+        (line, own), told = lines[0], self._metrics.prompt_cache
+        if own.unknown:
+            return
+        if line.cause not in OWN:
+            told.answered(call.shares, call.provider, label)
+        if own.unpriced or call.engine:
             return
         gains = {
             cause: amounts
@@ -297,7 +297,8 @@ class Accounts:
             async with asyncio.timeout(_STOP_S):
                 await self.flush()
         if self.waiting:
-            lost = summary([*self._cells.sums().items(), *self._unsure()])[0]
+            sent = {} if self._sent is None else self._sent.cells
+            lost = summary([*self._cells.sums().items(), *sent.items()])[0]
             _log.error(
                 "the ledger could not be written: this is not in it",
                 calls=lost["calls"],
@@ -355,9 +356,6 @@ class Accounts:
             except Exception:  # noqa: BLE001 - the next one may go better
                 self._failed("writing the ledger failed")
                 self._changed.set()
-
-    def _unsure(self) -> list[tuple[Line, Amounts]]:
-        return [] if self._sent is None else list(self._sent.cells.items())
 
     # --- reading --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from gateway.accounts import Accounts
 from gateway.cache import Clock
 from gateway.core.causes import Cause, Share
-from gateway.core.ledger import Amounts, Line, added
+from gateway.core.ledger import MOST_TOKENS, Amounts, Line, added
 from gateway.core.model import Usage
 from gateway.core.records import CallRecord
 from gateway.store.base import StoreUnavailable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.store.ledger import LedgerStore
+    from gateway.telemetry.metrics import Metrics
 
 NOW = 1_795_305_600.0
 DAY = "2026-11-22"
@@ -259,3 +260,43 @@ async def test_what_it_read_is_told_by_cause() -> None:
     rows = dict((await ledger.read(DAY, DAY)).rows)
     automatic = Line(DAY, "openai", "gpt-4o", "1a2b3c4d", "automatic")
     assert rows[automatic].spared_pd == 64 * 1_250_000
+
+
+@dataclass
+class Counted:
+    """Stands for the metrics: what was told of prompt caches."""
+
+    enabled: bool = True
+    answers: int = 0
+    costs: int = 0
+
+    @property
+    def prompt_cache(self) -> Counted:
+        return self
+
+    def answered(self, *_: object) -> None:
+        self.answers += 1
+
+    def paid(self, *_: object, **__: object) -> None:
+        self.costs += 1
+
+
+@pytest.mark.parametrize(
+    ("call", "answers", "costs"),
+    [
+        (CALL, 1, 1),
+        (replace(CALL, purpose="revalidate"), 0, 1),
+        (replace(CALL, purpose="refresh"), 0, 1),
+        (replace(CALL, model="gpt-nobody-knows"), 1, 0),
+        (replace(CALL, provider="vllm", engine=True), 1, 0),
+        (replace(CALL, usage=Usage(uncached_input=MOST_TOKENS + 1)), 0, 0),
+        (replace(CALL, usage=None), 0, 0),
+    ],
+)
+async def test_what_prompt_caches_gave_is_told_of_clients_calls_of_known_usage(
+    call: CallRecord, answers: int, costs: int
+) -> None:
+    metrics = Counted()
+    clock = Clock(now=lambda: NOW, monotonic=lambda: 0.0)
+    Accounts(None, cast("Metrics", metrics), clock, writer="w").called(call)
+    assert (metrics.answers, metrics.costs) == (answers, costs)

@@ -186,11 +186,15 @@ def of_hit(
     usage: Usage | None,
     price: Price | None,
     engine: bool = False,
+    instead: bool = True,
 ) -> tuple[Line, Amounts]:
     """The line of an answer that was served without a call of its own: what the answer's recorded
-    `usage` cost at `price` was not paid again. Nobody bills an `engine`'s tokens.
+    `usage` cost at `price` was not paid again. Nobody bills an `engine`'s tokens. `instead` False:
+    it stands for a call that failed, which would have cost nothing, so nothing is saved.
     """
     line = Line(day_of(at), provider, _name(model), scope, LedgerCause.RESPONSE_HIT.value)
+    if not instead:
+        return line, Amounts(1) if usage is None or _absurd(usage) else _tokens_of(usage)
     if usage is None or _absurd(usage):
         return line, Amounts(1, unknown=1)
     if engine:

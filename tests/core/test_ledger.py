@@ -21,7 +21,7 @@ from gateway.core.ledger import (
 from gateway.core.model import Usage
 from gateway.core.records import CallRecord
 from gateway.core.savings import KEYS, summary
-from gateway.providers.prices import price
+from gateway.providers.prices import Price, price
 
 AT = 1_795_305_600.0
 MODEL = "claude-sonnet-4-5"
@@ -43,6 +43,15 @@ CALL = CallRecord(
 def line(cause: LedgerCause, **other: str) -> Line:
     told = Line("2026-11-22", "anthropic", MODEL, "1a2b3c4d", cause.value)
     return told._replace(**other)
+
+
+@pytest.mark.parametrize("listed", [LISTED, None])
+def test_an_answer_that_stands_for_a_failed_call_saves_nothing(listed: Price | None) -> None:
+    hit = of_hit(
+        at=AT, provider="anthropic", model=MODEL, scope="", usage=USAGE, price=listed, instead=False
+    )
+    tokens = Amounts(1, uncached=10, read=40_000, write_5m=1000, output=500)
+    assert hit == (line(LedgerCause.RESPONSE_HIT, scope=""), tokens)
 
 
 def test_a_request_is_paid_and_what_it_read_for_our_marks_is_saved() -> None:

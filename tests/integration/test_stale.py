@@ -180,6 +180,10 @@ async def test_an_upstream_that_hangs_up_is_stood_for_too() -> None:
         assert (told.status, told.cache) == (200, "stale")
         assert "fwd-status" not in told.headers["cache-status"]
         assert "gateway; fwd=stale; ttl=-" in told.headers["cache-status"]
+        # The call that failed would have cost nothing.
+        page = await door.metrics()
+        assert "gateway_inference_cost_total{" in page
+        assert "gateway_cache_saved_cost_total{" not in page
 
 
 async def test_a_route_may_say_otherwise() -> None:
