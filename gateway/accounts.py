@@ -33,7 +33,7 @@ from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Spoiled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.cache import Clock
     from gateway.core.causes import Cause, Share
@@ -70,6 +70,8 @@ class Accounts:
         """`ledger` None: nothing is kept, metrics are counted all the same. `writer` is another one
         in each process.
         """
+        self.on_call: Callable[[CallRecord, Amounts], None] | None = None
+        """Is told of each call, and of the line of its own."""
         self._ledger = ledger
         self._metrics = metrics
         self._clock = clock
@@ -106,12 +108,12 @@ class Accounts:
         picodollars; None: nobody knows, or nobody bills it. Never raises.
         """
         try:
-            listed = (
-                None if call.engine else _price(call.provider, call.api, call.model, call.terms)
-            )
-            lines = of_call(call, listed)
+            price = None if call.engine else _price(call.provider, call.api, call.model, call.terms)
+            lines = of_call(call, price)
             self._keep(lines)
             self._tell(call, label or call.model, lines)
+            if self.on_call is not None:
+                self.on_call(call, lines[0][1])
         except Exception:  # noqa: BLE001 - accounts are no reason to fail a request
             self._failed("a call can't be counted")
             return None

@@ -232,6 +232,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     recent = Recent(config.admin.recent_requests) if config.admin.recent_requests else None
     if recent is not None:
         proxy.on_record = recent.add
+        accounts.on_call = recent.minutes.called
     engines = _engines(parts, choice, pools, routing)
     overview = Overview(
         planning=planning,

@@ -1,7 +1,8 @@
 """What the last hours' requests came to, minute by minute: `Minutes`. Counts only, and bounded.
 
 Rule 1: a request counts in the minute in which it ended, once.
-Rule 2: tokens that a model was paid for and tokens of stored answers are never in one sum.
+Rule 2: what is paid hangs on calls, each counted once, whoever waited for it, as in the ledger.
+Rule 3: tokens that a model was paid for and tokens of stored answers are never in one sum.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.core.model import Result
 
 if TYPE_CHECKING:
-    from gateway.core.records import RequestRecord
+    from gateway.core.ledger import Amounts
+    from gateway.core.records import CallRecord, RequestRecord
 
 KEPT = 24 * 60
 """Minutes that are remembered."""
@@ -34,7 +36,8 @@ class Minute:
 
     __slots__ = (
         *("calls", "causes", "errors", "firsts", "hits", "input", "lost", "output", "paid_pd"),
-        *("read", "requests", "results", "saved_pd", "spared", "unpriced", "written"),
+        *("read", "requests", "results", "saved_pd", "spared", "unbilled", "unknown", "unpriced"),
+        "written",
     )
 
     def __init__(self) -> None:
@@ -50,8 +53,10 @@ class Minute:
         self.spared = 0
         """Tokens, input and output, of answers for which no model was called."""
         self.paid_pd = self.saved_pd = 0
-        self.unpriced = 0
-        """Calls that were answered, and have no known price."""
+        self.unpriced = self.unknown = self.unbilled = 0
+        """Calls of known usage without a known price; of unknown usage; of engines, that nobody
+        bills.
+        """
         self.hits: Counter[int] = Counter()
         """Durations of answers from the cache, of the others, and until a first byte came."""
         self.calls: Counter[int] = Counter()
@@ -77,13 +82,20 @@ class Minute:
                 self.read += usage.cache_read
                 self.written += usage.cache_write_5m + usage.cache_write_1h
                 self.output += usage.output
-                self.unpriced += record.paid_pd is None
-        self.paid_pd += record.paid_pd or 0
         self.saved_pd += record.saved_pd or 0
         if record.prompt_cache is not None and record.prompt_cache.miss is not None:
             miss = record.prompt_cache.miss
             self.causes[miss.cause.value] += 1
             self.lost += miss.lost_tokens
+
+    def called(self, call: CallRecord, amounts: Amounts) -> None:
+        """A model was called, for a request or not, and the line of it says what it cost."""
+        if call.engine:
+            self.unbilled += not call.failed
+            return
+        self.paid_pd += amounts.paid_pd
+        self.unpriced += amounts.unpriced
+        self.unknown += amounts.unknown
 
     def take(self, other: Minute) -> None:
         """All of another one as well."""
@@ -115,6 +127,8 @@ class Minute:
             "paid_pd": self.paid_pd,
             "saved_pd": self.saved_pd,
             "unpriced": self.unpriced,
+            "unknown": self.unknown,
+            "unbilled": self.unbilled,
         }
 
 
@@ -133,7 +147,14 @@ class Minutes:
 
     def add(self, record: RequestRecord) -> None:
         """A request is over."""
-        number = int(record.at + record.duration_s) // _MINUTE_S
+        self._minute(record.at + record.duration_s).add(record)
+
+    def called(self, call: CallRecord, amounts: Amounts) -> None:
+        """A call of a model is over, and this is the line of its own in the ledger."""
+        self._minute(call.at).called(call, amounts)
+
+    def _minute(self, ended: float) -> Minute:
+        number = int(ended) // _MINUTE_S
         latest, minute = self._latest
         if number > latest:
             minute = self._minutes[number] = Minute()
@@ -141,7 +162,7 @@ class Minutes:
             while self._minutes and next(iter(self._minutes)) <= number - self._kept:
                 self._minutes.popitem(last=False)
         # (A clock that was set back goes on in the latest minute: none is opened twice.)
-        minute.add(record)
+        return minute
 
     def series(self, now: float, window_s: float) -> dict[str, Any]:
         """The last `window_s` seconds until `now` (since the epoch): a point for each `step_s`

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from gateway.core.ledger import Amounts
 from gateway.core.minutes import MOST_POINTS, Minutes
 from gateway.core.miss import CacheOutcome, Miss, MissCause
 from gateway.core.model import Result, Usage
+from gateway.core.records import CallRecord
 from tests.helpers.records import any_record, record
 
 NOON = 1_700_006_400.0
 """The beginning of a minute."""
+CALL = CallRecord(
+    at=NOON,
+    upstream="openai",
+    provider="openai",
+    api="openai_chat",
+    model="gpt-5.6",
+    scope="",
+    purpose="request",
+    usage=None,
+    shares={},
+)
 
 
 def test_a_request_counts_once_in_the_minute_in_which_it_ended() -> None:
@@ -26,11 +41,12 @@ def test_all_points_together_are_the_sum_whatever_the_window() -> None:
     minutes = Minutes()
     for number in range(3000):
         minutes.add(any_record(number, NOON - 3000.0 + number))
+        minutes.called(replace(CALL, at=NOON - 3000.0 + number), Amounts(1, paid_pd=number))
     for window_s in (3600, 6 * 3600, 24 * 3600):
         told = minutes.series(NOON, window_s)
         assert len(told["points"]) <= MOST_POINTS
         assert told["total"]["requests"] == 3000
-        for name in ("requests", "errors", "paid_pd", "saved_pd", "unpriced"):
+        for name in ("requests", "errors", "paid_pd", "saved_pd"):
             assert sum(point[name] for point in told["points"]) == told["total"][name]
         for name, tokens in told["total"]["tokens"].items():
             assert sum(point["tokens"][name] for point in told["points"]) == tokens
@@ -59,14 +75,33 @@ def test_paid_and_spared_tokens_are_never_in_one_sum() -> None:
     assert told["results"] == dict.fromkeys((each.value for each in Result), 1)
 
 
-def test_misses_are_counted_by_cause_and_what_has_no_price_is_said() -> None:
+def test_what_is_paid_is_of_calls_and_what_is_not_known_of_them_is_told_apart() -> None:
+    minutes = Minutes()
+    minutes.add(record(at=NOON, paid_pd=7))
+    for call, amounts in (
+        (CALL, Amounts(1, paid_pd=500)),
+        (replace(CALL, purpose="revalidate"), Amounts(1, paid_pd=20)),
+        (CALL, Amounts(1, unpriced=1, unpriced_tokens=9)),
+        (CALL, Amounts(1, unknown=1)),
+        (replace(CALL, failed=True), Amounts(1, failed=1)),
+        (replace(CALL, engine=True), Amounts(1, output=5)),
+        (replace(CALL, engine=True), Amounts(1, unknown=1)),
+        (replace(CALL, engine=True, failed=True), Amounts(1, failed=1)),
+    ):
+        minutes.called(call, amounts)
+    told = minutes.series(NOON, 60.0)["total"]
+    assert (told["requests"], told["paid_pd"]) == (1, 520)
+    assert [told[name] for name in ("unpriced", "unknown", "unbilled")] == [1, 1, 2]
+
+
+def test_misses_are_counted_by_cause() -> None:
     minutes = Minutes()
     outcome = CacheOutcome(900, 0, 0, Miss(MissCause.TTL_EXPIRED, 700))
     minutes.add(record(at=NOON, prompt_cache=outcome, paid_pd=None))
     minutes.add(record(at=NOON, result=None, usage=None, status=503, paid_pd=None))
     told = minutes.series(NOON, 60.0)["total"]
     assert (told["misses"], told["tokens"]["lost"]) == ({"ttl_expired": 1}, 700)
-    assert (told["unpriced"], told["errors"], told["results"]["none"]) == (1, 1, 1)
+    assert (told["errors"], told["results"]["none"]) == (1, 1)
 
 
 @pytest.mark.parametrize("took_s", [0.000_001, 0.000_003, 0.000_8, 0.0123, 0.5, 4.2, 599.0])

@@ -56,6 +56,7 @@ def _remember(gateway: RunningGateway) -> None:
     for number in range(MANY):
         each = any_record(number, now - 3600.0 * (1 - number / MANY))
         told(each)
+        recent.minutes._minute(each.at).paid_pd += each.paid_pd or 0
         outcome = each.prompt_cache
         if outcome is not None and outcome.miss is not None and each.provider and each.model:
             usd = outcome.miss.lost_tokens * 2.7e-6

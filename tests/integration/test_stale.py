@@ -186,6 +186,22 @@ async def test_an_upstream_that_hangs_up_is_stood_for_too() -> None:
         assert "gateway_cache_saved_cost_total{" not in page
 
 
+async def test_the_page_says_what_a_revalidation_cost_too() -> None:
+    later = Later()
+    async with doorway(clock=later.clock, cache=SWR) as door:
+        await door.ask(CHAT, chat())
+        later.offset_s = TTL_S + 5
+        assert (await door.ask(CHAT, chat())).cache == "stale"
+        await landed(door)
+        assert door.calls == 2
+        async with door._session.get(f"{door.gateway.admin_url}/admin/page/summary") as response:
+            total = (await response.json())["total"]
+        page = await door.metrics()
+        (line,) = (x for x in page.splitlines() if x.startswith("gateway_inference_cost_total{"))
+        assert total["paid_pd"] == round(float(line.rpartition(" ")[2]) * 1e12) > 0
+        assert [total[name] for name in ("unpriced", "unknown", "unbilled")] == [0, 0, 0]
+
+
 async def test_a_route_may_say_otherwise() -> None:
     later = Later()
     routes = [{"path": CHAT, "model": "gpt-4o", "cache": {"stale_while_revalidate_s": 0}}]
