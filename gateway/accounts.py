@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from gateway.core.days import before, day_of
-from gateway.core.ledger import OWN, LedgerCause, of_call, of_hit
+from gateway.core.hits import Hit, Hits
+from gateway.core.ledger import OWN, LedgerCause, of_call
 from gateway.core.ledger_cells import Cells
-from gateway.core.model import Reason
 from gateway.core.money import usd
 from gateway.core.records import CallRecord
 from gateway.core.savings import summary
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gateway.core.causes import Cause, Share
     from gateway.core.ledger import Amounts, Line
     from gateway.core.model import Answer, Usage
+    from gateway.exchange import Exchange, Spared
     from gateway.planned import Planned
     from gateway.providers.prices import Price
     from gateway.store.ledger import LedgerStore
@@ -79,6 +80,7 @@ class Accounts:
         self._interval_s = interval_s
         self._retention_days = retention_days
         self._cells = Cells()
+        self._hits = Hits()
         self._number = 0
         self._sent: Batch | None = None
         """Whose fate is not known."""
@@ -99,7 +101,7 @@ class Accounts:
     @property
     def waiting(self) -> int:
         """Lines that are not written yet."""
-        return len(self._cells) + (len(self._sent.cells) if self._sent is not None else 0)
+        return len(self._fold()) + (len(self._sent.cells) if self._sent is not None else 0)
 
     # --- counting -------------------------------------------------------------------------------
 
@@ -197,61 +199,46 @@ class Accounts:
             model,
         )
 
-    def hit(self, turn: Turn, usage: Usage | None, model: str, terms: tuple[str, ...] = ()) -> None:
-        """A request was served what nobody paid again: `served`, and told to its exchange."""
-        exchange, endpoint = turn.exchange, turn.known.endpoint
-        saved = self.served(
-            provider=endpoint.caches_as,
-            api=turn.api.name,
-            model=model or exchange.model or "",
-            scope=exchange.scope,
-            usage=usage,
-            terms=terms,
-            instead=exchange.reason is not Reason.STALE_IF_ERROR,
-        )
-        if saved is not None:
-            exchange.saved_pd = (exchange.saved_pd or 0) + saved
-
-    def served(
-        self,
-        *,
-        provider: str,
-        api: str,
-        model: str,
-        scope: str,
-        usage: Usage | None,
-        terms: tuple[str, ...] = (),
-        instead: bool = True,
-    ) -> int | None:
-        """An answer was served that nobody paid again; `usage` and `terms` as they were recorded.
-        `instead`: of a call that would be paid (a failure is not). Returns what that saved, in picodollars; None where nobody knows, or bills. Never raises.
-        """
+    def hit(self, exchange: Exchange, spared: Spared) -> None:
+        """A request was served what nobody paid again: counted, and told to its exchange."""
+        assert exchange.endpoint is not None
+        provider = exchange.endpoint.caches_as
+        usage, model, terms, instead = spared
+        if usage is not None:
+            self._metrics.saved(usage, provider, model)
+        api, model = exchange.api or "", model or exchange.model or ""
+        if self._hits.is_full:
+            self._fold()
         engine = provider in ENGINES
         try:
-            listed = None if engine else _price(provider, api, model, terms)
-            line, amounts = of_hit(
-                at=self._clock.now(),
-                provider=provider,
-                model=model,
-                scope=scope,
-                usage=usage,
-                price=listed,
-                engine=engine,
-                instead=instead,
+            saved = self._hits.add(
+                Hit(provider, api, model, exchange.scope, usage, terms, instead, engine),
+                self._clock.now(),
+                lambda: _price(provider, api, model, terms),
             )
-            self._keep([(line, amounts)])
         except Exception:  # noqa: BLE001 - as above
             self._failed("an answer can't be counted")
-            return None
-        return None if engine or amounts.unknown or amounts.unpriced else amounts.spared_pd
+            return
+        if saved is not None:
+            exchange.saved_pd = (exchange.saved_pd or 0) + saved
+        self._noticed()
 
     def _keep(self, lines: Sequence[tuple[Line, Amounts]]) -> None:
-        if self._ledger is None:
-            return
-        if self._since is None:
+        if self._ledger is not None:
+            self._cells.add(lines)
+            self._noticed()
+
+    def _noticed(self) -> None:
+        if self._ledger is not None and self._since is None:
             self._since = self._clock.monotonic()
-        self._cells.add(lines)
-        self._changed.set()
+            self._changed.set()
+
+    def _fold(self) -> Cells:
+        """All that waits, the hits as well."""
+        hits = self._hits.take()
+        if self._ledger is not None:
+            self._cells.add(hits)
+        return self._cells
 
     def _tell(self, call: CallRecord, label: str, lines: Sequence[tuple[Line, Amounts]]) -> None:
         """The same numbers in the metrics."""
@@ -300,7 +287,7 @@ class Accounts:
                 await self.flush()
         if self.waiting:
             sent = {} if self._sent is None else self._sent.cells
-            lost = summary([*self._cells.sums().items(), *sent.items()])[0]
+            lost = summary([*self._fold().sums().items(), *sent.items()])[0]
             _log.error(
                 "the ledger could not be written: this is not in it",
                 calls=lost["calls"],
@@ -317,9 +304,14 @@ class Accounts:
             return True
         async with self._writing:
             try:
-                while self._sent is not None or len(self._cells):
+                # Not what comes meanwhile: under load there would be no end.
+                waits = len(self._fold())
+                while self._sent is not None or waits > 0:
+                    waits -= 0 if self._sent is not None else _LINES_AT_ONCE
                     await self._write(self._ledger)
                 self._since = None
+                if len(self._fold()):
+                    self._noticed()
                 await self._trim(self._ledger)
             except StoreUnavailable as exc:
                 self._failed("the ledger can't be written: it waits", str(exc))

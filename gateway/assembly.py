@@ -42,6 +42,7 @@ from gateway.store.journals import open_journal
 from gateway.store.ledger import open_ledger
 from gateway.store.tiered import TieredStore
 from gateway.telemetry.spans import NULL_ATTEMPT
+from gateway.telling import Telling
 from gateway.upstream.choice import Choice
 from gateway.upstream.engines import Engines
 from gateway.upstream.pools import Pools
@@ -89,6 +90,7 @@ class Assembled(NamedTuple):
     """What a gateway is worked by."""
 
     proxy: Proxy
+    telling: Telling
     explaining: Explaining
     planning: Planning
     warming: Warming
@@ -179,7 +181,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     routing.begin(placements, welcome)
     refreshing = Refreshing(config, choice, prefill, clock)
     planning.on_answered = refreshing.saw
-    serving = Serving(telemetry, clock, random_bytes, warm, accounts)
+    serving = Serving(telemetry, clock, random_bytes, warm)
     flights = Flights(parts.calls, config.cache.max_entry_bytes, budget)
     telemetry.metrics.watch_flights(lambda: flights.waiters)
     coalescing = Coalescing(
@@ -198,6 +200,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         inventory=Inventory(store, parts.generations, clock.now),
         timer=clock.monotonic,
     )
+    telling = Telling(telemetry.metrics, accounts)
     proxy = Proxy(
         config=config,
         choice=choice,
@@ -220,18 +223,18 @@ def assemble(config: Config, parts: Parts) -> Assembled:
             telemetry=telemetry,
             clock=clock,
             random_bytes=random_bytes,
-            accounts=accounts,
         ),
         explained=Explained(explaining, budget, config.server.explain_to),
         acceptance=acceptance,
         budget=budget,
         telemetry=telemetry,
+        telling=telling,
         clock=clock,
         random_bytes=random_bytes,
     )
     recent = Recent(config.admin.recent_requests) if config.admin.recent_requests else None
     if recent is not None:
-        proxy.on_record = recent.add
+        telling.on_record = recent.add
         accounts.on_call = recent.minutes.called
     engines = _engines(parts, choice, pools, routing)
     overview = Overview(
@@ -244,6 +247,7 @@ def assemble(config: Config, parts: Parts) -> Assembled:
     )
     return Assembled(
         proxy,
+        telling,
         explaining,
         planning,
         Warming(config, choice, prefill),

@@ -16,6 +16,7 @@ from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
 from gateway.core.model import Answer, Reason, Result, Usage
 from gateway.core.policy import Hit, Lookup
+from gateway.exchange import Spared
 from gateway.server import forwarding, relay, replies, stream
 from gateway.server.room import held
 from gateway.server.whole import SHORT_BYTES
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from gateway.accounts import Accounts
     from gateway.asking import Asking
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
@@ -55,9 +55,7 @@ class Batches:
         telemetry: Telemetry,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
-        accounts: Accounts,
     ) -> None:
-        self._accounts = accounts
         self._limit = config.cache.max_entry_bytes
         self._asking = asking
         self._cache = cache
@@ -134,7 +132,7 @@ class Batches:
             frame = framed.entry if isinstance(framed, Hit) else None
         whole = not parts.batch.missing(known)
         result, why = (Result.HIT, Reason.EXACT) if whole else (Result.MISS, reason)
-        self._telemetry.metrics.lookup(self._clock.monotonic() - began, result, why)
+        turn.exchange.looks += ((self._clock.monotonic() - began, result, why),)
         span.end(result, why, turn.exchange.key_hex8)
         return known, frame, reason
 
@@ -161,12 +159,10 @@ class Batches:
         if usage is None and frame is not None:
             # What the call for all of them was told to cost.
             usage = answer.usage
-        self._accounts.hit(turn, usage, answer.model)
+        exchange.spared += (Spared(usage, answer.model),)
         if answer.usage is not None:
-            provider = turn.known.endpoint.caches_as
             exchange.usage = answer.usage
             exchange.span.saved(answer.usage)
-            self._telemetry.metrics.saved(answer.usage, provider, answer.model)
         left = min(hit.ttl_left_s for hit in hits)
         headers = {
             "Age": str(int(max(hit.age_s for hit in hits))),
@@ -219,7 +215,7 @@ class Batches:
             return None
         exchange.usage = whole.usage
         there = [unit for unit in parts.batch.units if unit.canonical in known]
-        self._accounts.hit(turn, _usage_of(known, there), whole.model)
+        exchange.spared += (Spared(_usage_of(known, there), whole.model),)
         self._keeping.keep_units(turn, parts, missing, fresh, whole=whole.payload)
         for name in ("Content-Length", "Content-Encoding", "Content-Type"):
             answered.popall(name, None)

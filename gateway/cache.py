@@ -115,7 +115,7 @@ class ResponseCache:
         result, reason = _in_words(found)
         ended = self._clock.monotonic()
         exchange.step("lookup", began, ended)
-        self._telemetry.metrics.lookup(ended - began, result, reason)
+        exchange.looks += ((ended - began, result, reason),)
         span.end(result, reason, exchange.key_hex8)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.directives import cache_status
 from gateway.core.miss import spelled
@@ -37,6 +37,17 @@ _OURS_ALONE = (
 _MOST_STEPS = 32
 # Of what a client makes up, so much is remembered: a model's name may have megabytes.
 _LONGEST_NAME = 300
+
+
+class Spared(NamedTuple):
+    """An answer that a request was served and nobody paid again."""
+
+    usage: Usage | None
+    """As it was recorded, and its `terms`."""
+    model: str
+    terms: tuple[str, ...] = ()
+    instead: bool = True
+    """Of a call that would be paid: a failed one is not."""
 
 
 @dataclass(slots=True)
@@ -96,8 +107,13 @@ class Exchange:
     """Picodollars, where there is a price."""
     first_byte_s: float | None = None
     """From the request's first byte to the first byte of its answer's body."""
+    looks: tuple[tuple[float, Result, Reason], ...] = ()
+    """Into the cache: how many seconds each took, and what was found."""
+    spared: tuple[Spared, ...] = ()
+    """Answers that it was served and nobody paid again."""
     steps: list[Step] = field(default_factory=list)
     """What took time, for `record`."""
+    ended: float = 0.0
 
     def mark(self, headers: MutableMapping[str, str]) -> None:
         """Say in a response's headers what the cache did."""
@@ -135,6 +151,8 @@ class Exchange:
             paid_pd=None,
             saved_pd=None,
             first_byte_s=None,
+            looks=(),
+            spared=(),
             steps=[],
         )
 
@@ -192,15 +210,16 @@ class Exchange:
         if len(self.steps) < _MOST_STEPS:
             self.steps.append(Step(name, began - self.started, ended - began))
 
-    def record(self, now: float) -> RequestRecord:
+    def record(self) -> RequestRecord:
         """All that is told of it, at its end."""
-        duration = now - self.started
+        duration = self.ended - self.started
         endpoint = self.endpoint
         return RequestRecord(
             request_id=self.request_id,
             at=self.at,
             method=self.method,
-            path=self.path[:_LONGEST_NAME],
+            # (Not the request's own copy, where it is a text that is there anyway.)
+            path=self.route if self.path == self.route else self.path[:_LONGEST_NAME],
             route=self.route,
             api=self.api,
             upstream=endpoint.name if endpoint else None,
@@ -228,66 +247,32 @@ class Exchange:
             saved_pd=self.saved_pd,
             # (Not a copy: what goes on behind the answer, storing it, is still to come.)
             steps=self.steps,
+            scheme=self.scheme,
         )
 
-    def end(
-        self,
-        now: float,
-        metrics: Metrics,
-        on_record: Callable[[RequestRecord], None] | None = None,
-    ) -> None:
-        """Say it: metrics, one log line, the end of the span, and the record to whoever keeps any."""
-        duration = now - self.started
-        overhead = max(0.0, duration - self.elsewhere_s)
-        endpoint = self.endpoint
-        metrics.request(
-            route=self.route,
-            result=self.result,
-            reason=self.reason,
-            status=self.status,
-            provider=endpoint.caches_as if endpoint else None,
-            model=self.model,
-            duration_s=duration,
-            overhead_s=overhead,
-            method=self.method,
-            scheme=self.scheme,
-            error=self.error,
-            scope=self.scope,
-        )
-        if self.saved_pd and endpoint is not None:
-            metrics.spared(usd(self.saved_pd), endpoint.caches_as, self.model)
-        if self.aborted is not None:
-            metrics.aborted(self.aborted)
-        request_line(
-            request_id=self.request_id,
-            method=self.method,
-            path=self.path,
-            status=self.status,
-            duration_s=duration,
-            route=self.route,
-            upstream=endpoint.name if endpoint else None,
-            model=self.model,
-            result=self.result,
-            reason=self.reason,
-            stored=self.stored,
-            key_hex8=self.key_hex8,
-            overhead_s=overhead,
-            usage=self.usage,
-            trace_id=self.span.trace_id,
-            aborted=self.aborted,
-            error=self.error,
-            plan=self.markers,
-            rewrites=self.rewrites,
-            backend=self.backend,
-            affinity=self.branch,
-            prompt_cache=self.prompt_cache,
-            paid_pd=self.paid_pd,
-            saved_pd=self.saved_pd,
-        )
+    def end(self, now: float) -> None:
+        """It is over: so is its span. The rest is told by `tell`."""
+        self.ended = now
         self.span.set_status(self.status)
         self.span.end()
+
+    def tell(
+        self, metrics: Metrics, on_record: Callable[[RequestRecord], None] | None = None
+    ) -> None:
+        """Say what became of it, once it has ended: metrics, one log line, and the record to whoever
+        keeps any.
+        """
+        record = self.record()
+        metrics.request(record)
+        for seconds, result, reason in self.looks:
+            metrics.lookup(seconds, result, reason)
+        if record.saved_pd and record.provider is not None:
+            metrics.spared(usd(record.saved_pd), record.provider, record.model)
+        if record.aborted is not None:
+            metrics.aborted(record.aborted)
+        request_line(record)
         if on_record is not None:
-            on_record(self.record(now))
+            on_record(record)
 
 
 class ModelCall:

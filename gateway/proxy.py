@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from gateway.budget import Budget, Share
     from gateway.cache import Clock, ResponseCache
     from gateway.config import Config
-    from gateway.core.records import RequestRecord
     from gateway.door import Known
     from gateway.explained import Explained
     from gateway.keeping import Keeping
     from gateway.recognition import Recognition
     from gateway.routing import Routing
     from gateway.telemetry.setup import Telemetry
+    from gateway.telling import Telling
     from gateway.upstream.choice import Asked, Choice
     from gateway.wire.base import WireApi
 
@@ -82,6 +82,7 @@ class Proxy:
         acceptance: Acceptance,
         budget: Budget,
         telemetry: Telemetry,
+        telling: Telling,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
     ) -> None:
@@ -97,12 +98,11 @@ class Proxy:
         self._budget = budget
         self._acceptance = acceptance
         self._telemetry = telemetry
+        self._telling = telling
         self._clock = clock
         self._random = random_bytes
         self._traces = telemetry.spans is not NULL_SPANS
         self._tenant_header = config.cache.tenant_header.lower()
-        self.on_record: Callable[[RequestRecord], None] | None = None
-        """Told of each request when it is over. Never raises."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises only what ends the connection."""
@@ -148,14 +148,7 @@ class Proxy:
             )
         finally:
             self._telemetry.metrics.inflight(-1)
-            self._over(exchange)
-
-    def _over(self, exchange: Exchange) -> None:
-        """Say what became of it. The client has its answer, whatever goes wrong in saying so."""
-        try:
-            exchange.end(self._clock.monotonic(), self._telemetry.metrics, self.on_record)
-        except Exception:  # noqa: BLE001
-            _log.exception("a request can't be told", request_id=exchange.request_id)
+            self._telling.over(exchange, self._clock.monotonic())
 
     async def _answer(
         self, request: web.BaseRequest, target: str, exchange: Exchange
@@ -204,7 +197,7 @@ class Proxy:
         known = await self._recognition.recognise_beside(sender, asked, api, body)
         exchange.to(known.endpoint)
         exchange.model = known.ask.model if known.ask else None
-        exchange.api, exchange.scope = api.name, known.who.hex()[:8]
+        exchange.api, exchange.scope = api.name, known.who[:4].hex()
         policy = self._choice.policy(asked, exchange.model or "")
         turn = Turn(
             request=request,
@@ -227,7 +220,7 @@ class Proxy:
                 raise not_in_cache(decision.reason)
             return await self._answering.alone(turn)
         turn.lookup = self._cache.dated(decision)
-        exchange.key_hex8 = known.identities[0].hex()[:8]
+        exchange.key_hex8 = known.identities[0][:4].hex()
         if known.batch is not None:
             answered = await self._batches.answer(turn, known.batch, turn.lookup)
             if answered is None and turn.directives.only_if_cached:

@@ -11,9 +11,10 @@ import structlog
 from gateway.cache import LONG_BYTES
 from gateway.core.directives import cache_status
 from gateway.core.mint import Mint
-from gateway.core.model import Form, Result
+from gateway.core.model import Form, Reason, Result
 from gateway.core.template import template
 from gateway.errors import Overloaded
+from gateway.exchange import Spared
 from gateway.server import replies
 from gateway.server.room import held, overloaded
 from gateway.server.whole import SHORT_BYTES
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from gateway.accounts import Accounts
     from gateway.budget import Share
     from gateway.cache import Clock
-    from gateway.core.model import Entry, Reason, Usage
+    from gateway.core.model import Entry, Usage
     from gateway.core.policy import Hit
     from gateway.telemetry.setup import Telemetry
     from gateway.turn import Turn
@@ -47,9 +47,7 @@ class Serving:
         clock: Clock,
         random_bytes: Callable[[int], bytes],
         warm: Warm,
-        accounts: Accounts,
     ) -> None:
-        self._accounts = accounts
         self._telemetry = telemetry
         self._clock = clock
         self._random = random_bytes
@@ -160,10 +158,9 @@ class Serving:
         self, turn: Turn, usage: Usage | None, model: str, terms: tuple[str, ...] = ()
     ) -> None:
         """Tell of tokens that nobody pays for this answer; `usage` and `terms` as they were recorded."""
-        self._accounts.hit(turn, usage, model, terms)
-        if usage is None:
-            return
         exchange = turn.exchange
-        exchange.usage = usage
-        exchange.span.saved(usage)
-        self._telemetry.metrics.saved(usage, turn.known.endpoint.caches_as, model)
+        instead = exchange.reason is not Reason.STALE_IF_ERROR
+        exchange.spared += (Spared(usage, model, terms, instead),)
+        if usage is not None:
+            exchange.usage = usage
+            exchange.span.saved(usage)

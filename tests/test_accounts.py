@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,9 +13,11 @@ import structlog
 from gateway.accounts import Accounts
 from gateway.cache import Clock
 from gateway.core.causes import Cause, Share
+from gateway.core.hits import MOST
 from gateway.core.ledger import MOST_TOKENS, Amounts, Line, added
 from gateway.core.model import Usage
 from gateway.core.records import CallRecord
+from gateway.exchange import Exchange, Spared
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, MemoryLedger, Spoiled
 from gateway.telemetry.metrics import NULL_METRICS
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from gateway.store.ledger import LedgerStore
     from gateway.telemetry.metrics import Metrics
+    from gateway.upstream.choice import Endpoint
 
 NOW = 1_795_305_600.0
 DAY = "2026-11-22"
@@ -74,6 +78,14 @@ class Shaky(MemoryLedger):
         self.forgot.append(before)
 
 
+def served() -> Exchange:
+    """A request that was answered from the cache."""
+    exchange = Exchange("gw_1", "POST", "/v1/chat/completions", "http", 0.0)
+    exchange.endpoint = cast("Endpoint", SimpleNamespace(caches_as="openai"))
+    exchange.api, exchange.scope, exchange.model = "openai_chat", "x", "gpt-4o"
+    return exchange
+
+
 def accounts(ledger: LedgerStore | None, now: Callable[[], float] = lambda: NOW) -> Accounts:
     clock = Clock(now=now, monotonic=lambda: 0.0)
     return Accounts(ledger, NULL_METRICS, clock, writer="w", retention_days=30)
@@ -91,16 +103,45 @@ async def test_what_is_counted_is_written_and_told() -> None:
     books = accounts(ledger)
 
     assert books.called(CALL) == COST
-    saved = books.served(
-        provider="openai", api="openai_chat", model="gpt-4o", scope="x", usage=CALL.usage
-    )
-    assert saved == COST
+    hit = served()
+    books.hit(hit, Spared(CALL.usage, "gpt-4o"))
+    books.hit(hit, Spared(CALL.usage, "gpt-4o", instead=False))
+    assert hit.saved_pd == COST
+    assert books.waiting == 2
     told = await books.savings(DAY, DAY, ["cause"])
 
     assert (told["total"]["paid_pd"], told["total"]["saved_pd"]) == (str(COST), str(COST))
     assert [row["cause"] for row in told["rows"]] == ["request", "response_hit"]
     assert (told["kept_in"], told["lasting"], told["missing_days"]) == ("memory", False, [])
     assert told["unwritten"] == {"lines": 0, "for_s": None}
+
+
+async def test_hits_of_many_kinds_are_all_counted_and_few_are_remembered() -> None:
+    ledger = MemoryLedger()
+    books = accounts(ledger)
+    for number in range(3 * MOST):
+        hit = served()
+        hit.scope = f"{number % (MOST + 7):08x}"
+        books.hit(hit, Spared(CALL.usage, "gpt-4o"))
+    assert await books.flush()
+    total = await sums(ledger)
+    assert (total.times, total.spared_pd) == (3 * MOST, 3 * MOST * COST)
+
+
+async def test_what_comes_while_it_is_written_waits_for_the_next_time() -> None:
+    class Busy(MemoryLedger):
+        async def add(self, batch: Batch) -> None:
+            batches.append(batch.number)
+            assert len(batches) < 10, "it never ends"
+            await super().add(batch)
+            books.hit(served(), Spared(CALL.usage, "gpt-4o"))
+
+    batches: list[int] = []
+    books = accounts(Busy())
+    books.hit(served(), Spared(CALL.usage, "gpt-4o"))
+    assert await books.flush()
+    assert (batches, books.waiting) == ([1], 1)
+    assert books._changed.is_set()
 
 
 @pytest.mark.parametrize(

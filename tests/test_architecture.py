@@ -102,6 +102,7 @@ CONDUCTORS = {
     "sending",
     "serving",
     "statements",
+    "telling",
     "traced",
     "turn",
     "warm",

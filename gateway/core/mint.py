@@ -6,6 +6,7 @@ import re
 import string
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import getitem
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -36,9 +37,7 @@ class Mint:
         plan = _plan if len(original) <= _USUAL else _plan.__wrapped__
         head, alphabets, grows = plan(original)
         random = blake3(self.seed + self._made.to_bytes(8, "big")).digest(len(alphabets) + 8)
-        # A byte holds each alphabet several times; that some come up a little more often is no
-        # help to anybody who would guess twenty of them.
-        tail = "".join([a[b % len(a)] for a, b in zip(alphabets, random, strict=False)])
+        tail = "".join(map(getitem, alphabets, random))
         return f"{head}{tail}{random[-6:].hex() if grows else ''}"
 
     def unlike(self, original: str, taken: Collection[str]) -> str:
@@ -59,7 +58,7 @@ _USUAL = 200
 
 @lru_cache(1024)
 def _plan(original: str) -> tuple[str, tuple[str, ...], bool]:
-    """What stays, the alphabet of each character after it, and whether it needs a tail beyond."""
+    """What stays, for each character after it what each byte draws, and whether it needs a tail beyond."""
     cut = max(original.rfind("_"), original.rfind("-")) + 1
     counted = _COUNTED.fullmatch(original)
     if counted is not None:
@@ -73,13 +72,23 @@ def _plan(original: str) -> tuple[str, tuple[str, ...], bool]:
     letters = [c for c in tail if c.isalnum()]
     hexadecimal = len(letters) >= _ENOUGH and all(c in _HEX for c in letters) and not tail.isdigit()
     alphabets = tuple(
-        "0123456789abcdef"
-        if hexadecimal and c in _HEX
-        else next((k for k in _CLASSES if c in k), c)
+        _drawn(
+            "0123456789abcdef"
+            if hexadecimal and c in _HEX
+            else next((k for k in _CLASSES if c in k), c)
+        )
         for c in tail
     )
     grows = not any(c.isascii() and c.isalnum() for c in tail)
     return original[:cut], alphabets, grows
+
+
+@lru_cache(64)
+def _drawn(alphabet: str) -> str:
+    """What each byte draws of it. A byte holds it several times; that some come up a little more often
+    is no help to anybody who would guess twenty of them.
+    """
+    return "".join(alphabet[byte % len(alphabet)] for byte in range(256))
 
 
 _ENOUGH = 6

@@ -1,12 +1,12 @@
-"""The last requests, as their records tell of them: `Recent`, bounded in number and in bytes.
+"""The last requests, as their records tell of them: `Recent`, bounded in number, and so in bytes.
 
 Rule 1: what is kept is what `RequestRecord` has: no content, no credentials.
-Rule 2: a request pays for a place in a table; who looks for one pays for looking, in portions.
+Rule 2: a request pays for a place in a queue; who looks for one pays for looking, in portions.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 KEPT = 10_000
 RECORD_BYTES = 2300
 """What a record takes with its steps and its place; a test holds it to what the process really pays."""
-BUDGET_BYTES = 64 * 1024 * 1024
+LARGEST_BYTES = RECORD_BYTES + 2400
+"""With the longest path and model that are remembered (`gateway.exchange`), in four bytes a letter."""
+MOST = 64 * 1024 * 1024 // LARGEST_BYTES
+"""More than so many would take more than 64 MiB."""
 PORTION = 1000
 """Records that are looked at in one go: about a millisecond."""
 
@@ -87,12 +90,8 @@ class Served:
 class Recent:
     """What is remembered. `version` rises with every request."""
 
-    def __init__(self, kept: int = KEPT, budget_bytes: int = BUDGET_BYTES) -> None:
-        self._kept = kept
-        self._budget = budget_bytes
-        self._records: dict[int, RequestRecord] = {}
-        self._numbers: dict[str, int] = {}
-        self._bytes = 0
+    def __init__(self, kept: int = KEPT) -> None:
+        self._records: deque[RequestRecord] = deque(maxlen=min(kept, MOST))
         self.served: dict[tuple[str, str], Served] = {}
         """By upstream and replica; of those that none of the requests went to, nothing."""
         self.version = 0
@@ -105,33 +104,16 @@ class Recent:
         """Records that are kept."""
         return len(self._records)
 
-    @property
-    def size_bytes(self) -> int:
-        """About what they take."""
-        return self._bytes
-
     def add(self, record: RequestRecord) -> None:
         """A request is over."""
-        number = self.version = self.version + 1
-        self._records[number] = record
-        self._numbers[record.request_id] = number
-        self._bytes += _size(record)
-        if record.backend is not None:
-            self._serve(record, 1)
-        if len(self._records) > self._kept or self._bytes > self._budget:
-            self._fit()
-        self.minutes.add(record)
-
-    def _fit(self) -> None:
+        self.version += 1
         records = self._records
-        while len(records) > self._kept or (self._bytes > self._budget and records):
-            oldest = next(iter(records))
-            gone = records.pop(oldest)
-            self._bytes -= _size(gone)
-            if gone.backend is not None:
-                self._serve(gone, -1)
-            if self._numbers.get(gone.request_id) == oldest:
-                del self._numbers[gone.request_id]
+        if len(records) == records.maxlen and records and records[0].backend is not None:
+            self._serve(records[0], -1)
+        records.append(record)
+        if record.backend is not None and records:
+            self._serve(record, 1)
+        self.minutes.add(record)
 
     def _serve(self, record: RequestRecord, by: int) -> None:
         where = record.upstream or "", record.backend or ""
@@ -146,9 +128,11 @@ class Recent:
             del self.served[where]
 
     def find(self, request_id: str) -> tuple[int, RequestRecord] | None:
-        """The request of this id, if it is still remembered."""
-        number = self._numbers.get(request_id)
-        return None if number is None else (number, self._records[number])
+        """The latest request of this id, if it is still remembered."""
+        for back, record in enumerate(reversed(self._records)):
+            if record.request_id == request_id:
+                return self.version - back, record
+        return None
 
     def look(self, wanted: Wanted, *, before: int = 0, after: int = 0, most: int = 100) -> Found:
         """Up to `most` of the wanted, the latest first, from those with numbers below `before` (0:
@@ -156,12 +140,13 @@ class Recent:
         """
         tests = wanted.tests()
         records = self._records
-        oldest = max(self.version - len(records) + 1, after + 1)
+        first = self.version - len(records) + 1
+        oldest = max(first, after + 1)
         number = min(before - 1, self.version) if before else self.version
         last = max(oldest, number - PORTION + 1)
         found: list[tuple[int, RequestRecord]] = []
         while number >= last and len(found) < most:
-            record = records[number]
+            record = records[number - first]
             if all(test(record) for test in tests):
                 found.append((number, record))
             number -= 1
@@ -185,11 +170,6 @@ def most_common(counts: dict[str, Counter[str]]) -> dict[str, list[str]]:
 
 WANTED = tuple(each.name for each in fields(Wanted))
 """What can be asked for, by name."""
-
-
-def _size(record: RequestRecord) -> int:
-    # (What else a client names is short, or was checked: the path is as long as a head may be.)
-    return RECORD_BYTES + len(record.path) + len(record.model or "")
 
 
 def _has(name: str, value: str) -> Callable[[RequestRecord], bool]:

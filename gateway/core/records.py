@@ -29,8 +29,7 @@ class Step(NamedTuple):
     took_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """One request, when it is over. No content, no credentials, no header values."""
 
     request_id: str
@@ -72,6 +71,7 @@ class RequestRecord:
     """By the response cache, likewise."""
     steps: Sequence[Step] = ()
     """Behind the answer there may come one more: of `store`."""
+    scheme: str = "http"
 
 
 @dataclass(frozen=True, slots=True)

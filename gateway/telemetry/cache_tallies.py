@@ -20,7 +20,7 @@ class CacheTallies:
     """Counts in `tallies`; the methods are those of `Metrics`."""
 
     __slots__ = (
-        *("_lock", "_looked", "_lookup", "_models", "_outcomes", "_saved", "_saved_cost"),
+        *("_costs", "_lock", "_looked", "_lookup", "_models", "_outcomes", "_saved", "_saved_cost"),
         *("_size", "_store", "_stores", "_tokens", "_unavailable", "_written"),
     )
 
@@ -60,6 +60,7 @@ class CacheTallies:
         self._outcomes: dict[str, Count] = {}
         self._written: dict[str, Spread] = {}
         self._tokens: dict[tuple[str, str | None], tuple[Count, Count]] = {}
+        self._costs: dict[tuple[str, str | None], Count] = {}
 
     def lookup(self, seconds: float, result: Result) -> None:
         """See `Metrics.lookup`; by its reason too it would be a histogram for each."""
@@ -104,8 +105,13 @@ class CacheTallies:
 
     def spared(self, usd: float, provider: str, model: str | None) -> None:
         """See `Metrics.spared`."""
-        name = self._models.label(model, proven=True)
-        series = self._saved_cost.at({s.L_PROVIDER: provider, s.L_MODEL: name})
+        told = (provider, model)
+        series = self._costs.get(told)
+        if series is None:
+            name = self._models.label(model, proven=True)
+            series = self._saved_cost.at({s.L_PROVIDER: provider, s.L_MODEL: name})
+            if self._models.settled(model):
+                self._costs[told] = series
         with self._lock:
             series.value += max(0.0, usd)
 

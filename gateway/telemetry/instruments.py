@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from gateway.core.model import Reason, Result, Usage
+    from gateway.core.records import RequestRecord
     from gateway.telemetry.bounds import Bounds
     from gateway.telemetry.model_calls import Names
     from gateway.telemetry.tallies import Count, Histogram, Spread, Tallies
@@ -135,30 +136,19 @@ class Instruments(Metrics):
     def route(self) -> RouteTallies:
         return self._route
 
-    def request(
-        self,
-        *,
-        route: str | None,
-        result: Result | None,
-        reason: Reason | None,
-        status: int,
-        provider: str | None,
-        model: str | None,
-        duration_s: float,
-        overhead_s: float | None = None,
-        method: str = "POST",
-        scheme: str = "http",
-        error: str | None = None,
-        scope: str = "",
-    ) -> None:
-        self._scopes.requested(scope, result, status)
-        told = (route, result, reason, status, provider, model, method, scheme, error)
+    def request(self, record: RequestRecord) -> None:
+        route, result, status, model = record.route, record.result, record.status, record.model
+        self._scopes.requested(record.scope, result, status)
+        told = (
+            *(route, result, record.reason, status, record.provider, model),
+            *(record.method, record.scheme, record.error),
+        )
         ended = self._ended.get(told)
         if ended is None:
             ended = self._kind_of_request(*told)
             if (
                 (route is None or route in self._routes)
-                and method in s.METHODS
+                and record.method in s.METHODS
                 and self._models.settled(model)
             ):
                 _remember(self._ended, told, ended)
@@ -166,9 +156,8 @@ class Instruments(Metrics):
             ended.requests.value += 1
             if ended.lookups is not None:
                 ended.lookups.value += 1
-            if overhead_s is not None:
-                ended.overhead.record(overhead_s)
-            ended.http.record(duration_s)
+            ended.overhead.record(record.overhead_s)
+            ended.http.record(record.duration_s)
 
     def _kind_of_request(  # noqa: PLR0917 - the key of its dict, taken apart
         self,

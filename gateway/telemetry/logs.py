@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import orjson
 import structlog
@@ -26,11 +26,12 @@ from gateway.telemetry import tracebacks
 from gateway.telemetry.text import plain, without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, MutableMapping
+    from collections.abc import Callable, Collection, Mapping, MutableMapping
+    from enum import Enum
 
-    from gateway.core.miss import CacheOutcome
-    from gateway.core.model import Reason, Result, Usage
-    from gateway.core.route import Branch
+    from gateway.core.records import RequestRecord
+
+_T = TypeVar("_T")
 
 _PATH_LIMIT = 512
 _LINE_LIMIT = 512
@@ -99,67 +100,38 @@ def setup_logging(
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
 
 
-def request_line(
-    *,
-    request_id: str,
-    method: str,
-    path: str,
-    status: int,
-    duration_s: float,
-    route: str | None = None,
-    upstream: str | None = None,
-    model: str | None = None,
-    result: Result | None = None,
-    reason: Reason | None = None,
-    stored: Reason | None = None,
-    key_hex8: str | None = None,
-    overhead_s: float | None = None,
-    usage: Usage | None = None,
-    trace_id: str | None = None,
-    aborted: str | None = None,
-    error: str | None = None,
-    plan: str | None = None,
-    rewrites: str | None = None,
-    backend: str | None = None,
-    affinity: Branch | None = None,
-    prompt_cache: CacheOutcome | None = None,
-    paid_pd: int | None = None,
-    saved_pd: int | None = None,
-) -> None:
+def request_line(record: RequestRecord) -> None:
     """One line for one request: a warning from status 500 on, else info.
 
-    `path` is told without its query. `usage` is what the answer says it cost; on a hit nobody
-    paid it. `plan` is what was done for the provider's prompt cache; `backend` and `affinity`: of a
-    pool, which replica was asked last, and why. `paid_pd` and `saved_pd` are picodollars, where there
-    is a price. `error` is a short, fixed word, `aborted` is `client` or `upstream`. A field that
-    is None is left out. Costs next to nothing when its level is not asked for.
+    A field that is None is left out. Costs next to nothing when its level is not asked for.
     """
-    level = logging.WARNING if status >= 500 else logging.INFO
+    level = logging.WARNING if record.status >= 500 else logging.INFO
     if not _Requests.log.is_enabled_for(level):
         return
+    usage, prompt_cache = record.usage, record.prompt_cache
     line: dict[str, Any] = {
-        "request_id": plain(request_id),
-        "method": plain(method),
-        "path": plain(without_query(path), _PATH_LIMIT),
-        "route": route,
-        "upstream": upstream,
-        "backend": plain(backend) if backend is not None else None,
-        "affinity": affinity.value if affinity is not None else None,
-        "model": plain(model) if model is not None else None,
-        "status": status,
-        "result": result.value if result is not None else None,
-        "reason": reason.value if reason is not None else None,
-        "stored": stored.value if stored is not None else None,
-        "key": key_hex8[:8] if key_hex8 is not None else None,
-        "duration_ms": round(duration_s * 1000, 3),
-        "overhead_ms": round(overhead_s * 1000, 3) if overhead_s is not None else None,
-        "cost_usd": usd(paid_pd) if paid_pd is not None else None,
-        "saved_usd": usd(saved_pd) if saved_pd is not None else None,
-        "plan": plan,
-        "rewrites": rewrites,
-        "aborted": aborted,
-        "error": error,
-        "trace_id": trace_id,
+        "request_id": plain(record.request_id),
+        "method": plain(record.method),
+        "path": plain(without_query(record.path), _PATH_LIMIT),
+        "route": record.route,
+        "upstream": record.upstream,
+        "backend": _or_none(record.backend, plain),
+        "affinity": _or_none(record.branch, _word),
+        "model": _or_none(record.model, plain),
+        "status": record.status,
+        "result": _or_none(record.result, _word),
+        "reason": _or_none(record.reason, _word),
+        "stored": _or_none(record.stored, _word),
+        "key": record.key_hex8[:8] if record.key_hex8 is not None else None,
+        "duration_ms": round(record.duration_s * 1000, 3),
+        "overhead_ms": round(record.overhead_s * 1000, 3),
+        "cost_usd": _or_none(record.paid_pd, usd),
+        "saved_usd": _or_none(record.saved_pd, usd),
+        "plan": record.plan,
+        "rewrites": record.rewrites,
+        "aborted": record.aborted,
+        "error": record.error,
+        "trace_id": record.trace_id,
     }
     if usage is not None:
         line["uncached_input"] = usage.uncached_input
@@ -175,6 +147,14 @@ def request_line(
             line["cache_miss_path"] = miss.path or None
     told = {name: value for name, value in line.items() if value is not None}
     _Requests.log.log(level, "request", **told)
+
+
+def _or_none(value: _T | None, told: Callable[[_T], object]) -> object:
+    return None if value is None else told(value)
+
+
+def _word(value: Enum) -> object:
+    return value.value
 
 
 class _Lines:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.core.model import Reason, Result, Usage
+    from gateway.core.records import RequestRecord
     from gateway.telemetry.prompt_cache import PromptCacheMetrics
     from gateway.telemetry.route import RouteMetrics
 
@@ -92,26 +93,8 @@ class Metrics:
         """What is counted of pools."""
         return NULL_ROUTE
 
-    def request(
-        self,
-        *,
-        route: str | None,
-        result: Result | None,
-        reason: Reason | None,
-        status: int,
-        provider: str | None,
-        model: str | None,
-        duration_s: float,
-        overhead_s: float | None = None,
-        method: str = "POST",
-        scheme: str = "http",
-        error: str | None = None,
-        scope: str = "",
-    ) -> None:
-        """One request has ended. `result` is None when it ended before the cache had a say;
-        `overhead_s` is our own share of the time; `error` a short, fixed word; `scope` the
-        beginning of the keyed hash of who asked.
-        """
+    def request(self, record: RequestRecord) -> None:
+        """One request has ended."""
 
     def called(  # noqa: PLR0917 - told at each call's end, so as cheaply as can be
         self, method: str, host: str, port: int | None, status: int, error: str, seconds: float

@@ -9,7 +9,17 @@ import pytest
 
 from gateway.core.miss import CacheOutcome, Miss, MissCause
 from gateway.core.model import Reason, Result, Usage
-from gateway.core.recent import PORTION, RECORD_BYTES, WANTED, Recent, Served, Wanted, most_common
+from gateway.core.recent import (
+    LARGEST_BYTES,
+    MOST,
+    PORTION,
+    RECORD_BYTES,
+    WANTED,
+    Recent,
+    Served,
+    Wanted,
+    most_common,
+)
 from tests.helpers.records import any_record, record
 
 if TYPE_CHECKING:
@@ -39,18 +49,19 @@ def test_the_latest_come_first_and_the_oldest_go() -> None:
     assert repr(recent) == "<Recent 3 of 5 requests>"
 
 
-def test_long_paths_are_counted_by_their_bytes() -> None:
-    recent = Recent(budget_bytes=10 * RECORD_BYTES)
-    for number in range(100):
-        recent.add(record(number, path="/" + 4 * RECORD_BYTES * "x"))
-        assert recent.size_bytes <= 10 * RECORD_BYTES
-    assert len(recent) == 1
+def test_more_than_fit_into_64_mib_are_not_kept() -> None:
+    recent = Recent(kept=10**9)
+    one = record(1)
+    for _ in range(MOST + 10):
+        recent.add(one)
+    assert (len(recent), recent.version) == (MOST, MOST + 10)
+    assert MOST * LARGEST_BYTES <= 64 * 1024 * 1024
 
 
-def test_one_that_is_too_large_for_the_budget_leaves_nothing_behind() -> None:
-    recent = Recent(budget_bytes=RECORD_BYTES)
-    recent.add(record(1, path=RECORD_BYTES * "x"))
-    assert (len(recent), recent.size_bytes, recent.version) == (0, 0, 1)
+def test_none_is_kept_where_none_is_wanted() -> None:
+    recent = Recent(kept=0)
+    recent.add(record(1, upstream="gpu", backend="a"))
+    assert (len(recent), recent.version, recent.served) == (0, 1, {})
     assert found(recent, Wanted()) == []
     assert recent.find(record(1).request_id) is None
 
@@ -178,4 +189,4 @@ def test_a_record_takes_what_is_counted_for_it() -> None:
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert 0.4 * recent.size_bytes <= taken <= recent.size_bytes
+    assert 0.4 * many * RECORD_BYTES <= taken <= many * RECORD_BYTES

@@ -231,7 +231,7 @@ class Fleet:
             gateway_here(self._base, self.time.clock(), **sections)
         )
         # (Instead of the page's memory: the last one told is enough here.)
-        gateway._assembled.proxy.on_record = self.seen.record
+        gateway._assembled.telling.on_record = self.seen.record
         if place is None:
             self._own.append(own)
             self.gateways.append(gateway)

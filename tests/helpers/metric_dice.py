@@ -12,6 +12,7 @@ from gateway.core.plan import PlanReason
 from gateway.core.route import Branch
 from gateway.core.steadiness import Compared
 from gateway.telemetry.metrics import ROUTES
+from tests.helpers.records import BARE
 
 if TYPE_CHECKING:
     from gateway.telemetry.setup import Telemetry
@@ -30,17 +31,19 @@ def throw(telemetry: Telemetry, numbers: range) -> None:
         model, provider, status = f"model-{n}", f"provider-{n % 300}", 100 + n % 500
         result, reason, cause = next(results), next(reasons), next(causes)
         m.request(
-            route=next(routes),
-            result=result,
-            reason=reason,
-            status=status,
-            provider=provider,
-            model=model,
-            duration_s=0.1,
-            overhead_s=0.001,
-            method=("POST", "GET", f"M{n}")[n % 3],
-            error=None if n % 7 else f"error_{n % 50}",
-            scope=f"{n:08x}",
+            BARE._replace(
+                route=next(routes),
+                result=result,
+                reason=reason,
+                status=status,
+                provider=provider,
+                model=model,
+                duration_s=0.1,
+                overhead_s=0.001,
+                method=("POST", "GET", f"M{n}")[n % 3],
+                error=None if n % 7 else f"error_{n % 50}",
+                scope=f"{n:08x}",
+            )
         )
         m.lookup(0.001, result, reason)
         m.stored(reason, 0.001, 1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -45,9 +44,19 @@ PLAIN = RequestRecord(
 """A miss that was answered by OpenAI."""
 
 
+_UNKNOWN: dict[str, Any] = dict.fromkeys(
+    (
+        *("route", "api", "upstream", "provider", "model", "result", "reason", "stored"),
+        *("key_hex8", "first_byte_s", "usage", "plan", "paid_pd"),
+    )
+)
+BARE = PLAIN._replace(scope="", **_UNKNOWN)
+"""A request of which hardly anything is known."""
+
+
 def record(number: int = 0, **changes: Any) -> RequestRecord:
     """A miss, the `number`th, but for the changes."""
-    return replace(PLAIN, request_id=f"gw_{number:024x}", **changes)
+    return PLAIN._replace(request_id=f"gw_{number:024x}", **changes)
 
 
 _MODELS = {

@@ -70,7 +70,7 @@ class World:
 
     def remember(self, *records: RequestRecord) -> None:
         """As if these had just ended."""
-        told = self.gateway._assembled.proxy.on_record
+        told = self.gateway._assembled.telling.on_record
         assert told is not None
         for each in records:
             told(each)

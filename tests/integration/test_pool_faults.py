@@ -249,8 +249,9 @@ async def test_a_slow_engine_gets_less_to_do() -> None:
 async def test_replicas_are_drained_deleted_and_added_without_losing_anything() -> None:
     async with EngineProcess("elder", *ENGINE) as elder, scene() as here:
         await here.settle()
-        drained_at = time.perf_counter()
         await here.admin("POST", "/admin/backends/openai/doum/drain", {})
+        # (The crowd asks on meanwhile: until every gateway has been told, it may be asked.)
+        drained_at = time.perf_counter()
         await here.crowd.more(TURNS)
         await here.admin("DELETE", "/admin/backends/openai/doum")
         added_at = time.perf_counter()

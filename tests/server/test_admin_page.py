@@ -45,7 +45,7 @@ class World:
         self._session = session
 
     def remember(self, *records: RequestRecord) -> None:
-        told = self.gateway._assembled.proxy.on_record
+        told = self.gateway._assembled.telling.on_record
         assert told is not None
         for each in records:
             told(each)
@@ -139,7 +139,7 @@ async def test_a_query_that_makes_no_sense_is_refused_in_words(query: str) -> No
 
 async def test_where_nothing_is_to_be_remembered_nothing_is() -> None:
     async with world(admin={"recent_requests": 0}) as there:
-        assert there.gateway._assembled.proxy.on_record is None
+        assert there.gateway._assembled.telling.on_record is None
         assert (await there.ask("/admin/page/summary"))[1]["recent"] is None
         assert (await there.ask("/admin/page/requests"))[1]["requests"] == []
         assert (await there.ask("/admin/page/requests/gw_1"))[0] == 404

@@ -14,6 +14,7 @@ from gateway.telemetry.instruments import Instruments
 from gateway.telemetry.metrics import SCOPES
 from gateway.telemetry.setup import Telemetry
 from tests.helpers.metric_dice import throw, watch
+from tests.helpers.records import BARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,14 +67,16 @@ def test_all_of_it_is_still_counted(telemetry: Telemetry) -> None:
 def test_a_credential_or_model_that_nobody_took_has_no_label(telemetry: Telemetry) -> None:
     for n in range(MANY):
         telemetry.metrics.request(
-            route="/v1/chat/completions",
-            result=Result.PASS,
-            reason=Reason.ROUTE,
-            status=401,
-            provider="openai",
-            model=f"made-up-{n}",
-            duration_s=0.01,
-            scope=f"{n:08x}",
+            BARE._replace(
+                route="/v1/chat/completions",
+                result=Result.PASS,
+                reason=Reason.ROUTE,
+                status=401,
+                provider="openai",
+                model=f"made-up-{n}",
+                duration_s=0.01,
+                scope=f"{n:08x}",
+            )
         )
     scopes = [line for line in series(telemetry) if line.startswith("gateway_scope_requests")]
     assert scopes == ['gateway_scope_requests_total{outcome="refused",scope="_other"}']
@@ -83,14 +86,16 @@ def test_a_credential_or_model_that_nobody_took_has_no_label(telemetry: Telemetr
 def test_so_many_have_labels_and_the_rest_are_others(telemetry: Telemetry) -> None:
     for n in range(MANY):
         telemetry.metrics.request(
-            route="/v1/chat/completions",
-            result=Result.MISS,
-            reason=Reason.ABSENT,
-            status=200,
-            provider="openai",
-            model=f"model-{n}",
-            duration_s=0.01,
-            scope=f"{n:08x}",
+            BARE._replace(
+                route="/v1/chat/completions",
+                result=Result.MISS,
+                reason=Reason.ABSENT,
+                status=200,
+                provider="openai",
+                model=f"model-{n}",
+                duration_s=0.01,
+                scope=f"{n:08x}",
+            )
         )
     found = series(telemetry)
     assert sum(line.startswith("gateway_scope_requests") for line in found) == SCOPES + 1

@@ -20,6 +20,7 @@ from gateway.core.model import Reason, Result, Usage
 from gateway.errors import UpstreamBroken
 from gateway.telemetry.logs import request_line, setup_logging
 from gateway.telemetry.uncaught import hear_uncaught
+from tests.helpers.records import BARE
 
 
 class Terminal(io.StringIO):
@@ -27,17 +28,12 @@ class Terminal(io.StringIO):
         return True
 
 
+LINE = BARE._replace(request_id="req-1", duration_s=0.0012345)
+
+
 def line(**more: object) -> None:
     """A request line with the fields that every one has."""
-    fields: dict[str, object] = {
-        "request_id": "req-1",
-        "method": "POST",
-        "path": "/v1/chat/completions",
-        "status": 200,
-        "duration_s": 0.0012345,
-        **more,
-    }
-    request_line(**fields)  # type: ignore[arg-type]
+    request_line(LINE._replace(**more))  # type: ignore[arg-type] # a test's own fields
 
 
 def test_a_request_is_one_json_line_with_what_is_known_of_it() -> None:
@@ -104,6 +100,7 @@ def test_what_is_not_known_is_left_out_and_500_is_a_warning() -> None:
         "path": "/v1/chat/completions",
         "status": 502,
         "duration_ms": 1.234,
+        "overhead_ms": 1.0,
         "error": "gateway_upstream_broken",
         "aborted": "upstream",
     }
@@ -243,10 +240,11 @@ def test_a_process_whose_log_reader_left_ends_with_its_own_exit_code() -> None:
     program = (
         "import sys\n"
         "from gateway.telemetry.logs import request_line, setup_logging\n"
+        "from tests.helpers.records import BARE\n"
         "setup_logging('info', 'json', sys.stderr)\n"
         "sys.stdin.readline()\n"
         "for _ in range(2000):\n"
-        "    request_line(request_id='r', method='GET', path='/', status=200, duration_s=0.1)\n"
+        "    request_line(BARE)\n"
         "print('served')\n"
     )
     with subprocess.Popen(

@@ -30,6 +30,7 @@ from gateway.telemetry.metrics import ProvenNames
 from gateway.telemetry.setup import Telemetry
 from gateway.telemetry.tallies import Tallies
 from tests.helpers.otlp_collector import otlp_collector
+from tests.helpers.records import BARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,25 +65,29 @@ def tell(telemetry: Telemetry, model: str = "gpt-5.6") -> None:
     m.stored(Reason.STORED, 0.002, 1234)
     m.stored(Reason.TRUNCATED)
     m.request(
-        route=CHAT,
-        result=Result.MISS,
-        reason=Reason.ABSENT,
-        status=200,
-        provider="openai",
-        model=model,
-        duration_s=0.91,
-        overhead_s=0.003,
+        BARE._replace(
+            route=CHAT,
+            result=Result.MISS,
+            reason=Reason.ABSENT,
+            status=200,
+            provider="openai",
+            model=model,
+            duration_s=0.91,
+            overhead_s=0.003,
+        )
     )
     m.request(
-        route=CHAT,
-        result=Result.HIT,
-        reason=Reason.EXACT,
-        status=200,
-        provider="openai",
-        model=model,
-        duration_s=0.001,
-        overhead_s=0.001,
-        scope="0badcafe",
+        BARE._replace(
+            route=CHAT,
+            result=Result.HIT,
+            reason=Reason.EXACT,
+            status=200,
+            provider="openai",
+            model=model,
+            duration_s=0.001,
+            overhead_s=0.001,
+            scope="0badcafe",
+        )
     )
     m.spared(0.25, "openai", model)
     m.called("POST", "api.example", 443, 200, "", 0.9)
@@ -227,14 +232,16 @@ def test_buckets_reach_from_a_millisecond_to_ten_minutes(telemetry: Telemetry) -
 def test_what_a_client_made_up_makes_no_new_series(telemetry: Telemetry) -> None:
     for n in range(50):
         telemetry.metrics.request(
-            route=f"/v1/made/{n}",
-            result=Result.PASS,
-            reason=Reason.ROUTE,
-            status=404,
-            provider="openai",
-            model=f"made-{n}",
-            duration_s=0.01,
-            method=f"M{n}",
+            BARE._replace(
+                route=f"/v1/made/{n}",
+                result=Result.PASS,
+                reason=Reason.ROUTE,
+                status=404,
+                provider="openai",
+                model=f"made-{n}",
+                duration_s=0.01,
+                method=f"M{n}",
+            )
         )
     assert (
         value(
@@ -277,22 +284,26 @@ def test_a_request_that_ended_before_the_cache_had_a_say_is_counted_too(
     telemetry: Telemetry,
 ) -> None:
     telemetry.metrics.request(
-        route=CHAT,
-        result=None,
-        reason=None,
-        status=413,
-        provider=None,
-        model=None,
-        duration_s=0.01,
+        BARE._replace(
+            route=CHAT,
+            result=None,
+            reason=None,
+            status=413,
+            provider=None,
+            model=None,
+            duration_s=0.01,
+        )
     )
     telemetry.metrics.request(
-        route=CHAT,
-        result=None,
-        reason=None,
-        status=500,
-        provider=None,
-        model=None,
-        duration_s=-1e-9,
+        BARE._replace(
+            route=CHAT,
+            result=None,
+            reason=None,
+            status=500,
+            provider=None,
+            model=None,
+            duration_s=-1e-9,
+        )
     )
     assert (
         value(telemetry, "gateway_requests_total", route=CHAT, result="none", status_class="4xx")
@@ -418,12 +429,14 @@ def test_what_a_client_made_up_is_remembered_nowhere(telemetry: Telemetry) -> No
     def ask(n: int, **more: str) -> None:
         told = {"route": CHAT, "model": "gpt-5.6", "method": "POST", **more}
         metrics.request(
-            result=Result.MISS,
-            reason=Reason.ABSENT,
-            status=404 if n else 200,
-            provider="openai",
-            duration_s=0.1,
-            **told,  # type: ignore[arg-type]
+            BARE._replace(
+                result=Result.MISS,
+                reason=Reason.ABSENT,
+                status=404 if n else 200,
+                provider="openai",
+                duration_s=0.1,
+                **told,  # type: ignore[arg-type]
+            )
         )
 
     ask(0)
@@ -438,13 +451,15 @@ def test_what_a_client_made_up_is_remembered_nowhere(telemetry: Telemetry) -> No
     assert size() == before
     # The name of a model that is proven later takes effect at once.
     metrics.request(
-        route=CHAT,
-        result=Result.HIT,
-        reason=Reason.EXACT,
-        status=200,
-        provider="openai",
-        model="made-1",
-        duration_s=0.1,
+        BARE._replace(
+            route=CHAT,
+            result=Result.HIT,
+            reason=Reason.EXACT,
+            status=200,
+            provider="openai",
+            model="made-1",
+            duration_s=0.1,
+        )
     )
     assert (
         value(
@@ -473,14 +488,16 @@ def test_on_costs_a_few_microseconds(telemetry: Telemetry) -> None:
         telemetry.metrics.inflight(+1)
         telemetry.metrics.lookup(0.0008, Result.HIT, Reason.EXACT)
         telemetry.metrics.request(
-            route=CHAT,
-            result=Result.HIT,
-            reason=Reason.EXACT,
-            status=200,
-            provider="openai",
-            model="gpt-5.6",
-            duration_s=0.001,
-            overhead_s=0.001,
+            BARE._replace(
+                route=CHAT,
+                result=Result.HIT,
+                reason=Reason.EXACT,
+                status=200,
+                provider="openai",
+                model="gpt-5.6",
+                duration_s=0.001,
+                overhead_s=0.001,
+            )
         )
         telemetry.metrics.saved(Usage(uncached_input=30, output=12), "openai", "gpt-5.6")
         telemetry.metrics.inflight(-1)
