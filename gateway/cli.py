@@ -157,7 +157,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     flags = {path: getattr(arguments, flag) for flag, path in _FLAGS.items()}
     config = load(_config_file(arguments), os.environ, flags)
     with _loading():
-        from gateway.app import serve  # noqa: PLC0415 - only this verb pays for it
+        from gateway.process import serve  # noqa: PLC0415 - only this verb pays for it
 
     return serve(config)
 

@@ -245,7 +245,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(arguments)
         return 1
 
-    module("gateway.app", serve=serve)
+    module("gateway.process", serve=serve)
     module("gateway.lab.demo", run=lambda: 5)
     module("gateway.keycmd", run=key)
     return made

@@ -1,0 +1,117 @@
+"""The process that serves: its signals, its memory, its limits, its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from gateway import __version__
+from gateway.app import start
+from gateway.config.redaction import secrets_in
+from gateway.telemetry.logs import setup_logging
+from gateway.telemetry.uncaught import hear_uncaught
+
+if TYPE_CHECKING:
+    from gateway.app import RunningGateway
+    from gateway.config import Config
+
+# mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK_BYTES = 512 * 1024
+_KEPT_FREE_BYTES = 16 * 1024 * 1024
+# How many containers more than went may be made before the collector looks at the new ones.
+_YOUNG = 10_000
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status."""
+    # What was imported stays: the collector need not walk it again and again. Nor a body while it is
+    # read: that makes thousands of containers, and no ordinary request leaves a cycle behind.
+    gc.freeze()
+    gc.set_threshold(_YOUNG)
+    setup_logging(config.log.level, config.log.format, secrets=secrets_in(config))
+    hear_uncaught()
+    allow_many_connections()
+    give_large_blocks_back()
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        loop_factory = asyncio.new_event_loop
+    else:
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_serve(config))
+
+
+def give_large_blocks_back() -> None:
+    """Let glibc return blocks of half a MiB and more to the system when they are freed.
+
+    Left to itself it raises that size to the largest block it has seen freed, up to 32 MiB, and keeps
+    what is smaller, for each thread apart: four clients with answers of 1 MiB held 100 MiB more.
+    Some free memory at the heap's end is kept: otherwise bodies of 100 KiB and more have the system
+    take it back and clear it anew for each request, at a tenth of a large one's price.
+    """
+    _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+    _glibc("mallopt", _M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+
+
+def _glibc(function: str, *numbers: int) -> None:
+    try:
+        import ctypes  # noqa: PLC0415 - only where there is a glibc
+
+        getattr(ctypes.CDLL(None), function)(*numbers)
+    except (ImportError, OSError, AttributeError):
+        # Another C library: it has its own ways.
+        return
+
+
+def allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: each request holds two connections, and
+    the usual soft limit of 1024 is kept low for programs that use select().
+    """
+    try:
+        import resource  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _serve(config: Config) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        gateway = await start(config)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"gateway: can't start: {error}\n")
+        return 1
+    sys.stdout.write(_greeting(gateway))
+    sys.stdout.flush()
+    # Nor what was built at start. What starting took beside that is given back: where modules
+    # had to be compiled, up to 20 MB.
+    gc.collect()
+    gc.freeze()
+    _glibc("malloc_trim", 0)
+    await stopping.wait()
+    await gateway.stop()
+    return 0
+
+
+def _greeting(gateway: RunningGateway) -> str:
+    page = f"See what it does: {gateway.admin_url}/admin/\n\n" if gateway.admin_url else ""
+    return (
+        f"warmgate {__version__} listening on {gateway.api_url} (probes {gateway.probe_url})\n"
+        "Paste into the shell of your app:\n\n"
+        f"  export OPENAI_BASE_URL={gateway.api_url}/v1\n"
+        f"  export ANTHROPIC_BASE_URL={gateway.api_url}\n\n"
+        f"{page}"
+    )
