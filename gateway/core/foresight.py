@@ -130,7 +130,7 @@ class Foresight:
         """What was kept of it, and what of that is to be read."""
         automatic = found.sent.rules.form is MarkerForm.NONE
         minimum = found.sent.rules.minimum_tokens
-        for block in range(len(found.prefixes) - 1, -1, -1):
+        for block in self._kept.known(found.prefixes):
             entries = self._kept.find(found.prefixes[block])
             ready = [each for each in entries if each.ready_at <= now]
             if not ready:

@@ -8,7 +8,10 @@ Rule 2: fingerprints, counts and times; bounded in bytes: what was met longest a
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ENTRY_BYTES = 180
 """What an entry takes with its place in the table."""
@@ -72,6 +75,17 @@ class Kept:
         and for one that was sent and not written.
         """
         return self._young.get(prefix) or self._old.get(prefix) or ()
+
+    def known(self, prefixes: Sequence[int]) -> list[int]:
+        """Which of them `find` has something for: their places, the last first."""
+        young, old = self._young, self._old
+        if young.keys().isdisjoint(prefixes) and old.keys().isdisjoint(prefixes):
+            return []
+        return [
+            at
+            for at in range(len(prefixes) - 1, -1, -1)
+            if young.get(prefixes[at]) or old.get(prefixes[at])
+        ]
 
     def knows(self, prefix: int) -> bool:
         """Was it sent?"""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from gateway.core.blocks import Section
-from gateway.core.prefix import KIND, SIZE, Kind
+from gateway.core.prefix import DIGEST, KIND, SECTION, SIZE, UNTIL, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,22 +45,28 @@ def lineup(prompt: CachePrompt, chain: Sequence[int], key: str = "") -> Lineup:
     """Of a prompt, and `core.prefix.chain` of it."""
     blocks = prompt.blocks
     # A text that may be split there is another prompt than one that ends there.
-    labels = array("Q", [b.digest ^ _UNSPLIT if b.until else b.digest for b in blocks])
+    if any(map(UNTIL, blocks)):
+        labels = array("Q", [b.digest ^ _UNSPLIT if b.until else b.digest for b in blocks])
+    else:
+        labels = array("Q", map(DIGEST, blocks))
     sizes = array("L", map(SIZE, blocks))
     tools = first = 0
-    for block in blocks:
-        if block.section is Section.MESSAGES:
+    messages, of_tools = Section.MESSAGES, Section.TOOLS
+    for section in map(SECTION, blocks):
+        if section is messages:
             break
         first += 1
-        tools += block.section is Section.TOOLS
+        tools += section is of_tools
     whose, model = xxh3_64_intdigest(key.encode()), xxh3_64_intdigest(prompt.model.encode())
     seeds = prompt.seed, prompt.messages_seed
-    images = any(kind is Kind.MEDIA for kind in map(KIND, blocks))
+    images = Kind.MEDIA in map(KIND, blocks)
     return Lineup(labels, sizes, chain, whose, model, *seeds, tools, first, images)
 
 
-def parts_at(old: Lineup, new: Lineup) -> tuple[int, int]:
-    """Which of `KEY`, ... differs first, and the block it stands before, or is."""
+def parts_at(old: Lineup, new: Lineup, guess: int = -1) -> tuple[int, int]:
+    """Which of `KEY`, ... differs first, and the block it stands before, or is. A right `guess` at that
+    block makes it cheap.
+    """
     for stage, was, now in (
         (KEY, old.key, new.key),
         (MODEL, old.model, new.model),
@@ -69,6 +75,12 @@ def parts_at(old: Lineup, new: Lineup) -> tuple[int, int]:
         if was != now:
             return stage, 0
     low, high = 0, min(len(old.labels), len(new.labels))
+    if (
+        0 <= guess < high
+        and old.labels[guess] != new.labels[guess]
+        and old.labels[:guess] == new.labels[:guess]
+    ):
+        low = high = guess
     while low < high:
         middle = (low + high + 1) // 2
         if old.labels[low:middle] == new.labels[low:middle]:

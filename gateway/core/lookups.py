@@ -33,18 +33,18 @@ class Lookups:
         self._blocks = blocks
         self._marks = marks
         self._rules = rules
+        self._implicit = implicit
+        # Made when they are asked for: of most prompts nothing is kept that could be found.
         self._positions: list[int] | None = None
         self._places: set[int] | None = None
-        if rules.form is MarkerForm.BREAKPOINT:
-            self._places = {*marks[:_FIRST_MARKS], *marks[-_LATEST_MARKS:]}
-            if implicit:
-                self._places |= _looked_by_itself(blocks, rules.implicit_look_back)
 
     def reach(self, block: int) -> bool:
         """Is an entry looked for at the end of that block?"""
         if self._rules.form is MarkerForm.NONE:
             return True
-        if self._places is not None:
+        if self._rules.form is MarkerForm.BREAKPOINT:
+            if self._places is None:
+                self._places = self._breakpoints()
             return block in self._places
         behind = [mark for mark in self._marks if mark >= block]
         far = self._rules.look_back
@@ -55,6 +55,13 @@ class Lookups:
             self._positions = positions(self._blocks, runs_count_once=runs)
         at = self._positions
         return at[behind[0]] - at[block] < far
+
+
+    def _breakpoints(self) -> set[int]:
+        places = {*self._marks[:_FIRST_MARKS], *self._marks[-_LATEST_MARKS:]}
+        if self._implicit:
+            places |= _looked_by_itself(self._blocks, self._rules.implicit_look_back)
+        return places
 
 
 def _looked_by_itself(blocks: Sequence[PrefixBlock], look_back: int) -> set[int]:
@@ -73,15 +80,27 @@ def _looked_by_itself(blocks: Sequence[PrefixBlock], look_back: int) -> set[int]
 def endings(blocks: Sequence[PrefixBlock]) -> list[int]:
     """Blocks behind which OpenAI's implicit mode may write: the last one is where it does."""
     found: list[int] = []
-    last = len(blocks) - 1
-    for at, block in enumerate(blocks):
-        after = blocks[at + 1] if at < last else None
-        if block.section is Section.SYSTEM:
-            if after is None or after.section is not Section.SYSTEM:
+    system, messages, result = Section.SYSTEM, Section.MESSAGES, Kind.TOOL_RESULT
+    after: PrefixBlock | None = None
+    for at in range(len(blocks) - 1, -1, -1):
+        block = blocks[at]
+        if block.section is messages:
+            if block.ends_message and (
+                block.role == "user"
+                or (block.kind is result and (after is None or after.kind is not result))
+            ):
                 found.append(at)
-        elif block.section is Section.MESSAGES and block.ends_message:
-            is_result = block.kind is Kind.TOOL_RESULT
-            closes = after is None or after.kind is not Kind.TOOL_RESULT
-            if block.role == "user" or (is_result and closes):
-                found.append(at)
+        elif block.section is system and (after is None or after.section is not system):
+            found.append(at)
+        after = block
+    found.reverse()
     return found
+
+
+def last_ending(blocks: Sequence[PrefixBlock]) -> int:
+    """Where it does; -1: nowhere."""
+    for at in range(len(blocks) - 1, -1, -1):
+        # (Whether it is one depends on the next.)
+        if 0 in endings(blocks[at : at + 2]):
+            return at
+    return -1

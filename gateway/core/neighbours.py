@@ -11,6 +11,7 @@ Rule 4: looking costs in proportion to the new prompt's blocks, however many are
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from itertools import accumulate
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,7 +37,7 @@ END_BYTES = 130
 """A turn that a conversation may be taken up at."""
 
 _MOST_ALIKE = 16
-"""Prompts that are remembered to hold the same block: the latest."""
+"""Prompts that are remembered to hold the same block: the latest, and up to twice as many meanwhile."""
 _MOST_COMPARED = 24
 _MOST_BLOCKS_COMPARED = 16_384
 """Of a prompt and those that it is compared with: few of many blocks, or many of few."""
@@ -89,7 +90,7 @@ class _Owner:
         self.key = key
         self.places: dict[int, list[_Known]] = {}
         """By a block, the latest prompts that hold it."""
-        self.ends: dict[tuple[int, int], _Known] = {}
+        self.ends: dict[int, dict[int, _Known]] = {}
         """By key and model, and fingerprint of a whole prompt, who went on from there, or is it."""
 
 
@@ -165,8 +166,10 @@ class Neighbours:
         ground = _Ground(line, read + 1)
         best: tuple[int, int, int] | None = None
         found: tuple[_Known, int, int, int] | None = None
+        at = -1
         for known in candidates:
-            stage, at = parts_at(known.line, line)
+            # (Those that are likest mostly part at the same place.)
+            stage, at = parts_at(known.line, line, at)
             if at < floor:
                 continue
             size, rest = ground.recurring(known.line, at), ground.bytes_from(at)
@@ -189,18 +192,17 @@ class Neighbours:
     @staticmethod
     def _extended(whose: _Owner, line: Lineup) -> int:
         """Blocks of the longest earlier prompt that this one begins with, or is."""
-        ends, key = whose.ends, line.key ^ line.model
-        for block in range(len(line.chain) - 1, -1, -1):
-            if (key, line.chain[block]) in ends:
-                return block + 1
-        return 0
+        ends, chain = whose.ends.get(line.key ^ line.model), line.chain
+        if not ends or ends.keys().isdisjoint(chain):
+            return 0
+        return next(at for at in range(len(chain), 0, -1) if chain[at - 1] in ends)
 
     def _goes_on_from(self, whose: _Owner, line: Lineup) -> _Known | None:
         """Whose place it takes: the latest turn of its conversation, as it was sent."""
         length = self._extended(whose, line)
         if not length:
             return None
-        known = whose.ends[line.key ^ line.model, line.chain[length - 1]]
+        known = whose.ends[line.key ^ line.model][line.chain[length - 1]]
         old = known.line
         same = len(old.labels) <= len(line.labels) and old.labels == line.labels[: len(old.labels)]
         is_one = same and (old.model, old.seed) == (line.model, line.seed)
@@ -217,9 +219,18 @@ class Neighbours:
                 size += PLACE_BYTES
             elif holders[-1] is not known and not (begun and known in holders):
                 holders.append(known)
-                if len(holders) > _MOST_ALIKE:
-                    self._leave(holders, min(holders, key=_LAST))
+                if len(holders) >= 2 * _MOST_ALIKE:
+                    self._thin(holders)
         self._count_size(known, size)
+
+    def _thin(self, holders: list[_Known]) -> None:
+        """Keep the latest."""
+        paid = holders[0]
+        latest = sorted(holders, key=_LAST)[-_MOST_ALIKE:]
+        holders[:] = latest
+        if holders[0] is not paid:
+            self._count_size(paid, -PLACE_BYTES)
+            self._count_size(holders[0], PLACE_BYTES)
 
     def _leave(self, holders: list[_Known], known: _Known) -> None:
         """The first one pays for the place."""
@@ -231,19 +242,28 @@ class Neighbours:
                 self._count_size(holders[0], PLACE_BYTES)
 
     def _end(self, known: _Known, end: tuple[int, int]) -> None:
-        ends = known.owner.ends
-        before = ends.get(end)
+        key, fingerprint = end
+        ends = known.owner.ends.setdefault(key, {})
+        before = ends.get(fingerprint)
         if before is known:
             return
         if before is not None:
             before.ends.remove(end)
             self._count_size(before, -END_BYTES)
-        ends[end] = known
+        ends[fingerprint] = known
         known.ends.append(end)
         self._count_size(known, END_BYTES)
         if len(known.ends) > _MOST_ENDS:
-            del ends[known.ends.pop(0)]
+            self._unend(known.owner, known.ends.pop(0))
             self._count_size(known, -END_BYTES)
+
+    @staticmethod
+    def _unend(owner: _Owner, end: tuple[int, int]) -> None:
+        key, fingerprint = end
+        ends = owner.ends[key]
+        del ends[fingerprint]
+        if not ends:
+            del owner.ends[key]
 
     def _count_size(self, known: _Known, size: int) -> None:
         known.size += size
@@ -260,7 +280,7 @@ class Neighbours:
             if not holders:
                 del owner.places[label]
         for end in known.ends:
-            del owner.ends[end]
+            self._unend(owner, end)
         self._bytes -= known.size
         if not owner.places:
             self._owners.pop(owner.key, None)
@@ -273,25 +293,32 @@ class _Ground:
         self._line = line
         self._behind = behind
         self._sizes = dict(zip(line.labels, line.sizes, strict=True))
-        self._from: dict[int, tuple[Counter[int], int]] = {}
+        self._sums = [0, *accumulate(line.sizes)]
+        self._from: dict[int, Counter[int]] = {}
 
-    def _counts(self, at: int) -> tuple[Counter[int], int]:
+    def _counts(self, at: int) -> Counter[int]:
         start = max(at, self._behind)
         found = self._from.get(start)
         if found is None:
-            line = self._line
-            found = self._from[start] = Counter(line.labels[start:]), sum(line.sizes[start:])
+            found = self._from[start] = Counter(self._line.labels[start:])
         return found
 
     def bytes_from(self, at: int) -> int:
-        return self._counts(at)[1]
+        return self.bytes_behind(max(at, self._behind))
 
     def bytes_before(self, at: int) -> int:
-        return sum(self._line.sizes[:at])
+        return self._sums[at]
+
+    def bytes_behind(self, at: int) -> int:
+        return self._sums[-1] - self._sums[at]
 
     def recurring(self, other: Lineup, at: int) -> int:
         """Bytes from there on that the other one has behind it, too, each block as often as both."""
-        counts, _ = self._counts(at)
+        ours, their = self._line.labels, other.labels
+        if self._behind <= at < min(len(ours), len(their)) and ours[at + 1 :] == their[at + 1 :]:
+            # All behind one block, which, if it is another, can't recur there once more.
+            return self.bytes_behind(at + (ours[at] != their[at]))
+        counts = self._counts(at)
         theirs, sizes = Counter(other.labels[at:]), self._sizes
         both = counts.keys() & theirs.keys()
         return sum(sizes[label] * min(counts[label], theirs[label]) for label in both)

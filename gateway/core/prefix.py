@@ -66,9 +66,9 @@ class PrefixBlock(NamedTuple):
 
 
 # One field of many blocks: to map these takes a third of a comprehension's time.
-SECTION, KIND, SIZE, CLIENT_TTL_S = (
+SECTION, KIND, SIZE, DIGEST, CLIENT_TTL_S, UNTIL = (
     itemgetter(PrefixBlock._fields.index(name))
-    for name in ("section", "kind", "size", "client_ttl_s")
+    for name in ("section", "kind", "size", "digest", "client_ttl_s", "until")
 )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.core.lookups import endings
-from gateway.core.prefix import CLIENT_TTL_S, joined
+from gateway.core.lookups import last_ending
+from gateway.core.prefix import CLIENT_TTL_S, UNTIL, joined
 from gateway.providers.prompt_cache import MarkerForm
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def prefixes(prompt: CachePrompt, plan: Plan | None, chain: Sequence[int], salt:
     only where it is.
     """
     blocks = prompt.blocks
-    if not any(block.until for block in blocks):
+    if not any(map(UNTIL, blocks)):
         return [each ^ salt for each in chain]
     split: set[int] = set()
     if plan is not None:
@@ -53,7 +53,8 @@ def standing(
     mode = ""
     if plan is None or not plan.strips:
         mode = prompt.client_mode
-        marks = {at: ttl_s for at, ttl_s in enumerate(map(CLIENT_TTL_S, blocks)) if ttl_s}
+        if any(map(CLIENT_TTL_S, blocks)):
+            marks = {at: ttl_s for at, ttl_s in enumerate(map(CLIENT_TTL_S, blocks)) if ttl_s}
         if prompt.automatic_ttl_s:
             last = (at for at in range(len(blocks) - 1, -1, -1) if blocks[at].can_mark)
             marks.setdefault(next(last, len(blocks) - 1), prompt.automatic_ttl_s)
@@ -64,6 +65,6 @@ def standing(
     ordered, explicit = sorted(marks.items()), sorted(marks)
     if rules.form is MarkerForm.BREAKPOINT:
         ordered = ordered[-(rules.max_marks - implicit) :]
-        if implicit and (ends := endings(blocks)) and ends[-1] not in marks:
-            ordered = sorted([*ordered, (ends[-1], rules.lifetimes[0].ttl_s)])
+        if implicit and (last_one := last_ending(blocks)) >= 0 and last_one not in marks:
+            ordered = sorted([*ordered, (last_one, rules.lifetimes[0].ttl_s)])
     return explicit, tuple(ordered), implicit

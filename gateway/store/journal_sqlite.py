@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sqlite3
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from gateway.store.base import StoreUnavailable
 from gateway.store.journal import HISTORY_BYTES, HISTORY_RECORDS, records_in
-from gateway.store.sqlite_file import is_damage
+from gateway.store.sqlite_beside import Form, SqliteBeside
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    import sqlite3
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x57477250
-_VERSION = 1
 FILE_BYTES = 32 << 20
 _ROWS = 20_000
 """Frames of one pool that are kept."""
@@ -36,20 +30,15 @@ _BUSY_S = 0.5
 _DROPPED_AT_ONCE = 256
 _READ = 64
 
-_SCHEMA = f"""
-BEGIN EXCLUSIVE;
+_TABLES = """
 CREATE TABLE IF NOT EXISTS frames
     (id INTEGER PRIMARY KEY AUTOINCREMENT, pool TEXT NOT NULL, frame BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS frames_pool ON frames (pool, id);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-COMMIT;
 """
+FORM = Form("-routes", APPLICATION_ID, 1, _TABLES, "OFF", _BUSY_S)
 
-
-def beside(store: Path) -> Path:
-    """The journal's file of a store's file."""
-    return store.with_name(store.name + "-routes")
+beside = FORM.path
+"""The journal's file of a store's file."""
 
 
 class SqliteJournal:
@@ -63,6 +52,7 @@ class SqliteJournal:
     def __init__(self, path: Path, pool: str, *, file_bytes: int = FILE_BYTES) -> None:
         """In the file at `path`, made where it is missing; at most about `file_bytes` of it."""
         self._path = path
+        self._file = SqliteBeside(path, FORM, _begin_anew)
         self._pool = pool
         self._file_bytes = file_bytes
 
@@ -71,7 +61,7 @@ class SqliteJournal:
 
     async def follow(self) -> AsyncGenerator[Sequence[bytes], None]:
         """See `Journal`; nothing is added but by us."""
-        frames = await asyncio.to_thread(self._use, self._read)
+        frames = await asyncio.to_thread(self._file.use, self._read)
         for place in range(0, len(frames), _READ):
             yield frames[place : place + _READ]
         del frames
@@ -80,7 +70,7 @@ class SqliteJournal:
 
     async def write(self, frames: Sequence[bytes]) -> None:
         """See `Journal`."""
-        await asyncio.to_thread(self._use, lambda database: self._write(database, frames))
+        await asyncio.to_thread(self._file.use, lambda database: self._write(database, frames))
 
     async def close(self) -> None:
         """Nothing stays open between two writes."""
@@ -131,37 +121,7 @@ class SqliteJournal:
         (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
         return int((pages - free) * page_bytes)
 
-    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            try:
-                return self._try(work)
-            except sqlite3.DatabaseError as exc:
-                if not is_damage(exc):
-                    raise
-                logger.warning("%s is damaged (%s): it is begun anew", self._path, exc)
-                for each in (self._path, self._path.with_name(self._path.name + "-journal")):
-                    with suppress(FileNotFoundError):
-                        each.unlink()
-                return self._try(work)
-        except (OSError, sqlite3.Error) as exc:
-            raise StoreUnavailable(f"{self._path}: {exc}") from exc
 
-    def _try(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with closing(
-            sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
-        ) as database:
-            # In one transaction: another pool may be making the tables.
-            database.execute("BEGIN")
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (application,) = database.execute("PRAGMA application_id").fetchone()
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            database.execute("COMMIT")
-            if (application, version) != (APPLICATION_ID, _VERSION):
-                if application or version or tables:
-                    raise StoreUnavailable(f"{self._path} is a database of something else")
-                database.executescript(_SCHEMA)
-            database.execute("PRAGMA synchronous = OFF")
-            return work(database)
+def _begin_anew(path: Path, problem: sqlite3.Error) -> None:
+    logger.warning("%s is damaged (%s): it is begun anew", path, problem)
+    path.unlink(missing_ok=True)

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.core.days import day_of, number_of
 from gateway.core.ledger import OTHER, Amounts, Line
 from gateway.store.base import StoreUnavailable
 from gateway.store.ledger import Batch, Kept
+from gateway.store.sqlite_beside import Form, SqliteBeside
 from gateway.store.sqlite_file import is_damage
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x5747706C
-_VERSION = 1
 _BUSY_S = 2.0
 _ASIDE = ".corrupt-"
 MOST_LINES = 20_000
@@ -41,8 +40,7 @@ _WRITER_S = 30 * 86_400
 
 _LINE = ("day", "provider", "model", "scope", "cause")
 _AMOUNTS = Amounts._fields
-_SCHEMA = f"""
-BEGIN EXCLUSIVE;
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS lines (
     {", ".join(f"{name} TEXT NOT NULL" for name in _LINE)},
     {", ".join(f"{name} INTEGER NOT NULL" for name in _AMOUNTS)},
@@ -50,10 +48,11 @@ CREATE TABLE IF NOT EXISTS lines (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS writers (writer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL,
     at INTEGER NOT NULL);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-COMMIT;
 """
+FORM = Form("-ledger", APPLICATION_ID, 1, _TABLES, "NORMAL", _BUSY_S)
+
+beside = FORM.path
+"""The ledger's file of a store's file."""
 # (Names of ours, no values.)
 _ADD = (
     f"INSERT INTO lines ({', '.join((*_LINE, *_AMOUNTS))}) "  # noqa: S608
@@ -87,11 +86,6 @@ def _whole(row: Sequence[Any]) -> tuple[Line, Amounts]:
     return line, Amounts._make((a << 32) + b for a, b in zip(high, low, strict=True))
 
 
-def beside(store: Path) -> Path:
-    """The ledger's file of a store's file."""
-    return store.with_name(store.name + "-ledger")
-
-
 class SqliteLedger:
     """The ledger of all processes that share a file."""
 
@@ -101,6 +95,7 @@ class SqliteLedger:
     def __init__(self, path: Path, *, most_lines: int = MOST_LINES) -> None:
         """In the file at `path`; the first write makes it where it is missing."""
         self._path = path
+        self._file = SqliteBeside(path, FORM, _set_aside)
         self._most_lines = most_lines
 
     def __repr__(self) -> str:
@@ -108,7 +103,7 @@ class SqliteLedger:
 
     async def add(self, batch: Batch) -> None:
         """See `LedgerStore`."""
-        await asyncio.to_thread(self._use, lambda database: self._add(database, batch))
+        await asyncio.to_thread(self._file.use, lambda database: self._add(database, batch))
 
     async def read(self, since: str, until: str) -> Kept:
         """See `LedgerStore`."""
@@ -142,7 +137,7 @@ class SqliteLedger:
             old = int(time.time()) - _WRITER_S
             database.execute("DELETE FROM writers WHERE at < ?", (old,))
 
-        await asyncio.to_thread(self._use, work)
+        await asyncio.to_thread(self._file.use, work)
 
     async def close(self) -> None:
         """Nothing stays open between two writes."""
@@ -183,7 +178,7 @@ class SqliteLedger:
             with closing(
                 sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)
             ) as database:
-                return work(database) if self._is_ours(database) else [], lost
+                return work(database) if self._file.is_made(database) else [], lost
         except (OSError, sqlite3.Error, OverflowError) as exc:
             problem = str(exc)
             if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
@@ -202,44 +197,8 @@ class SqliteLedger:
             if (day := day_of(at)) >= since
         ]
 
-    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            try:
-                return self._try(work)
-            except sqlite3.DatabaseError as exc:
-                if not is_damage(exc):
-                    raise
-                aside = self._path.with_name(f"{self._path.name}{_ASIDE}{int(time.time())}")
-                logger.exception("%s is damaged: it is set aside as %s", self._path, aside)
-                self._path.replace(aside)
-                with suppress(FileNotFoundError):
-                    self._path.with_name(self._path.name + "-journal").unlink()
-                return self._try(work)
-        except (OSError, sqlite3.Error, OverflowError) as exc:
-            raise StoreUnavailable(f"{self._path}: {exc}") from exc
 
-    def _try(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with closing(
-            sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
-        ) as database:
-            if not self._is_ours(database):
-                database.executescript(_SCHEMA)
-            database.execute("PRAGMA synchronous = NORMAL")
-            return work(database)
-
-    def _is_ours(self, database: sqlite3.Connection) -> bool:
-        """False where it is empty still. Raises for a database of something else."""
-        # In one transaction: another process may be making the tables.
-        database.execute("BEGIN")
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        database.execute("COMMIT")
-        if (application, version) == (APPLICATION_ID, _VERSION):
-            return True
-        if application or version or tables:
-            raise StoreUnavailable(f"{self._path} is a database of something else")
-        return False
+def _set_aside(path: Path, problem: sqlite3.Error) -> None:
+    aside = path.with_name(f"{path.name}{_ASIDE}{int(time.time())}")
+    logger.error("%s is damaged (%s): it is set aside as %s", path, problem, aside)
+    path.replace(aside)
