@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -35,6 +36,12 @@ def install() -> str | None:
     return None
 
 
+def default_values() -> dict[str, Any]:
+    """The chart's values.yaml."""
+    found: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return found
+
+
 @dataclass(frozen=True)
 class Helm:
     """helm, with a home of its own."""
@@ -63,11 +70,21 @@ class Helm:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @functools.cache  # noqa: B019 - there is one helm in a run of the tests
+    def of_the_chart(self, *arguments: str | Path) -> str:
+        """As `template`, of our chart for one Kubernetes: many tests look at the same text."""
+        return self.template(*arguments)
+
     def manifests(
         self, *arguments: str | Path, chart: Path = CHART, kube: str = "1.33.0"
     ) -> list[Manifest]:
         """As `template`, parsed."""
-        rendered = self.template(*arguments, chart=chart, kube=kube)
+        plain = (chart, kube) == (CHART, "1.33.0")
+        rendered = (
+            self.of_the_chart(*arguments)
+            if plain
+            else self.template(*arguments, chart=chart, kube=kube)
+        )
         return [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
 
     def one(self, kind: str, *arguments: str | Path, chart: Path = CHART) -> Manifest:

@@ -19,7 +19,11 @@ SIDECAR = "-f", CHART / "ci/sidecar-app-values.yaml"
 
 SECRETS = {
     "store__url": "redis://:hidden@127.0.0.1:1/0",
+    "store__password": "hidden-store",
+    "store__sentinel_password": "hidden-sentinel",
+    "store__tls__key_password": "hidden-key",
     "cache__secret": "0123456789abcdef0123456789abcdef",
+    "admin__token": "hidden-0123456789abcdef0123456789abcdef",
     "upstreams__openai__api_key": "sk-hidden-openai",
     "upstreams__my-vllm__api_key": "sk-hidden-vllm",
 }
@@ -40,6 +44,12 @@ def pod_of(deployment: Manifest) -> Manifest:
 def all_containers(pod: Manifest) -> list[Manifest]:
     """Init containers included."""
     return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def config_map_of(manifests: list[Manifest]) -> Manifest:
+    """The ConfigMap with the gateway's file, not the one with the dashboard."""
+    (found,) = (m for m in manifests if m["kind"] == "ConfigMap" and "warmgate.yaml" in m["data"])
+    return found
 
 
 def gateway_container(pod: Manifest) -> Manifest:
@@ -80,7 +90,7 @@ def mounted(
     manifests: list[Manifest], folder: Path, *, image: dict[str, str] | None = None
 ) -> tuple[Path, dict[str, str]]:
     """The config file and the environment of a rendered pod, with its files put into `folder`."""
-    (config_map,) = (m for m in manifests if m["kind"] == "ConfigMap")
+    config_map = config_map_of(manifests)
     (file_name, text), *more = config_map["data"].items()
     assert not more
     file = folder / file_name

@@ -35,11 +35,15 @@ def test_is_made_of_these_parts(helm: Helm) -> None:
     ]
     assert kinds(helm.manifests(*PRODUCTION)) == [
         "ConfigMap",
+        "ConfigMap",
         "Deployment",
+        "HTTPRoute",
         "HorizontalPodAutoscaler",
+        "Ingress",
         "NetworkPolicy",
         "PodDisruptionBudget",
         "PodMonitor",
+        "PrometheusRule",
         "Service",
         "ServiceAccount",
     ]
@@ -78,6 +82,7 @@ def test_sleeps_and_drains_by_default(helm: Helm, tmp_path: Path) -> None:
         ("terminationGracePeriodSeconds=30",),
         ("terminationGracePeriodSeconds=60", "config.server.drain_timeout_s=50"),
         ("preStopSleepSeconds=320",),
+        ("terminationGracePeriodSeconds=60", "config.server.drain_delay_s=40"),
     ],
 )
 def test_refuses_a_grace_period_that_is_too_short(helm: Helm, arguments: tuple[str, ...]) -> None:
@@ -92,6 +97,18 @@ def test_rolls_its_pods_when_the_settings_change(helm: Helm) -> None:
 
     assert checksum() == checksum("--set", "service.port=80")
     assert checksum() != checksum("--set", "config.cache.ttl_s=60")
+
+
+def test_its_pods_can_read_changed_settings_while_they_run(helm: Helm) -> None:
+    def template(*arguments: str) -> Manifest:
+        deployment = helm.one("Deployment", "--set=rollOnConfigChange=false", *arguments)
+        found: Manifest = deployment["spec"]["template"]
+        return found
+
+    assert template() == template("--set=config.cache.ttl_s=60")
+    # A file that is mounted by itself would never change in a running pod.
+    mounts = gateway_container(template()["spec"])["volumeMounts"]
+    assert not [mount for mount in mounts if "subPath" in mount]
 
 
 def test_a_new_chart_with_the_same_pods_restarts_none(helm: Helm, tmp_path: Path) -> None:
@@ -154,14 +171,13 @@ def test_policy_lets_in_only_whom_it_names(helm: Helm) -> None:
     policy = helm.one("NetworkPolicy", *PRODUCTION)["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     api, metrics = policy["ingress"]
-    assert api == {
-        "from": [{"podSelector": {}}],
-        "ports": [{"port": "api", "protocol": "TCP"}],
-    }
+    assert api["ports"] == [{"port": "api", "protocol": "TCP"}]
+    assert api["from"][0] == {"podSelector": {}}
     assert metrics["ports"] == [{"port": "probes", "protocol": "TCP"}]
     assert metrics["from"][0]["namespaceSelector"]["matchLabels"]
     dns, providers, redis = policy["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
+    assert dns["to"][0]["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
     assert providers["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
     assert [port["port"] for port in providers["ports"]] == [443]
     assert redis["ports"] == [{"port": 6379, "protocol": "TCP"}]

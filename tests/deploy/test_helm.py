@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import (
@@ -21,13 +19,12 @@ from tests.deploy.manifests import (
     settings_of,
     workload,
 )
-from tests.helpers.required import missing
+from tests.deploy.schemas import KUBES, complaints
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ROOT = CHART.parents[1]
-KUBES = ["1.30.0", "1.33.0", "1.37.0"]
 LABELS = ("name", "instance", "component", "version", "part-of", "managed-by")
 
 
@@ -40,9 +37,9 @@ def test_lints_strictly(helm: Helm, values: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kube", KUBES)
+@pytest.mark.parametrize("kube", [KUBES[0], KUBES[-1]])
 def test_renders_the_same_for_every_kubernetes(helm: Helm, values: Path, kube: str) -> None:
-    assert helm.template("-f", values, kube=kube) == helm.template("-f", values)
+    assert helm.template("-f", values, kube=f"{kube}.0") == helm.of_the_chart("-f", values)
 
 
 def test_survives_being_packaged(helm: Helm, values: Path, tmp_path: Path) -> None:
@@ -51,26 +48,10 @@ def test_survives_being_packaged(helm: Helm, values: Path, tmp_path: Path) -> No
     assert helm.manifests("-f", values, chart=package) == helm.manifests("-f", values)
 
 
-def test_is_valid_for_kubernetes(helm: Helm, values: Path, tmp_path: Path) -> None:
-    validate = shutil.which("kubernetes-validate")
-    if validate is None:
-        missing("kubernetes-validate", "is not installed")
-    # There is no schema for the kinds of the Prometheus operator, and a missing schema is a
-    # warning only; any other warning means that nothing was checked.
-    manifests = [m for m in helm.manifests("-f", values) if m["kind"] != "PodMonitor"]
-    file = tmp_path / "manifests.yaml"
-    file.write_text(yaml.safe_dump_all(manifests), encoding="utf-8")
-    for kube in KUBES:
-        done = subprocess.run(
-            [validate, "--strict", "-k", kube.rpartition(".")[0], file],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said
-        assert "WARN" not in said
+@pytest.mark.parametrize("kube", KUBES)
+def test_is_valid_for_kubernetes(helm: Helm, values: Path, kube: str) -> None:
+    for manifest in helm.manifests("-f", values):
+        assert not complaints(manifest, kube), manifest["kind"]
 
 
 def test_sets_no_namespace(helm: Helm, values: Path) -> None:
@@ -170,7 +151,8 @@ def test_ends_within_its_grace_period(helm: Helm, values: Path, tmp_path: Path) 
     deployment = workload(manifests)
     if deployment is None:
         return
-    drain = settings_of(manifests, tmp_path).server.drain_timeout_s
+    server = settings_of(manifests, tmp_path).server
+    drain = server.drain_delay_s + server.drain_timeout_s
     pod = pod_of(deployment)
     sleep = gateway_container(pod).get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})
     asleep = sleep["preStop"]["sleep"]["seconds"]
@@ -187,7 +169,7 @@ def test_is_probed_on_the_probe_port(helm: Helm, values: Path) -> None:
         name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")
     }
     assert paths == {
-        "startup": {"path": "/readyz", "port": "probes"},
+        "startup": {"path": "/livez", "port": "probes"},
         "liveness": {"path": "/livez", "port": "probes"},
         "readiness": {"path": "/readyz", "port": "probes"},
     }

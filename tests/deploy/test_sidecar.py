@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.config import load
-from tests.deploy.helm import CHART, HERE, Helm
+from tests.deploy.helm import CHART, HERE, Helm, default_values
 from tests.deploy.manifests import (
     SECRETS,
     SIDECAR,
@@ -44,7 +44,8 @@ def test_starts_before_the_app_and_ends_after_it(helm: Helm) -> None:
     pod = the_pod(helm.manifests(*SIDECAR))
     (sidecar,) = pod["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["startupProbe"]["httpGet"] == {"path": "/readyz", "port": "probes"}
+    # Not /readyz: a model server that is down would keep the app from starting.
+    assert sidecar["startupProbe"]["httpGet"] == {"path": "/livez", "port": "probes"}
     # It is out of no Service's way, so it need not sleep before it ends.
     assert "lifecycle" not in sidecar
     assert [container["name"] for container in pod["containers"]] == ["app"]
@@ -75,6 +76,34 @@ def test_the_mode_renders_nothing_of_the_other_one(helm: Helm) -> None:
     kinds = sorted(m["kind"] for m in helm.manifests(*SIDECAR))
     assert kinds == ["ConfigMap", "Deployment", "PodMonitor"]
     assert [m["kind"] for m in helm.manifests("--set=mode=sidecar")] == ["ConfigMap"]
+
+
+def test_a_dead_model_server_takes_the_app_out_of_service_only_if_asked_to(helm: Helm) -> None:
+    def sidecar(*arguments: str) -> Manifest:
+        pod = the_pod(helm.manifests(*SIDECAR, *arguments))
+        return gateway_container(pod)
+
+    assert "readinessProbe" not in sidecar("--set=sidecar.gateReadiness=false")
+    assert sidecar()["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "probes"}
+    assert default_values()["sidecar"]["gateReadiness"] is False
+
+
+def test_it_is_smaller_than_a_gateway_for_many(helm: Helm, tmp_path: Path) -> None:
+    small = settings_of(helm.manifests("--set=mode=sidecar"), tmp_path)
+    large = settings_of(helm.manifests(), tmp_path)
+    assert small.store.memory_bytes < large.store.memory_bytes
+    assert small.prompt_cache.tree_bytes < large.prompt_cache.tree_bytes
+    requests = gateway_container(the_pod(helm.manifests(*SIDECAR)))["resources"]
+    assert requests == default_values()["sidecar"]["resources"]
+
+
+def test_what_is_set_for_both_modes_wins_if_only_a_zero(helm: Helm, tmp_path: Path) -> None:
+    settings = settings_of(helm.manifests(*SIDECAR), tmp_path)
+    assert settings.store.memory_bytes == 0
+    assert (
+        settings.cache.door_entries
+        == default_values()["sidecar"]["config"]["cache"]["door_entries"]
+    )
 
 
 def test_an_app_image_needs_a_tag(helm: Helm) -> None:

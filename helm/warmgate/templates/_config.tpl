@@ -1,33 +1,71 @@
 {{/* The gateway's YAML file, and the checks that a schema cannot express. */}}
 
+{{/* What the values ask for, as it stands there. */}}
+{{- define "warmgate.givenConfig" -}}
+{{- if eq .Values.mode "sidecar" }}
+{{- toYaml (mergeOverwrite (deepCopy .Values.sidecar.config) (deepCopy .Values.config)) }}
+{{- else }}
+{{- toYaml .Values.config }}
+{{- end }}
+{{- end }}
+
 {{/* Seconds that running streams may take after SIGTERM: whatever the grace period leaves. A
      sidecar is stopped after the app, its only client, so nothing is left to wait for. */}}
 {{- define "warmgate.drainSeconds" -}}
-{{- $given := (.Values.config.server | default dict).drain_timeout_s }}
-{{- if $given }}{{ $given }}
+{{- $server := (include "warmgate.givenConfig" . | fromYaml).server | default dict }}
+{{- if $server.drain_timeout_s }}{{ $server.drain_timeout_s }}
 {{- else if eq .Values.mode "sidecar" }}5
-{{- else }}{{ sub (int .Values.terminationGracePeriodSeconds) (add (int .Values.preStopSleepSeconds) 20) }}
+{{- else }}{{ sub (int .Values.terminationGracePeriodSeconds) (add (int .Values.preStopSleepSeconds) (int ($server.drain_delay_s | default 0)) 20) }}
 {{- end }}
 {{- end }}
 
 {{- define "warmgate.config" -}}
 {{- $drain := include "warmgate.drainSeconds" . | float64 }}
+{{- $config := include "warmgate.givenConfig" . | fromYaml }}
 {{- if eq .Values.mode "deployment" }}
-{{- $left := sub (int .Values.terminationGracePeriodSeconds) (add (int .Values.preStopSleepSeconds) 5) | float64 }}
+{{- $delay := ($config.server | default dict).drain_delay_s | default 0 }}
+{{- $left := subf (float64 .Values.terminationGracePeriodSeconds) .Values.preStopSleepSeconds $delay 5 }}
 {{- if or (le $drain 0.0) (gt $drain $left) }}
-{{- fail (printf "\nterminationGracePeriodSeconds (%v) is too short: it must hold preStopSleepSeconds (%v), config.server.drain_timeout_s (%v, more than 0) and 5 s to end." .Values.terminationGracePeriodSeconds .Values.preStopSleepSeconds $drain) }}
+{{- fail (printf "\nterminationGracePeriodSeconds (%v) is too short: it must hold preStopSleepSeconds (%v), config.server.drain_delay_s (%v), config.server.drain_timeout_s (%v, more than 0) and 5 s to end." .Values.terminationGracePeriodSeconds .Values.preStopSleepSeconds $delay $drain) }}
 {{- end }}
 {{- end }}
-{{- $config := deepCopy .Values.config }}
 {{- $store := $config.store | default dict }}
-{{- if regexMatch "://[^/]*@" ($store.url | default "") }}
+{{- $credential := "://[^/\\s]*@|[?&]password=" }}
+{{- if regexMatch $credential ($store.url | default "") }}
 {{- fail "\nconfig.store.url carries a credential, and a ConfigMap is no place for one: put the URL into a Secret and name it in secrets.store__url." }}
+{{- end }}
+{{- range $name, $upstream := $config.upstreams | default dict }}
+{{- if regexMatch $credential (toYaml $upstream) }}
+{{- fail (printf "\nconfig.upstreams.%s carries a credential in a URL, and a ConfigMap is no place for one: give secrets.upstreams__%s__api_key." $name $name) }}
+{{- end }}
 {{- end }}
 {{- if hasKey .Values.secrets "store__url" }}
 {{- $_ := set $config "store" (omit $store "url") }}
 {{- end }}
+{{- $host := ($config.admin | default dict).host | default "127.0.0.1" }}
+{{- if not (or (hasKey .Values.secrets "admin__token") (regexMatch "^(127\\.[0-9.]+|::1|\\[::1\\]|localhost)$" $host)) }}
+{{- fail (printf "\nconfig.admin.host (%s) can be reached from other pods, and /admin/ would ask them for nothing: give secrets.admin__token, or leave it on 127.0.0.1 (kubectl port-forward gets there)." $host) }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if regexMatch "^(GATEWAY_SERVER__(HOST|PORT|PROBE_HOST|PROBE_PORT)|GATEWAY_CONFIG)(_FILE)?$" .name }}
+{{- fail (printf "\nextraEnv: %s is the chart's own: see bindAddress, probePort, sidecar.port and config." .name) }}
+{{- end }}
+{{- if and (regexMatch "^(GATEWAY_.*|REDIS_URL)$" .name) (hasKey . "value") }}
+{{- fail (printf "\nextraEnv: %s with a plain value: settings belong into `config`, credentials into `secrets`." .name) }}
+{{- end }}
+{{- if or (regexMatch $credential (.value | default "")) (and (regexMatch "_HEADERS$" .name) (regexMatch "(?i)(auth|key|token)[^,=]*=" (.value | default ""))) }}
+{{- fail (printf "\nextraEnv: the value of %s carries a credential: take it from a Secret by valueFrom.secretKeyRef." .name) }}
+{{- end }}
+{{- end }}
 {{- $_ := set $config "server" (merge (dict "drain_timeout_s" $drain) ($config.server | default dict)) }}
 {{- toYaml $config }}
+{{- end }}
+
+{{/* Annotations of the pods. */}}
+{{- define "warmgate.annotations" -}}
+{{- if .Values.rollOnConfigChange -}}
+checksum/config: {{ include "warmgate.configChecksum" . }}
+{{- end }}
 {{- end }}
 
 {{/* Rolls the pods when the configuration changes. Taken from the text, not from the manifest, so

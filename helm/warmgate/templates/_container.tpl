@@ -68,10 +68,12 @@ ports:
   - name: probes
     containerPort: {{ .Values.probePort }}
     protocol: TCP
-# Ready within a minute or restarted; the app of a sidecar waits for this one.
+# It listens within a minute or is restarted; the app of a sidecar waits for this one. The probe port
+# opens after the API's. Not /readyz: a model server that takes longer to load than we do would have
+# us restarted again and again, and would keep the app of a sidecar from starting at all.
 startupProbe:
   httpGet:
-    path: /readyz
+    path: /livez
     port: probes
   periodSeconds: 1
   timeoutSeconds: 2
@@ -84,6 +86,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
+{{- if or (eq .Values.mode "deployment") .Values.sidecar.gateReadiness }}
 readinessProbe:
   httpGet:
     path: /readyz
@@ -91,8 +94,9 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 2
   failureThreshold: 2
+{{- end }}
 resources:
-  {{- toYaml .Values.resources | nindent 2 }}
+  {{- toYaml (eq .Values.mode "sidecar" | ternary .Values.sidecar.resources .Values.resources) | nindent 2 }}
 securityContext:
   {{- include "warmgate.containerSecurityContext" . | nindent 2 }}
 volumeMounts:

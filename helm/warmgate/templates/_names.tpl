@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* 52 characters leave room for the longest suffix, "-connection". */}}
+{{/* 52 characters leave room for the longest suffixes, "-connection" and "-dashboard". */}}
 {{- define "warmgate.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
@@ -30,16 +30,35 @@ app.kubernetes.io/component: {{ include "warmgate.component" . }}
 {{- end }}
 
 {{/* Without the chart's version: a new chart with the same pods must not restart them. */}}
-{{- define "warmgate.podLabels" -}}
+{{- define "warmgate.stableLabels" -}}
 {{ include "warmgate.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: warmgate
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{- define "warmgate.podLabels" -}}
+{{- include "warmgate.joined" (list .Values.commonLabels .Values.podLabels (include "warmgate.stableLabels" . | fromYaml)) }}
+{{- end }}
+
+{{/* Mappings as one, the last one wins: a key that stands twice in a manifest is a fault. */}}
+{{- define "warmgate.joined" -}}
+{{- $joined := dict }}
+{{- range . }}
+{{- $joined = mergeOverwrite $joined (deepCopy .) }}
+{{- end }}
+{{- toYaml $joined }}
+{{- end }}
+
 {{- define "warmgate.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "warmgate.podLabels" . }}
+{{- include "warmgate.labelsAnd" (list . dict) }}
+{{- end }}
+
+{{/* Those, and more: of (list . MORE). */}}
+{{- define "warmgate.labelsAnd" -}}
+{{- $root := index . 0 }}
+{{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- include "warmgate.joined" (list $root.Values.commonLabels (index . 1) (include "warmgate.stableLabels" $root | fromYaml) (dict "helm.sh/chart" $chart)) }}
 {{- end }}
 
 {{- define "warmgate.serviceAccountName" -}}
@@ -52,6 +71,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{- define "warmgate.image" -}}
 {{- with .Values.image }}
+{{- if eq (.tag | default "") "latest" }}
+{{- fail "\nimage.tag: `latest` is another image every day, and nobody can go back to it: name a version, or give image.digest." }}
+{{- end }}
 {{- if .digest }}
 {{- printf "%s@%s" .repository .digest }}
 {{- else }}

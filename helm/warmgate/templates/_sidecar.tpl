@@ -26,5 +26,7 @@
 
 {{/* An annotation of the pod: rolls it when the gateway's configuration changes. */}}
 {{- define "warmgate.sidecarAnnotations" -}}
+{{- if .Values.rollOnConfigChange -}}
 checksum/warmgate-config: {{ include "warmgate.configChecksum" . }}
+{{- end }}
 {{- end }}
