@@ -276,7 +276,7 @@ def _start(ground: Ground, names: Iterable[str]) -> None:
         "floor": ground.floor,
         "gateway": lambda: ground.gateway("gateway"),
         "gateway-planned": lambda: ground.gateway(
-            "gateway-planned", {"prompt_cache": {"markers": "auto"}}
+            "gateway-planned", {"prompt_cache": {"markers": "auto", "causes": True}}
         ),
         "gateway-parse": lambda: ground.gateway("gateway-parse", {"cache": {"door_entries": 0}}),
         "gateway-redis": lambda: ground.gateway(

@@ -81,8 +81,8 @@ PLAIN: tuple[Case, ...] = (
         "gateway",
         CHAT,
         True,
-        "distinct bodies: parsed, keyed, looked up, forwarded, answer read and stored; markers off, "
-        "since nobody beside us plans them",
+        "distinct bodies: parsed, keyed, looked up, forwarded, answer read and stored; markers and causes "
+        "off, since nobody beside us has them",
         (_STATUS, "fwd=miss"),
     ),
     Case(
@@ -90,7 +90,8 @@ PLAIN: tuple[Case, ...] = (
         "gateway-planned",
         CHAT,
         True,
-        "the same with markers on, as shipped: the prompt read, planned, marked and learned from",
+        "the same as shipped, with markers and causes: the prompt read, planned, marked, compared with "
+        "those before it, and learned from",
         (_STATUS, "fwd=miss"),
     ),
     Case(

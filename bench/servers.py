@@ -167,8 +167,9 @@ class Ground:
             "store": {"url": "memory://"},
             "upstreams": {"openai": {"base_url": upstream, "provider": "openai"}},
             "log": {"level": "warning"},
-            # What is beside us plans no markers; the case that shows what planning costs says auto.
-            "prompt_cache": {"markers": "off"},
+            # What is beside us plans no markers, and says of no prompt why it was not found; the case
+            # that shows what that costs has both on.
+            "prompt_cache": {"markers": "off", "causes": False},
         }
         for section, members in (sections or {}).items():
             tree[section] = {**tree.get(section, {}), **members}
