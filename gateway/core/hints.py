@@ -8,7 +8,9 @@ many as its rate takes when it is not; a conversation stays with its key as long
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -54,12 +56,42 @@ _QUIET = 0.2
 class _Prefix:
     """The keys of one prefix: when each was used in the last minute, at most `limit` times."""
 
-    __slots__ = ("full_at", "homes", "used")
+    __slots__ = ("_shards", "_times", "full_at", "homes")
 
     def __init__(self, now: float) -> None:
         self.homes = 1
         self.full_at = now
-        self.used: dict[int, deque[float]] = {}
+        # Side by side, in their order, and nothing that is older: most prefixes are used once, and
+        # there are thousands of them.
+        self._times = array("d")
+        self._shards = bytearray()
+
+    def pass_to(self, now: float) -> None:
+        """What is not of the minute that ends now is dropped."""
+        past = bisect_right(self._times, now - WINDOW_S)
+        if past:
+            del self._times[:past], self._shards[:past]
+
+    @property
+    def uses(self) -> int:
+        """Of all keys together."""
+        return len(self._times)
+
+    def take(self, shard: int, limit: int, now: float) -> bool:
+        """Use the key, if it has room."""
+        if self._shards.count(shard) >= limit:
+            return False
+        self._times.append(now)
+        self._shards.append(shard)
+        return True
+
+    def take_idlest(self, now: float) -> int:
+        """Where none has room: the key whose uses go back farthest is used in place of the first."""
+        shard = self._shards.pop(0)
+        del self._times[0]
+        self._times.append(now)
+        self._shards.append(shard)
+        return shard
 
 
 class CacheKeys:
@@ -98,44 +130,25 @@ class CacheKeys:
 
 
 def _shard(known: _Prefix, conversation: int, limit: int, now: float) -> int:
+    known.pass_to(now)
     if known.homes > 1 and now - known.full_at > _CALM_S:
         known.full_at = now
-        known.used = {shard: times for shard, times in known.used.items() if _left(times, now)}
-        if sum(map(len, known.used.values())) < known.homes * limit * _QUIET:
+        if known.uses < known.homes * limit * _QUIET:
             known.homes //= 2
     home = conversation % known.homes
-    if _take(known, home, limit, now):
+    if known.take(home, limit, now):
         return home
-    if sum(_left(times, now) for times in known.used.values()) >= known.homes * limit * _CROWDED:
+    if known.uses >= known.homes * limit * _CROWDED:
         # Not one conversation alone: there are twice as many keys, and half of them move.
         known.homes = min(MOST_SHARDS, known.homes * 2)
         home = conversation % known.homes
     if known.homes > 1:
         known.full_at = now
-    for step in range(MOST_SHARDS):
-        shard = (home + step) % MOST_SHARDS
-        if _take(known, shard, limit, now):
-            return shard
-    idlest = min(known.used, key=lambda shard: known.used[shard][0])
-    known.used[idlest].popleft()
-    known.used[idlest].append(now)
-    return idlest
-
-
-def _take(known: _Prefix, shard: int, limit: int, now: float) -> bool:
-    """Use the key, if it has room in the minute that ends now."""
-    times = known.used.setdefault(shard, deque())
-    if _left(times, now) >= limit:
-        return False
-    times.append(now)
-    return True
-
-
-def _left(times: deque[float], now: float) -> int:
-    """How many of them are of the minute that ends now; the others are dropped."""
-    while times and now - times[0] >= WINDOW_S:
-        times.popleft()
-    return len(times)
+    if known.uses >= MOST_SHARDS * limit:
+        return known.take_idlest(now)
+    # Somebody has room.
+    shards = ((home + step) % MOST_SHARDS for step in range(MOST_SHARDS))
+    return next(shard for shard in shards if known.take(shard, limit, now))
 
 
 class Hinting:

@@ -4,7 +4,9 @@ that is asked for too often goes to others: `Machines`.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,16 +15,17 @@ if TYPE_CHECKING:
 _MINUTE_S = 60.0
 _MOST_KEYS = 10_000
 
-
-_FEW = 8
-"""Times up to which a list holds them: an empty deque takes seven times as much."""
+KEY_BYTES = 200
+"""What one that was asked for once takes; a test holds it to what the process really pays."""
 
 
 class Machines:
     """Counts who was asked lately. The clock is an argument and never goes back."""
 
     def __init__(self) -> None:
-        self._lately: OrderedDict[Hashable, list[float] | deque[float]] = OrderedDict()
+        # By hash: who is taken for another is only told the number of a later machine. Most are
+        # asked for once, and of them there is nothing but the time.
+        self._lately: OrderedDict[int, float | array[float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Prefixes that were asked for in the last minute, about."""
@@ -33,24 +36,29 @@ class Machines:
         if not most_a_minute:
             return 0
         before = now - _MINUTE_S
-        lately = self._lately.pop(whose, None)
+        key = hash(whose)
+        lately = self._lately.pop(key, None)
         if lately is None:
             self._make_room(before)
-            lately = []
-        while lately and lately[0] <= before:
-            del lately[0]
+            self._lately[key] = float(now)
+            return 0
+        if isinstance(lately, float):
+            lately = array("d", (lately,))
+        past = bisect_right(lately, before)
+        if past:
+            del lately[:past]
         lately.append(now)
-        if len(lately) > _FEW and isinstance(lately, list):
-            lately = deque(lately)
-        self._lately[whose] = lately
+        self._lately[key] = lately
         return (len(lately) - 1) // most_a_minute
 
     def _make_room(self, before: float) -> None:
         """Who was asked last longest ago stands first."""
         for _ in range(2):
             oldest = next(iter(self._lately), None)
-            if oldest is None or (
-                len(self._lately) < _MOST_KEYS and self._lately[oldest][-1] > before
-            ):
+            if oldest is None:
+                return
+            lately = self._lately[oldest]
+            latest = lately if isinstance(lately, float) else lately[-1]
+            if len(self._lately) < _MOST_KEYS and latest > before:
                 return
             del self._lately[oldest]

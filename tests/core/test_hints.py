@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 from random import Random
 
@@ -108,3 +109,15 @@ def test_without_a_limit_there_is_one_key() -> None:
     keys = CacheKeys()
 
     assert len({keys.key(b"d", 7, place, 0, 0.0) for place in range(100)}) == 1
+
+
+def test_thousands_of_prefixes_take_less_than_a_megabyte() -> None:
+    keys = CacheKeys()
+    tracemalloc.start()
+    try:
+        for prefix in range(2048):
+            keys.key(b"d" * 32, prefix << 40, prefix, LIMIT, prefix / 10)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1_000_000

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from gateway.core.machines import Machines
+import tracemalloc
+
+from gateway.core.machines import KEY_BYTES, Machines
 
 
 def test_a_prefix_goes_to_the_next_machine_when_a_minute_has_had_so_many() -> None:
@@ -21,3 +23,15 @@ def test_whom_nobody_asked_for_a_minute_is_forgotten() -> None:
     for number in range(30_000):
         machines.asked(-number, 15, 1000.0)
     assert len(machines) == 10_000
+
+
+def test_a_prefix_that_was_asked_for_once_takes_what_is_reckoned() -> None:
+    machines = Machines()
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            machines.asked((b"owner", f"wg-{number:016x}-0"), 15, number / 1000)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * KEY_BYTES < taken / 10_000 < KEY_BYTES
