@@ -75,13 +75,19 @@ class RunningGateway:
         """Look at the clock: it may have been set."""
         self._assembled.refreshing.wake()
 
+    def drain(self) -> None:
+        """Serve to the end what is there, and take nothing new. There is no way back."""
+        self.readiness.drain()
+        self._drain.begin()
+
+    def cut(self) -> None:
+        """Somebody who waits for `stop` waits no longer for what still runs."""
+        self._drain.cut()
+
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
-        self.readiness.drain()
-        for site in self._api.sites:
-            await site.stop()
-        server = self._api.server
-        if server is not None and not await self._drain.drain(server, self._drain_timeout_s):
+        self.drain()
+        if not await self._drain.drain(self._drain_timeout_s):
             _log.warning("cutting what still runs", drain=repr(self._drain))
         await self._api.cleanup()
         # Their requests are gone, and so are they, but for the answers they still hand on.
@@ -152,9 +158,9 @@ async def start(
         ),
     )
     readiness = Readiness()
-    drain = Drain(assembled.proxy.handle)
     server = Listener(
-        drain.handle,
+        assembled.proxy.handle,
+        assembled.proxy.refuse,
         handler_cancellation=True,
         access_log=None,
         # A body that came compressed goes on compressed.
@@ -163,6 +169,7 @@ async def start(
         max_line_size=_MAX_HEAD_BYTES,
         max_field_size=_MAX_HEAD_BYTES,
     )
+    drain = Drain(server, delay_s=config.server.drain_delay_s, idle_s=config.server.drain_idle_s)
     api = web.ServerRunner(server, shutdown_timeout=_LAST_S)
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)

@@ -109,10 +109,12 @@ class Overloaded(GatewayError):
 
 
 class ShuttingDown(GatewayError):
-    """The gateway is draining."""
+    """The gateway takes no new connections any more. Nothing was sent on: trying again costs nothing."""
 
     status = 503
     code = "gateway_draining"
+    retry = True
+    retry_after_s = 1
 
 
 @dataclass(frozen=True, slots=True)

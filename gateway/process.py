@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ _LARGE_BLOCK_BYTES = 512 * 1024
 _KEPT_FREE_BYTES = 16 * 1024 * 1024
 # How many containers more than went may be made before the collector looks at the new ones.
 _YOUNG = 10_000
+_CUT_S = 2.0
 
 
 def serve(config: Config) -> int:
@@ -84,13 +86,42 @@ def allow_many_connections() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class _Ending:
+    """What signals have said so far: the first one to end, the second one to end at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._told = asyncio.Event()
+        self.gateway: RunningGateway | None = None
+
+    def signalled(self) -> None:
+        """By SIGTERM or SIGINT."""
+        if not self._told.is_set():
+            self._told.set()
+            return
+        if self.gateway is not None:
+            self.gateway.cut()
+        # What we have ourselves to write and to close has so long; nothing depends on it.
+        self._loop.call_later(_CUT_S, _leave)
+
+    async def wait(self) -> None:
+        """Until the first one."""
+        await self._told.wait()
+
+
+def _leave() -> None:
+    sys.stderr.write("gateway: ended at once, as a second signal said\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
 async def _serve(config: Config) -> int:
-    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    ending = _Ending(loop)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, ending.signalled)
     try:
-        gateway = await start(config)
+        gateway = ending.gateway = await start(config)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"gateway: can't start: {error}\n")
         return 1
@@ -101,7 +132,7 @@ async def _serve(config: Config) -> int:
     gc.collect()
     gc.freeze()
     _glibc("malloc_trim", 0)
-    await stopping.wait()
+    await ending.wait()
     await gateway.stop()
     return 0
 

@@ -21,7 +21,7 @@ from gateway.core import directives as cache_control
 from gateway.core import samples
 from gateway.core.model import Reason, Result
 from gateway.core.policy import Pass, before_lookup
-from gateway.errors import GatewayError, let_go
+from gateway.errors import GatewayError, ShuttingDown, let_go
 from gateway.exchange import Exchange
 from gateway.explained import is_asked_to
 from gateway.providers import registry
@@ -107,14 +107,7 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Raises only what ends the connection."""
         target = request.raw_path
-        exchange = Exchange(
-            request_id=f"gw_{self._random(12).hex()}",
-            method=request.method,
-            path=target.partition("?")[0],
-            scheme=request.scheme,
-            started=self._clock.monotonic(),
-            at=self._clock.now(),
-        )
+        exchange = self._exchange(request)
         self._telemetry.metrics.inflight(+1)
         try:
             return await self._answer(request, target, exchange)
@@ -149,6 +142,27 @@ class Proxy:
         finally:
             self._telemetry.metrics.inflight(-1)
             self._telling.over(exchange, self._clock.monotonic())
+
+    async def refuse(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one that came when nothing new was taken any more: nothing of it was sent on."""
+        exchange = self._exchange(request)
+        problem = ShuttingDown("this gateway is stopping: try again, so that another one answers")
+        exchange.failed(problem.code)
+        exchange.status = problem.status
+        self._telling.over(exchange, self._clock.monotonic())
+        return replies.error(
+            problem, error_api(exchange.path, request.headers), exchange.request_id
+        )
+
+    def _exchange(self, request: web.BaseRequest) -> Exchange:
+        return Exchange(
+            request_id=f"gw_{self._random(12).hex()}",
+            method=request.method,
+            path=request.raw_path.partition("?")[0],
+            scheme=request.scheme,
+            started=self._clock.monotonic(),
+            at=self._clock.now(),
+        )
 
     async def _answer(
         self, request: web.BaseRequest, target: str, exchange: Exchange

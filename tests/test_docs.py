@@ -46,7 +46,8 @@ def test_every_error_code_is_documented_with_its_status() -> None:
     text = page("reasons.md")
     assert sorted(e.code for e in classes) == sorted(first_cells(text, "Errors"))
     for each in classes:
-        assert f"| `{each.code}` | {each.status} | {'no' if each.retry is False else 'as'}" in text
+        retried = {False: "no", True: "yes", None: "as"}[each.retry]
+        assert f"| `{each.code}` | {each.status} | {retried}" in text
 
 
 def test_every_result_is_named_where_the_header_is_documented() -> None:

@@ -68,6 +68,17 @@ class Server(Section):
     drain_timeout_s: Positive = Field(
         60 * SECONDS, description="How long running requests may go on after SIGTERM."
     )
+    drain_delay_s: Duration = Field(
+        0.0,
+        description="For how long new connections are still served after SIGTERM, while /readyz says "
+        "503 already: time for a balancer to look, where no preStop hook gives it. `drain_timeout_s` "
+        "begins after it.",
+    )
+    drain_idle_s: Duration = Field(
+        5 * SECONDS,
+        description="How long a kept connection that nobody uses stays open after SIGTERM: a request "
+        "may be on its way. One that is used is closed with its next answer.",
+    )
     trusted_proxies: tuple[Network, ...] = Field(
         (), description="CIDR ranges of peers whose tenant header is believed."
     )

@@ -1,4 +1,10 @@
-"""The end of serving: what runs may finish, nothing new begins.
+"""The end of serving: what runs may finish, nothing new begins, and nobody's request is lost on the way.
+
+Rule 1: connections that are there are used to their end: what comes on one is answered, and the answer
+says that it closes. One that nobody uses is closed only after a while: a request may be on its way to it.
+Rule 2: who connects anew is refused in words: 503, `Retry-After`, `Connection: close`. A port that is
+deaf would be an error of the network, which not every client tries again.
+Rule 3: it ends: when nothing runs and nobody is left, at the deadline, or at once when told to `cut`.
 
 aiohttp's own shutdown deafens every connection first, busy ones included: an upload would never
 end, and a tunnel would lose what its client says. So we wait before it, with open ears.
@@ -7,60 +13,95 @@ end, and a tunnel would lose what its client says. So we wait before it, with op
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from gateway.server.listener import Connection, Listener
 
-    from aiohttp import web
-    from aiohttp.web_protocol import RequestHandler
+_LOOK_S = 0.25
+"""How often is looked for connections that nobody uses."""
 
 
 class Drain:
-    """Stands before the handler of all requests, and knows which connections are busy."""
+    """Ends the serving of one listener. For one event loop."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
-        self._handler = handler
-        self._busy: set[RequestHandler] = set()
-        self._draining = False
-        self._idle = asyncio.Event()
+    def __init__(self, listener: Listener, *, delay_s: float, idle_s: float) -> None:
+        """For `delay_s` new connections are still taken: time for balancers to look elsewhere, where
+        nobody else gives it to them. A connection that is not used for `idle_s` is closed.
+        """
+        self._listener = listener
+        self._delay_s = delay_s
+        self._idle_s = idle_s
+        self._begun_at: float | None = None
+        self._changed = asyncio.Event()
+        self._cut = asyncio.Event()
+        # Since when each connection is not used, by the loop's clock.
+        self._idle: dict[Connection, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Drain {len(self._busy)} busy{', draining' if self._draining else ''}>"
+        return f"<Drain {self.busy} busy{', draining' if self._begun_at is not None else ''}>"
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Let the handler answer; while draining, the connection ends with its answer."""
-        connection = request.protocol
-        # One request at a time: pipelined ones wait for each other.
-        self._busy.add(connection)
-        try:
-            response = await self._handler(request)
-        finally:
-            self._busy.discard(connection)
-            if self._draining and not self._busy:
-                self._idle.set()
-        if self._draining:
-            if not response.prepared:
-                response.force_close()
-            connection.close()
-        return response
+    @property
+    def busy(self) -> int:
+        """Requests that are being answered, or about to be."""
+        return sum(each.busy for each in self._listener.open)
 
-    async def drain(self, server: web.Server, timeout_s: float) -> bool:
-        """Close idle connections, and wait for busy ones; False when some still are in the end.
+    @property
+    def connections(self) -> int:
+        """Open ones."""
+        return len(self._listener.open)
 
-        The caller has closed the listening sockets.
+    def begin(self) -> None:
+        """From now on answers say that their connection closes. Again: nothing."""
+        if self._begun_at is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._begun_at = loop.time()
+        self._listener.leaving = True
+        self._listener.on_closed = self._changed.set
+        if self._delay_s:
+            loop.call_later(self._delay_s, self._listener.refuse_newcomers)
+        else:
+            # Who is being accepted in this very moment is let in.
+            loop.call_soon(lambda: loop.call_soon(self._listener.refuse_newcomers))
+
+    def cut(self) -> None:
+        """Wait for nothing any more."""
+        self._cut.set()
+        self._changed.set()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Begin, if nobody has; then wait until nothing runs and nobody is left. False when some
+        still run after `timeout_s`, beside the delay, or when it was cut.
         """
-        self._draining = True
-        # What has been accepted in this very moment may begin.
-        await asyncio.sleep(0)
-        for connection in server.connections:
-            if connection not in self._busy:
-                connection.force_close()
-        if not self._busy:
-            return True
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        self.begin()
+        assert self._begun_at is not None
+        clock = asyncio.get_running_loop().time
+        if (left := self._begun_at + self._delay_s - clock()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._cut.wait()
+        until = clock() + timeout_s
+        while not self._cut.is_set():
+            # What lies in the sockets is read before anything is closed.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            self._changed.clear()
+            self._look(clock())
+            if all(each.late and not each.busy for each in self._listener.open):
+                return True
+            if (left := until - clock()) <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_S)):
+                    await self._changed.wait()
+        return not self.busy
+
+    def _look(self, now: float) -> None:
+        """Close what is not used."""
+        idle = [each for each in self._listener.open if not each.busy]
+        self._idle = {each: self._idle.get(each, now) for each in idle}
+        for each, since in self._idle.items():
+            if now - since >= self._idle_s:
+                each.force_close()

@@ -1,6 +1,6 @@
-"""aiohttp's server, with our own answer to what is no HTTP.
+"""aiohttp's server, with our own answer to what is no HTTP, and a polite end.
 
-Its own would log a traceback for every port scan, at level error and with the bytes that could
+aiohttp's own answer would log a traceback for every port scan, at level error and with the bytes that could
 not be read: sometimes a header line with a credential in it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import structlog
 from aiohttp import web
@@ -20,25 +20,84 @@ from gateway.wire.table import error_api
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable
+
+    Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _log = structlog.get_logger("warmgate.listener")
 
 
 class Listener(web.Server):
-    """Makes the protocol of each connection."""
+    """Makes the protocol of each connection, and knows which are open.
 
-    def __init__(self, handler: Any, **settings: Any) -> None:
-        """`settings` are those of `web.Server`."""
-        super().__init__(handler, **settings)
+    Rule 1: once `leaving`, each answer whose head isn't out says that its connection closes.
+    Rule 2: whoever connects after `refuse_newcomers` gets a refusal that can be read, and nothing else.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        refusal: Handler,
+        **settings: Any,
+    ) -> None:
+        """`refusal` answers who comes too late; `settings` are those of `web.Server`."""
+        super().__init__(handler, request_factory=self._asked, **settings)
         self._settings = self._kwargs
         self._inline: Any = None
+        self._refusal = refusal
+        self._refusing = False
+        self.leaving = False
+        """No connection is to be used again."""
+        self.on_closed: Callable[[], None] = _nobody
+        """A connection is gone."""
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> Connection:
         """The protocol of a new connection."""
         if self._inline is None:
             loop: asyncio.AbstractEventLoop = self._loop
             self._inline = _Inline(loop) if sys.version_info < (3, 12) else loop
-        return _Connection(self, loop=self._inline, **self._settings)
+        if not self._refusing:
+            return Connection(self, loop=self._inline, **self._settings)
+        ours, self.request_handler = self.request_handler, self._refusal
+        try:
+            return Connection(self, late=True, loop=self._inline, **self._settings)
+        finally:
+            self.request_handler = ours
+
+    @property
+    def open(self) -> list[Connection]:
+        """The connections that are there."""
+        return cast("list[Connection]", self.connections)
+
+    def refuse_newcomers(self) -> None:
+        """Whoever connects from now on."""
+        self._refusing = True
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Forget it, when its last request has ended."""
+        super().connection_lost(handler, exc)
+        if handler in self._connections and (task := handler._task_handler) is not None:  # noqa: SLF001
+            # The server forgets it then, and not before.
+            task.add_done_callback(lambda _: self.on_closed())
+        else:
+            self.on_closed()
+
+    def _asked(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> _Asked:
+        return _Asked(message, payload, protocol, writer, task, self._loop)
+
+
+def _nobody() -> None:
+    """Hears it, and does nothing."""
+
+
+class _Asked(web.BaseRequest):
+    """A request on a connection that may have to end."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """May the connection be used again? Asked when the head of the answer is written."""
+        connection = cast("Connection", self._protocol)
+        return super().keep_alive and not connection.listener.leaving
 
 
 class _Inline:
@@ -65,8 +124,21 @@ class _Inline:
         return self._loop.create_task(work, **options)
 
 
-class _Connection(RequestHandler):
-    __slots__ = ()
+class Connection(RequestHandler):
+    """One client's."""
+
+    __slots__ = ("late", "listener")
+
+    def __init__(self, listener: Listener, *, late: bool = False, **settings: Any) -> None:
+        """`late`: made when nobody new was taken any more."""
+        super().__init__(listener, **settings)
+        self.listener = listener
+        self.late = late
+
+    @property
+    def busy(self) -> bool:
+        """A request is being answered, or has come and is about to be."""
+        return self._request_in_progress or bool(self._messages)
 
     def handle_error(
         self,

@@ -20,7 +20,7 @@ def settings(base: str, **sections: Mapping[str, Any] | list[Any]) -> dict[str, 
     Each section is laid over the defaults: free ports, a store in memory, no traces.
     """
     tree: dict[str, Any] = {
-        "server": {"port": 0, "probe_port": 0, "drain_timeout_s": 1},
+        "server": {"port": 0, "probe_port": 0, "drain_timeout_s": 1, "drain_idle_s": 0},
         "admin": {"port": 0},
         "store": {"url": "memory://"},
         "telemetry": {"traces": "off"},

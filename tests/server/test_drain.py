@@ -1,93 +1,178 @@
-"""The end of serving, seen from its own side; tests/test_app.py sees it from the clients'."""
+"""The end of serving, seen on the wire; tests/test_app.py sees it of the whole app."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
 from aiohttp import web
 
 from gateway.server.drain import Drain
+from gateway.server.listener import Listener
+from tests.helpers.raw_client import RawClient, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
-class Connection:
-    def __init__(self) -> None:
-        self.closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-    force_close = close
+class Door(NamedTuple):
+    url: str
+    drain: Drain
+    listener: Listener
+    gate: asyncio.Event
 
 
-class Request:
-    def __init__(self) -> None:
-        self.protocol = Connection()
+@asynccontextmanager
+async def door(*, delay_s: float = 0.0, idle_s: float = 60.0) -> AsyncIterator[Door]:
+    """`/slow` waits for the gate, `/stream` after its first piece."""
+    gate = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/slow":
+            await gate.wait()
+        if request.path != "/stream":
+            return web.Response(body=b"fine")
+        out = web.StreamResponse()
+        await out.prepare(request)
+        await out.write(b"one")
+        await gate.wait()
+        await out.write(b"two")
+        return out
+
+    async def refuse(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    listener = Listener(answer, refuse, access_log=None, keepalive_timeout=30)
+    runner = web.ServerRunner(listener, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    drain = Drain(listener, delay_s=delay_s, idle_s=idle_s)
+    try:
+        yield Door(f"http://127.0.0.1:{runner.addresses[0][1]}", drain, listener, gate)
+    finally:
+        gate.set()
+        await runner.cleanup()
 
 
-class Server:
-    def __init__(self, *connections: Connection) -> None:
-        self.connections = list(connections)
+async def refused(door: Door) -> None:
+    """Until who connects anew is refused."""
+    async with asyncio.timeout(5):
+        while (await fetch(door.url, "GET", "/")).status != 503:
+            pass
 
 
-def request() -> tuple[web.BaseRequest, Connection]:
-    made = Request()
-    return cast("web.BaseRequest", made), made.protocol
+async def until_busy(drain: Drain, number: int) -> None:
+    async with asyncio.timeout(5):
+        while drain.busy != number:  # noqa: ASYNC110 - what the other side has sent can only be polled
+            await asyncio.sleep(0)
 
 
-def server(*connections: Connection) -> web.Server:
-    return cast("web.Server", Server(*connections))
+async def test_with_nobody_there_it_is_done_at_once() -> None:
+    async with door() as there:
+        assert await asyncio.wait_for(there.drain.drain(60), 1) is True
+        assert repr(there.drain) == "<Drain 0 busy, draining>"
 
 
-async def test_it_waits_for_the_last_one_and_lets_the_idle_go() -> None:
-    gates = [asyncio.Event(), asyncio.Event()]
-    waiting = iter(gates)
+async def test_a_kept_connection_is_answered_once_more_and_told_that_it_closes() -> None:
+    async with door() as there, RawClient(there.url) as client:
+        await client.ask("GET", "/")
+        assert (await client.response()).head.get("connection") == ""
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        assert not draining.done()
+        await client.ask("GET", "/")
+        answer = await client.response()
+        assert (answer.status, answer.head.get("connection")) == (200, "close")
+        assert await client.ended() == b""
+        assert await asyncio.wait_for(draining, 1) is True
 
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
-        await next(waiting).wait()
-        return web.Response()
 
-    drain = Drain(handler)
-    (first, one), (second, two) = request(), request()
-    answers = [asyncio.create_task(drain.handle(r)) for r in (first, second)]
-    await asyncio.sleep(0)
-    assert repr(drain) == "<Drain 2 busy>"
-    idle = Connection()
-    draining = asyncio.create_task(drain.drain(server(one, two, idle), 5))
-    gates[0].set()
-    assert (await answers[0]).keep_alive is False
-    assert (idle.closed, one.closed, two.closed) == (True, True, False)
-    assert not draining.done()
-    assert repr(drain) == "<Drain 1 busy, draining>"
-    gates[1].set()
-    assert await asyncio.wait_for(draining, 1) is True
-    assert two.closed
+async def test_who_connected_before_and_asks_later_is_answered() -> None:
+    async with door() as there, RawClient(there.url) as client:
+        async with asyncio.timeout(5):
+            while not there.drain.connections:  # noqa: ASYNC110 - same
+                await asyncio.sleep(0)
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        await client.ask("GET", "/")
+        assert (await client.response()).status == 200
+        assert await asyncio.wait_for(draining, 1) is True
+
+
+async def test_a_head_that_was_out_before_is_kept_to_and_its_connection_used_once_more() -> None:
+    async with door() as there, RawClient(there.url) as client:
+        await client.ask("GET", "/stream")
+        pieces = client.pieces(head := await client.head())
+        assert head.get("connection") == ""
+        assert await anext(pieces) == b"one"
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        there.gate.set()
+        assert [piece async for piece in pieces] == [b"two"]
+        await client.ask("GET", "/")
+        assert (await client.response()).head.get("connection") == "close"
+        assert await asyncio.wait_for(draining, 1) is True
+
+
+async def test_an_answer_that_had_not_begun_says_that_it_is_the_last() -> None:
+    async with door() as there, RawClient(there.url) as client:
+        await client.ask("GET", "/slow")
+        await until_busy(there.drain, 1)
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        there.gate.set()
+        assert (await client.response()).head.get("connection") == "close"
+        assert await asyncio.wait_for(draining, 1) is True
+
+
+async def test_who_uses_its_connection_no_more_is_let_go_after_a_while_and_not_before() -> None:
+    async with door(idle_s=0.5) as there, RawClient(there.url) as client:
+        await client.ask("GET", "/")
+        await client.response()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        assert await asyncio.wait_for(there.drain.drain(60), 5) is True
+        assert clock() - began >= 0.5
+        assert await client.ended() == b""
+
+
+async def test_newcomers_that_ask_nothing_keep_nobody_from_going() -> None:
+    async with door() as there, RawClient(there.url) as busy:
+        await busy.ask("GET", "/slow")
+        await until_busy(there.drain, 1)
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        async with RawClient(there.url):
+            there.gate.set()
+            assert await asyncio.wait_for(draining, 1) is True
+
+
+async def test_during_the_delay_newcomers_are_served_and_told_to_go() -> None:
+    async with door(delay_s=0.3) as there:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        draining = asyncio.create_task(there.drain.drain(60))
+        await asyncio.sleep(0)
+        answer = await fetch(there.url, "GET", "/")
+        assert (answer.status, answer.head.get("connection")) == (200, "close")
+        assert await asyncio.wait_for(draining, 5) is True
+        assert clock() - began >= 0.3
 
 
 async def test_it_says_when_some_did_not_end_in_time() -> None:
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    drain = Drain(handler)
-    asked, connection = request()
-    answer = asyncio.create_task(drain.handle(asked))
-    await asyncio.sleep(0)
-    assert await drain.drain(server(connection), 0.01) is False
-    assert not connection.closed
-    answer.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await answer
-    assert await drain.drain(server(connection), 0.01) is True
+    async with door() as there, RawClient(there.url) as client:
+        await client.ask("GET", "/slow")
+        await until_busy(there.drain, 1)
+        assert await asyncio.wait_for(there.drain.drain(0.01), 5) is False
+        assert repr(there.drain) == "<Drain 1 busy, draining>"
 
 
-async def test_with_nothing_to_wait_for_it_is_done_at_once() -> None:
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
-        return web.Response()
-
-    drain = Drain(handler)
-    asked, connection = request()
-    assert (await drain.handle(asked)).keep_alive is None
-    assert not connection.closed
-    assert await drain.drain(server(), 5) is True
+async def test_a_cut_ends_the_waiting_and_the_delay() -> None:
+    async with door(delay_s=60) as there, RawClient(there.url) as client:
+        await client.ask("GET", "/slow")
+        await until_busy(there.drain, 1)
+        draining = asyncio.create_task(there.drain.drain(60))
+        await asyncio.sleep(0)
+        there.drain.cut()
+        assert await asyncio.wait_for(draining, 1) is False

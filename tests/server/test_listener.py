@@ -16,10 +16,12 @@ from tests.helpers.raw_client import RawClient, fetch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.server.listener import Handler
+
 
 @asynccontextmanager
-async def listening(handler: object) -> AsyncIterator[str]:
-    server = Listener(handler, access_log=None, keepalive_timeout=5, max_line_size=1000)
+async def listening(handler: Handler) -> AsyncIterator[str]:
+    server = Listener(handler, handler, access_log=None, keepalive_timeout=5, max_line_size=1000)
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
