@@ -12,14 +12,17 @@ import pytest
 
 from gateway.core.savings import KEYS, summary
 from gateway.lab.provider_sim import ProviderSim
+from gateway.store.ledger_sqlite import FORM, SqliteLedger
 from tests.helpers.doorway import CHAT, EMBEDDINGS, MESSAGES, Canned, Doorway, chat, doorway
 from tests.helpers.engine_pool import pool as engine_pool
 from tests.helpers.fault_proxy import FaultProxy
+from tests.helpers.gateway_process import GatewayProcess
 from tests.helpers.ledger_traffic import Fleet, ToldTime, Traffic, directly
 from tests.helpers.redis_servers import RedisServer, binary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 TIDES = "You know the harbour and its tides. " * 200
 QUIET = {"telemetry": {"traces": "off"}, "cache": {"ttl_s": 40, "stale_while_revalidate_s": 600}}
@@ -270,3 +273,43 @@ async def test_what_an_engine_had_in_its_cache_is_tokens_and_seconds() -> None:
     assert told["spared_tokens"]["engine"] == cached > 0
     assert 0 < told["engine_s"] < cached
     assert (told["calls"], told["paid_usd"], told["unknown"]["unpriced_calls"]) == (3, 0.0, 0)
+
+
+@pytest.mark.slow
+async def test_what_was_written_survives_a_kill_and_goes_on(tmp_path: Path) -> None:
+    store = tmp_path / "cache.sqlite"
+    ledger = SqliteLedger(FORM.path(store))
+
+    async def calls() -> int:
+        kept = await ledger.read("2000-01-01", "2999-12-31")
+        return sum(amounts.times for line, amounts in kept.rows if line.cause == "request")
+
+    async def written(least: int) -> int:
+        async with asyncio.timeout(20):
+            while (count := await calls()) < least:  # noqa: ASYNC110 - another process writes
+                await asyncio.sleep(0.05)
+        return count
+
+    async def ask(gateway: GatewayProcess, numbers: range) -> None:
+        async with aiohttp.ClientSession() as session:
+            for number in numbers:
+                body = chat(f"question {number}")
+                async with session.post(f"{gateway.api_url}{CHAT}", json=body) as got:
+                    assert got.status == 200
+                    await got.read()
+
+    async with ProviderSim() as sim:
+        upstream = {"base_url": f"{sim.url}/v1", "provider": "openai", "api_key": "sk-test"}
+        config = {"upstreams": {"openai": upstream}, "store": {"url": f"sqlite:///{store}"}}
+        async with GatewayProcess(config) as gateway:
+            await ask(gateway, range(5))
+            assert await written(5) == 5
+            await ask(gateway, range(5, 10))
+            await gateway.kill()
+        # Of the last second what was not written yet is gone, and nothing else.
+        after = await calls()
+        assert 5 <= after <= 10
+        async with GatewayProcess(config) as gateway:
+            await ask(gateway, range(10, 13))
+            assert await written(after + 3) == after + 3
+    assert await calls() == after + 3
