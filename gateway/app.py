@@ -15,6 +15,7 @@ from gateway import __version__
 from gateway.assembly import MOST_CALLS, Parts, assemble
 from gateway.background import Background
 from gateway.cache import Clock
+from gateway.reachable import Reachable
 from gateway.server.admin_port import AdminPort
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
@@ -75,18 +76,12 @@ class RunningGateway:
         """Look at the clock: it may have been set."""
         self._assembled.refreshing.wake()
 
-    def drain(self) -> None:
-        """Serve to the end what is there, and take nothing new. There is no way back."""
-        self.readiness.drain()
-        self._drain.begin()
-
     def cut(self) -> None:
         """Somebody who waits for `stop` waits no longer for what still runs."""
         self._drain.cut()
 
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
-        self.drain()
         if not await self._drain.drain(self._drain_timeout_s):
             _log.warning("cutting what still runs", drain=repr(self._drain))
         await self._api.cleanup()
@@ -158,6 +153,7 @@ async def start(
         ),
     )
     readiness = Readiness()
+    readiness.watch(Reachable(config, assembled.pools).checks)
     server = Listener(
         assembled.proxy.handle,
         assembled.proxy.refuse,
@@ -169,7 +165,12 @@ async def start(
         max_line_size=_MAX_HEAD_BYTES,
         max_field_size=_MAX_HEAD_BYTES,
     )
-    drain = Drain(server, delay_s=config.server.drain_delay_s, idle_s=config.server.drain_idle_s)
+    drain = Drain(
+        server,
+        readiness,
+        delay_s=config.server.drain_delay_s,
+        idle_s=config.server.drain_idle_s,
+    )
     api = web.ServerRunner(server, shutdown_timeout=_LAST_S)
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
@@ -184,6 +185,7 @@ async def start(
         engines=assembled.engines.told,
         sharing=assembled.placements.told,
         pools=assembled.pools,
+        drain=drain,
         page=assembled.page,
         savings=assembled.savings,
     )

@@ -93,6 +93,7 @@ CONDUCTORS = {
     "proving",
     "proxy",
     "randomness",
+    "reachable",
     "recognition",
     "refreshing",
     "routed",

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.server.admin import Admin
 from gateway.server.admin_backends import AdminBackends
+from gateway.server.admin_drain import AdminDrain
 from gateway.store.inventory import Inventory
 from gateway.store.open import open_store
 from gateway.store.walk import furthest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Config
     from gateway.server.admin import Desk, Explain, Tell
+    from gateway.server.drain import Drain
     from gateway.store.base import Store
     from gateway.store.generations import Generations
     from gateway.upstream.pools import Pools
@@ -43,6 +45,7 @@ class AdminPort:
         engines: Tell,
         sharing: Tell = dict,
         pools: Pools,
+        drain: Drain,
         page: Desk,
         savings: Desk,
     ) -> None:
@@ -59,7 +62,9 @@ class AdminPort:
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
         admin = Admin(inventory, store, token, explain=explain, engines=engines, sharing=sharing)
-        app = admin.app(AdminBackends(pools, admin.who), page, savings)
+        app = admin.app(
+            AdminBackends(pools, admin.who), AdminDrain(drain, admin.who), page, savings
+        )
         self._runner = web.AppRunner(app, access_log=None)
         self.url: str | None = None
         """Where it listens; None when it doesn't."""

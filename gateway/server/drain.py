@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.server.listener import Connection, Listener
+    from gateway.server.probes import Readiness
 
 _LOOK_S = 0.25
 """How often is looked for connections that nobody uses."""
@@ -26,11 +27,14 @@ _LOOK_S = 0.25
 class Drain:
     """Ends the serving of one listener. For one event loop."""
 
-    def __init__(self, listener: Listener, *, delay_s: float, idle_s: float) -> None:
-        """For `delay_s` new connections are still taken: time for balancers to look elsewhere, where
+    def __init__(
+        self, listener: Listener, readiness: Readiness, *, delay_s: float, idle_s: float
+    ) -> None:
+        """`readiness` says that it began. For `delay_s` new connections are still taken: time for balancers to look elsewhere, where
         nobody else gives it to them. A connection that is not used for `idle_s` is closed.
         """
         self._listener = listener
+        self._readiness = readiness
         self._delay_s = delay_s
         self._idle_s = idle_s
         self._begun_at: float | None = None
@@ -40,7 +44,12 @@ class Drain:
         self._idle: dict[Connection, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Drain {self.busy} busy{', draining' if self._begun_at is not None else ''}>"
+        return f"<Drain {self.busy} busy{', draining' if self.begun else ''}>"
+
+    @property
+    def begun(self) -> bool:
+        """There is no way back."""
+        return self._begun_at is not None
 
     @property
     def busy(self) -> int:
@@ -58,6 +67,7 @@ class Drain:
             return
         loop = asyncio.get_running_loop()
         self._begun_at = loop.time()
+        self._readiness.drain()
         self._listener.leaving = True
         self._listener.on_closed = self._changed.set
         if self._delay_s:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from aiohttp import web
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from gateway.telemetry.metrics import Metrics
 
 _PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -28,12 +30,20 @@ class State(StrEnum):
     DRAINING = "draining"
 
 
+class Check(NamedTuple):
+    """One thing that is looked at."""
+
+    ok: bool
+    required: bool
+    """Where it isn't ok, we are not ready."""
+
+
 class Readiness:
-    """Whether traffic should come here; a snapshot that others keep up to date."""
+    """Whether traffic should come here, by what others know already."""
 
     def __init__(self) -> None:
         self.state = State.STARTING
-        self._checks: dict[str, tuple[bool, bool]] = {}
+        self._checks: Callable[[], Mapping[str, Check]] = dict
 
     def __repr__(self) -> str:
         return f"<Readiness {self.status}>"
@@ -47,15 +57,15 @@ class Readiness:
         """No new traffic, please; what runs goes on."""
         self.state = State.DRAINING
 
-    def report(self, check: str, *, ok: bool, required: bool = False) -> None:
-        """The latest of a named check. Only a `required` one that fails makes us unready."""
-        self._checks[check] = (ok, required)
+    def watch(self, checks: Callable[[], Mapping[str, Check]]) -> None:
+        """Ask this one, at each probe, for what is known by name. It must not wait for anything."""
+        self._checks = checks
 
     @property
     def status(self) -> str:
         """`ready`, `starting`, `draining`, or `failing` when a required check fails."""
         if self.state is State.READY and any(
-            required and not ok for ok, required in self._checks.values()
+            each.required and not each.ok for each in self._checks().values()
         ):
             return "failing"
         return self.state.value
@@ -64,10 +74,7 @@ class Readiness:
         """For people: the status, and every check with whether it holds and whether it must."""
         return {
             "status": self.status,
-            "checks": {
-                name: {"ok": ok, "required": required}
-                for name, (ok, required) in self._checks.items()
-            },
+            "checks": {name: each._asdict() for name, each in self._checks().items()},
         }
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
+from gateway.server.probes import Readiness
 from tests.helpers.raw_client import RawClient, fetch
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def door(*, delay_s: float = 0.0, idle_s: float = 60.0) -> AsyncIterator[D
     runner = web.ServerRunner(listener, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    drain = Drain(listener, delay_s=delay_s, idle_s=idle_s)
+    drain = Drain(listener, Readiness(), delay_s=delay_s, idle_s=idle_s)
     try:
         yield Door(f"http://127.0.0.1:{runner.addresses[0][1]}", drain, listener, gate)
     finally:

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway import config
 from gateway.core.model import Reason, Result
-from gateway.server.probes import Readiness, probe_app
+from gateway.server.probes import Check, Readiness, probe_app
 from gateway.telemetry.metrics import NULL_METRICS, Metrics
 from gateway.telemetry.setup import Telemetry
 
@@ -43,11 +43,12 @@ async def test_liveness_holds_in_every_state_and_readiness_only_when_ready() -> 
         assert await ask() == (200, 503, "starting")
         readiness.ready()
         assert await ask() == (200, 200, "ready")
-        readiness.report("store", ok=False)
+        checks = {"store": Check(ok=False, required=False)}
+        readiness.watch(lambda: checks)
         assert await ask() == (200, 200, "ready")
-        readiness.report("upstreams", ok=False, required=True)
+        checks["upstreams"] = Check(ok=False, required=True)
         assert await ask() == (200, 503, "failing")
-        readiness.report("upstreams", ok=True, required=True)
+        checks["upstreams"] = Check(ok=True, required=True)
         assert await ask() == (200, 200, "ready")
         readiness.drain()
         assert await ask() == (200, 503, "draining")
@@ -60,7 +61,7 @@ async def test_liveness_holds_in_every_state_and_readiness_only_when_ready() -> 
 async def test_verbose_lists_the_checks(path: str) -> None:
     readiness = Readiness()
     readiness.ready()
-    readiness.report("store", ok=False)
+    readiness.watch(lambda: {"store": Check(ok=False, required=False)})
     async with probes(readiness) as client, client.get(path + "?verbose") as response:
         body = await response.json()
         assert response.headers["Cache-Control"] == "no-store"
