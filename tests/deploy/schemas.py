@@ -2,7 +2,9 @@
 
 The schemas of Kubernetes come with the package kubernetes-validate, strict: an unknown member is a
 fault. Kinds of the Prometheus operator and the Gateway API have no schema there; below stands what
-the chart uses of them, as their reference says it, and nothing else passes.
+the chart uses of them, and nothing else passes. (Members and types are those of the published CRDs,
+against which the same manifests were once validated: @kubernetes-models/prometheus-operator 6.0.0
+and gateway-api 2.0.0 have them.)
 """
 
 from __future__ import annotations

@@ -89,6 +89,26 @@ def test_runs_the_gateway_with_least_privilege(helm: Helm, values: Path) -> None
         assert container["resources"]["limits"]["memory"]
 
 
+def test_is_let_into_a_namespace_with_restricted_pod_security(helm: Helm, values: Path) -> None:
+    # https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    allowed = {
+        *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"),
+        *("persistentVolumeClaim", "projected", "secret"),
+    }
+    for pod in pods(helm.manifests("-f", values)):
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        for volume in pod.get("volumes", ()):
+            assert set(volume) - {"name"} <= allowed
+        for container in all_containers(pod):
+            context = {**pod["securityContext"], **container["securityContext"]}
+            # Whether the image of an app runs without root, only its people know.
+            assert container["name"] == "app" or context["runAsNonRoot"] is True
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert not any("hostPort" in port for port in container.get("ports", ()))
+
+
 def test_mounts_no_token(helm: Helm, values: Path) -> None:
     manifests = helm.manifests("-f", values)
     accounts = [m for m in manifests if m["kind"] == "ServiceAccount"]
