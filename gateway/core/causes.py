@@ -37,6 +37,10 @@ class Cause(StrEnum):
     AUTOMATIC = "automatic"
 
 
+# (To go through an enum's members takes longer than all else here.)
+_ALL = tuple(Cause)
+
+
 class Share(NamedTuple):
     """What one cause accounts for, in tokens."""
 
@@ -76,11 +80,12 @@ def facts(
         return Facts((), automatic=True, prompt_tokens=total)
     marks = [Standing(tokens[mark.block], mark.ttl_s, Cause.OURS) for mark in plan.marks]
     if not plan.strips:
-        marks += [
-            Standing(tokens[at], ttl_s, Cause.CLIENT)
-            for at, ttl_s in enumerate(map(CLIENT_TTL_S, prompt.blocks))
-            if ttl_s
-        ]
+        if any(map(CLIENT_TTL_S, prompt.blocks)):
+            marks += [
+                Standing(tokens[at], ttl_s, Cause.CLIENT)
+                for at, ttl_s in enumerate(map(CLIENT_TTL_S, prompt.blocks))
+                if ttl_s
+            ]
         if prompt.automatic_ttl_s:
             marks.append(Standing(total, prompt.automatic_ttl_s, Cause.CLIENT))
     mode = plan.mode or prompt.client_mode
@@ -93,11 +98,11 @@ def shares(usage: Usage, of: Facts) -> dict[Cause, Share]:
     marks = _scaled(usage, of)
     read = _reads(usage, marks, automatic=of.automatic)
     short, long = _writes(usage, marks, automatic=of.automatic)
-    return {cause: Share(read[cause], short[cause], long[cause]) for cause in Cause}
+    return {cause: Share(read[cause], short[cause], long[cause]) for cause in _ALL}
 
 
 def _none() -> dict[Cause, int]:
-    return dict.fromkeys(Cause, 0)
+    return dict.fromkeys(_ALL, 0)
 
 
 def _scaled(usage: Usage, of: Facts) -> list[Standing]:
