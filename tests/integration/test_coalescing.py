@@ -126,7 +126,7 @@ def answer_id(told: Told) -> str:
 async def aboard(door: Doorway, count: int) -> None:
     """Wait until so many requests are being answered, and have come as far as they can."""
     async with asyncio.timeout(DEADLINE_S):
-        while len(door.gateway._drain._busy) != count:  # noqa: ASYNC110 - no event tells
+        while door.gateway._drain.busy != count:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.001)
         for _ in range(20):
             await asyncio.sleep(0)

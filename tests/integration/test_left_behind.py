@@ -92,7 +92,7 @@ async def at_rest(gateway: RunningGateway) -> None:
     async with asyncio.timeout(5):
         pool = gateway._client.pool
         assert pool is not None
-        while gateway._drain._busy or pool.busy:  # noqa: ASYNC110 - they tell nobody
+        while gateway._drain.busy or pool.busy:  # noqa: ASYNC110 - they tell nobody
             await asyncio.sleep(0)
         await gateway._calls.idle()
         await gateway.background.idle()

@@ -256,10 +256,10 @@ async def test_an_answer_whose_client_leaves_while_it_is_read_is_kept_and_held_n
                 await began.wait()
             assert budgets[0].used_bytes > 400_000
         # A client that has hung up: its connection is seen to be closed before the reading ends.
-        await until(lambda: not door.gateway._drain._busy or coalesce == "off")
+        await until(lambda: not door.gateway._drain.busy or coalesce == "off")
         await asyncio.sleep(0.05)
         go.set()
-        await until(lambda: not door.gateway._drain._busy)
+        await until(lambda: not door.gateway._drain.busy)
         await door.gateway._calls.idle()
         await door.gateway.background.idle()
         assert budgets[0].used_bytes == 0
