@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("warmgate.asking")
 
+_READ_AT_ONCE = 2
+"""Long answers: while it is read one takes five times its size, and several threads read no faster."""
+
 
 @dataclass(slots=True)
 class Underway:
@@ -92,6 +95,7 @@ class Asking:
         self.budget = budget
         self.telemetry = telemetry
         self.timer = clock.monotonic
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
 
     def call(self, turn: Turn, sent: bytes, *, decodable: bool, plain: bool) -> Asked:
         """A context that sends `sent` in the place of the turn's body. `decodable`: ask for codings
@@ -172,7 +176,7 @@ class Asking:
     ) -> None:
         gone: asyncio.CancelledError | None = None
         try:
-            answer, gone = await _read_beside(turn, taken)
+            answer, gone = await _read_beside(turn, taken, self._reading)
             self._keep(turn, underway, taken, answer, on_stored)
         except Exception:  # noqa: BLE001 - as in `settle`
             _log.exception("an answer can't be kept", api=turn.api.name)
@@ -266,6 +270,8 @@ class Asked(AbstractAsyncContextManager["Underway"]):
             self._count(None, failed=isinstance(problem, UpstreamUnreachable))
             call.end(None, self._failed)
             raise
+        # It has gone out, and is not sent again.
+        self._sent = b""
         asking.acceptance.learn(known.who, upstream.status)
         call.span.http(upstream.status)
         underway = self._underway = Underway(upstream, call, asked_usage=self.asked_usage)
@@ -335,7 +341,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
 
 
 async def _read_beside(
-    turn: Turn, taken: stream.Recording
+    turn: Turn, taken: stream.Recording, gate: asyncio.Semaphore
 ) -> tuple[Answer | Reason, asyncio.CancelledError | None]:
     """The answer, read in a thread, and whether this was cancelled meanwhile: what is read is paid
     for, and the thread reads on whoever leaves.
@@ -344,10 +350,20 @@ async def _read_beside(
     # Not the future's result: it lies in a cycle, and would be held until the collector comes by.
     read: list[Answer | Reason] = []
     loop = asyncio.get_running_loop()
-    reading = loop.run_in_executor(None, lambda: read.append(judged(turn.api, turn.rules, taken)))
     try:
-        await asyncio.shield(reading)
+        await gate.acquire()
     except asyncio.CancelledError as error:
         gone = error
-        await reading
+        await gate.acquire()
+    try:
+        reading = loop.run_in_executor(
+            None, lambda: read.append(judged(turn.api, turn.rules, taken))
+        )
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError as error:
+            gone = error
+            await reading
+    finally:
+        gate.release()
     return read.pop(), gone

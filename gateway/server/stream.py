@@ -98,6 +98,8 @@ class Recording:
     def payload(self) -> bytes | None:
         """The recorded bytes, decoded; None when they can't be, or would be too many."""
         raw = b"".join(self._pieces)
+        # From here on they are held once, not twice.
+        self._pieces = [raw]
         if self.plain:
             return raw
         try:

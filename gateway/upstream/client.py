@@ -177,6 +177,8 @@ class Call(AbstractAsyncContextManager["Response"]):
                 self._over(0, "" if isinstance(problem, asyncio.CancelledError) else _OURS)
                 raise
             else:
+                # The request is not sent again.
+                self._body = None
                 span.status(response.status)
                 return response
         raise AssertionError  # the last attempt returned or raised
