@@ -129,6 +129,17 @@ def test_the_more_special_label_wins(helm: Helm) -> None:
     assert labels["tier"] == "pod"
 
 
+def test_a_value_that_is_taken_back_is_an_empty_one(helm: Helm) -> None:
+    names = ("commonLabels", "podLabels", "podAnnotations", "resources", "sidecar.config")
+    for mode in ("deployment", "sidecar"):
+        helm.template(f"--set=mode={mode}", *(f"--set={name}=null" for name in names))
+
+
+def test_a_longest_name_leaves_room_for_what_is_added_to_it(helm: Helm) -> None:
+    for manifest in helm.manifests(*PRODUCTION, f"--set=fullnameOverride={'n' * 80}"):
+        assert len(manifest["metadata"]["name"]) <= 63
+
+
 @pytest.mark.parametrize("kube", [*KUBES, "1.38"])
 def test_the_schemas_see_what_is_wrong(helm: Helm, kube: str) -> None:
     deployment = helm.one("Deployment")

@@ -77,6 +77,12 @@ def test_every_value_has_a_default() -> None:
         ("extraEnv[0].name=GATEWAY_SERVER__HOST", "is the chart's own"),
         ("extraEnv[0].name=GATEWAY_LOG__LEVEL,extraEnv[0].value=debug", "belong into `config`"),
         ("config.admin.host=0.0.0.0", "secrets.admin__token"),
+        ("probePort=8080", "must differ, and are [8080 8080 9181]"),
+        ("mode=sidecar,sidecar.port=9181", "must differ, and are [9181 9180 9181]"),
+        (
+            "secrets.upstreams__mine__api_key.existingSecret=a,secrets.upstreams__mine__api_key.key=b",
+            "there is no config.upstreams.mine",
+        ),
         ("sidecar.config.store.memroy_bytes=1", "memroy_bytes"),
         ("mode=daemon", "mode"),
         ("image.tag=latest", "image.tag: `latest` is another image every day"),

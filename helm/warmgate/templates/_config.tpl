@@ -3,7 +3,7 @@
 {{/* What the values ask for, as it stands there. */}}
 {{- define "warmgate.givenConfig" -}}
 {{- if eq .Values.mode "sidecar" }}
-{{- toYaml (mergeOverwrite (deepCopy .Values.sidecar.config) (deepCopy .Values.config)) }}
+{{- toYaml (mergeOverwrite (deepCopy (.Values.sidecar.config | default dict)) (deepCopy .Values.config)) }}
 {{- else }}
 {{- toYaml .Values.config }}
 {{- end }}
@@ -41,6 +41,17 @@
 {{- end }}
 {{- if hasKey .Values.secrets "store__url" }}
 {{- $_ := set $config "store" (omit $store "url") }}
+{{- end }}
+{{- $known := concat (list "openai" "anthropic") (keys ($config.upstreams | default dict)) }}
+{{- range $setting := keys .Values.secrets | sortAlpha }}
+{{- $parts := splitList "__" $setting }}
+{{- if and (eq (first $parts) "upstreams") (not (has (index $parts 1) $known)) }}
+{{- fail (printf "\nsecrets.%s: there is no config.upstreams.%s whose key this could be." $setting (index $parts 1)) }}
+{{- end }}
+{{- end }}
+{{- $ports := list (include "warmgate.apiPort" . | int) (int .Values.probePort) (($config.admin | default dict).port | default 9181 | int) }}
+{{- if ne (len (uniq $ports)) 3 }}
+{{- fail (printf "\nThe ports of the API, the probes and /admin/ must differ, and are %v: see sidecar.port, probePort and config.admin.port." $ports) }}
 {{- end }}
 {{- $host := ($config.admin | default dict).host | default "127.0.0.1" }}
 {{- if not (or (hasKey .Values.secrets "admin__token") (regexMatch "^(127\\.[0-9.]+|::1|\\[::1\\]|localhost)$" $host)) }}

@@ -45,7 +45,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "warmgate.joined" -}}
 {{- $joined := dict }}
 {{- range . }}
-{{- $joined = mergeOverwrite $joined (deepCopy .) }}
+{{- $joined = mergeOverwrite $joined (deepCopy (. | default dict)) }}
 {{- end }}
 {{- toYaml $joined }}
 {{- end }}
