@@ -73,8 +73,7 @@ class Drain:
         if self._delay_s:
             loop.call_later(self._delay_s, self._listener.refuse_newcomers)
         else:
-            # Who is being accepted in this very moment is let in.
-            loop.call_soon(lambda: loop.call_soon(self._listener.refuse_newcomers))
+            self._listener.refuse_newcomers()
 
     def cut(self) -> None:
         """Wait for nothing any more."""

@@ -1,0 +1,162 @@
+"""SIGTERM with 200 streams open: nothing breaks, everybody is told, and it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+import pytest
+from aiohttp import web
+
+from tests.helpers.gateway_here import settings
+from tests.helpers.gateway_process import GatewayProcess
+from tests.helpers.raw_client import Broken, RawClient, fetch
+from tests.helpers.scripted_upstream import serve_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CHAT = "/v1/chat/completions"
+STREAMS = 200
+KEPT = 20
+PIECES = 5
+
+
+class World(NamedTuple):
+    gateway: GatewayProcess
+    gate: asyncio.Event
+    """The streams go on when it is set."""
+
+
+def event(content: str, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish}
+    shape = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return b"data: " + orjson.dumps({**shape, "choices": [choice]}) + b"\n\n"
+
+
+@asynccontextmanager
+async def world(**server: float) -> AsyncIterator[World]:
+    gate = asyncio.Event()
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        asked = orjson.loads(await request.read())
+        if not asked.get("stream"):
+            return web.json_response({"choices": []})
+        out = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await out.prepare(request)
+        await out.write(event(asked["messages"][0]["content"]))
+        await gate.wait()
+        for number in range(PIECES):
+            await out.write(event(str(number)))
+            await asyncio.sleep(0.01)
+        await out.write(event("", "stop") + b"data: [DONE]\n\n")
+        return out
+
+    app = web.Application()
+    app.router.add_post(CHAT, chat)
+    async with serve_app(app) as base:
+        tree = settings(base, server={"drain_timeout_s": 30, "drain_idle_s": 5, **server})
+        async with GatewayProcess(tree) as gateway:
+            yield World(gateway, gate)
+
+
+def asked(number: int, *, stream: bool) -> bytes:
+    messages = [{"role": "user", "content": f"question {number}"}]
+    return orjson.dumps({"model": "m", "messages": messages, "stream": stream})
+
+
+async def opened(client: RawClient, number: int) -> AsyncIterator[bytes]:
+    """A stream whose first piece is here."""
+    await client.ask("POST", CHAT, asked(number, stream=True))
+    head = await client.head()
+    assert head.status == 200
+    pieces = client.pieces(head)
+    assert f"question {number}".encode() in await anext(pieces)
+    return pieces
+
+
+async def readiness(gateway: GatewayProcess) -> tuple[int, str]:
+    answer = await fetch(gateway.probe_url, "GET", "/readyz", None, [("Connection", "close")])
+    return answer.status, orjson.loads(answer.body)["status"]
+
+
+def signalled(gateway: GatewayProcess, number: signal.Signals) -> None:
+    assert gateway.pid is not None
+    os.kill(gateway.pid, number)
+
+
+async def until_draining(gateway: GatewayProcess) -> float:
+    """Seconds until the probe says so; each look takes some milliseconds."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    async with asyncio.timeout(5):
+        while await readiness(gateway) != (503, "draining"):
+            pass
+    return clock() - began
+
+
+async def test_nothing_breaks_and_everybody_is_told() -> None:
+    async with world() as there, AsyncExitStack() as stack:
+        gateway = there.gateway
+        clients = [
+            await stack.enter_async_context(RawClient(gateway.api_url)) for _ in range(STREAMS)
+        ]
+        streams = await asyncio.gather(*(opened(each, n) for n, each in enumerate(clients)))
+        kept = [await stack.enter_async_context(RawClient(gateway.api_url)) for _ in range(KEPT)]
+        for number, each in enumerate(kept):
+            await each.ask("POST", CHAT, asked(1000 + number, stream=False))
+            assert (await each.response()).head.get("connection") == ""
+
+        signalled(gateway, signal.SIGTERM)
+        assert await until_draining(gateway) < 2
+
+        for path in (CHAT, "/v1/messages"):
+            refused = await fetch(gateway.api_url, "POST", path, b"x" * 100_000)
+            assert (refused.status, refused.head.get("connection")) == (503, "close")
+            assert refused.head.get("retry-after") == "1"
+            assert b"error" in refused.body
+        # Who kept its connection is answered, however late it asks, and told that this was the last.
+        for number, each in enumerate(kept):
+            await each.ask("POST", CHAT, asked(2000 + number, stream=False))
+            answer = await each.response()
+            assert (answer.status, answer.head.get("connection")) == (200, "close")
+            assert await each.ended() == b""
+        assert gateway.returncode is None
+
+        there.gate.set()
+        whole = [b"".join([piece async for piece in each]) for each in streams]
+        assert [each for each in whole if not each.endswith(b"data: [DONE]\n\n")] == []
+        # The heads of the streams had said nothing of an end: their connections wait for a last request.
+        await clients[0].ask("POST", CHAT, asked(1, stream=False))
+        assert (await clients[0].response()).head.get("connection") == "close"
+        for each in clients:
+            each.hang_up()
+        assert await gateway.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_cuts_so_that_clients_see_it(number: signal.Signals) -> None:
+    async with world(drain_timeout_s=300) as there, RawClient(there.gateway.api_url) as client:
+        pieces = await opened(client, 1)
+        signalled(there.gateway, number)
+        await until_draining(there.gateway)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        signalled(there.gateway, signal.SIGTERM)
+        with pytest.raises(Broken):
+            await anext(pieces)
+        assert await there.gateway.stop() == 0
+        assert clock() - began < 3
+
+
+async def test_what_runs_too_long_is_cut_at_the_deadline() -> None:
+    async with world(drain_timeout_s=0.5) as there, RawClient(there.gateway.api_url) as client:
+        pieces = await opened(client, 1)
+        signalled(there.gateway, signal.SIGTERM)
+        with pytest.raises(Broken):
+            await anext(pieces)
+        assert await there.gateway.stop() == 0
