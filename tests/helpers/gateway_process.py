@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 START_S = 20.0
@@ -30,11 +30,15 @@ class GatewayProcess:
 
     `config` is YAML text or a dict; ports that it leaves out are free ones, the store that it
     leaves out is memory. The environment is the test's own without `GATEWAY_*` and `OTEL_*`,
-    plus `env`.
+    plus `env`. `under` stands before the command: a program that executes it.
     """
 
     def __init__(
-        self, config: Mapping[str, Any] | str = "", env: Mapping[str, str] | None = None
+        self,
+        config: Mapping[str, Any] | str = "",
+        env: Mapping[str, str] | None = None,
+        *,
+        under: Sequence[str] = (),
     ) -> None:
         settings = yaml.safe_load(config) or {} if isinstance(config, str) else dict(config)
         settings["server"] = {"port": 0, "probe_port": 0, **settings.get("server", {})}
@@ -42,6 +46,7 @@ class GatewayProcess:
         settings["store"] = {"url": "memory://", **settings.get("store", {})}
         self._settings = settings
         self._env = dict(env or {})
+        self._under = tuple(under)
         self._folder = tempfile.TemporaryDirectory(prefix="gateway-process-")
         self._readers: list[asyncio.Task[None]] = []
         self._announced = asyncio.Event()
@@ -74,7 +79,7 @@ class GatewayProcess:
             if not name.upper().startswith(("GATEWAY_", "OTEL_"))
         }
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "serve", "--config", str(file)),
+            *(*self._under, sys.executable, "-m", "gateway", "serve", "--config", str(file)),
             cwd=Path(__file__).parents[2],
             env={**inherited, "PYTHONUNBUFFERED": "1", **self._env},
             stdin=asyncio.subprocess.DEVNULL,
