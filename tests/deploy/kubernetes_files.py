@@ -20,6 +20,12 @@ SIDECAR = ("--set=mode=sidecar", f"--set=sidecar.app.image={APP}")
 # What is said of a release of Helm is not true of plain manifests.
 OF_HELM = {"helm.sh/chart", "app.kubernetes.io/managed-by"}
 KUBE = "1.33.0"
+# As templates/_sidecar.tpl has it for pods that are another's.
+OVER_THE_TOKEN = {
+    "name": "warmgate-config",
+    "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    "readOnly": True,
+}
 
 HEAD = (
     "# Rendered from helm/warmgate: change it there, then python -m tests.deploy.kubernetes_files\n"
@@ -75,7 +81,9 @@ def rendered(helm: Helm) -> dict[str, str]:
     gateway = _release(helm)
     beside = _release(helm, *SIDECAR)
     pod = _pod(beside)
-    part = {"initContainers": [gateway_container(pod)], "volumes": pod["volumes"]}
+    sidecar = gateway_container(pod)
+    hidden = {**sidecar, "volumeMounts": [*sidecar["volumeMounts"], OVER_THE_TOKEN]}
+    part = {"initContainers": [hidden], "volumes": pod["volumes"]}
     (app,) = pod["containers"]
     patch = {**part, "containers": [{"name": "app", "env": app["env"]}]}
 

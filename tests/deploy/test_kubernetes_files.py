@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gateway.config import load
-from tests.deploy.kubernetes_files import FOLDER, OF_HELM, rendered
+from tests.deploy.kubernetes_files import FOLDER, OF_HELM, OVER_THE_TOKEN, rendered
 from tests.deploy.manifests import SIDECAR, all_containers, gateway_container, pod_of, workload
 from tests.deploy.schemas import KUBES, complaints
 from tests.helpers.required import missing
@@ -107,8 +107,9 @@ def test_the_components_sidecar_is_the_charts(helm: Helm) -> None:
         helm.manifests("--set=mode=sidecar", "--set=sidecar.app.image=registry.example.com/chat:1")
     )
     assert deployment
-    assert sidecar == gateway_container(pod_of(deployment))
     assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["volumeMounts"].pop() == OVER_THE_TOKEN
+    assert sidecar == gateway_container(pod_of(deployment))
 
 
 def test_the_components_settings_are_a_small_gateways() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config import load
 from tests.deploy.helm import CHART, HERE, Helm, default_values
+from tests.deploy.kubernetes_files import OVER_THE_TOKEN
 from tests.deploy.manifests import (
     SECRETS,
     SIDECAR,
@@ -125,6 +126,14 @@ def test_an_apps_chart_takes_it_in_with_four_lines(
     assert pod["initContainers"][0]["image"] == "registry.example.com/warmgate:0.1.0"
     environ = {variable["name"] for variable in pod["containers"][0]["env"]}
     assert environ == {"OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"}
+
+
+def test_it_sees_no_token_of_an_app_that_needs_one(helm: Helm, app_chart: Path) -> None:
+    # The API server gives a token to each container that has nothing mounted at this path.
+    mounts = gateway_container(the_pod(helm.manifests(chart=app_chart)))["volumeMounts"]
+    at = {mount["mountPath"]: mount for mount in mounts}
+    assert at["/var/run/secrets/kubernetes.io/serviceaccount"] == OVER_THE_TOKEN
+    assert len(at) == len(mounts)
 
 
 def test_helm_finds_the_chart_where_the_apps_chart_names_it(helm: Helm, tmp_path: Path) -> None:

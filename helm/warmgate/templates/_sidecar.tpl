@@ -8,6 +8,10 @@
 {{- fail "\nThe template warmgate.sidecar needs `mode: sidecar` among the values of warmgate." }}
 {{- end -}}
 - {{ include "warmgate.container" . | nindent 2 | trim }}
+    # The pod is another's, and may hand its token to every container; but not where something else is.
+    - name: warmgate-config
+      mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+      readOnly: true
   restartPolicy: Always
 {{- end }}
 
