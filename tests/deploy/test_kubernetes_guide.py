@@ -68,6 +68,11 @@ def test_the_guides_commands_of_helm_are_taken(helm: Helm, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
 
 
+def test_the_adapter_is_told_of_the_metric_that_the_autoscaler_asks_for() -> None:
+    metric = default_values()["autoscaling"]["inflightMetric"]
+    assert re.findall(r"seriesQuery: '(\w+)\{", GUIDE) == [metric]
+
+
 def test_the_files_that_the_guide_names_are_there() -> None:
     named = re.findall(r"deploy/kubernetes/[\w./-]+\.yaml", GUIDE)
     assert len(named) == 2

@@ -77,6 +77,17 @@ def test_every_value_has_a_default() -> None:
         ("extraEnv[0].name=GATEWAY_SERVER__HOST", "is the chart's own"),
         ("extraEnv[0].name=GATEWAY_LOG__LEVEL,extraEnv[0].value=debug", "belong into `config`"),
         ("config.admin.host=0.0.0.0", "secrets.admin__token"),
+        (
+            "mode=sidecar,networkPolicy.enabled=true",
+            "networkPolicy.enabled is for mode: deployment",
+        ),
+        ("mode=sidecar,podMonitor.enabled=true", "the pods are of another chart"),
+        ("sidecar.app.image=chat:1.0.0", "sidecar.app.image is for mode: sidecar"),
+        (
+            "extraVolumes[0].name=warmgate-tmp,extraVolumes[0].emptyDir.medium=Memory",
+            "extraVolumes.0",
+        ),
+        ("extraVolumeMounts[0].name=ca,extraVolumeMounts[0].mountpath=/ca", "mountpath"),
         ("probePort=8080", "must differ, and are [8080 8080 9181]"),
         ("mode=sidecar,sidecar.port=9181", "must differ, and are [9181 9180 9181]"),
         (

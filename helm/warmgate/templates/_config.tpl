@@ -19,7 +19,24 @@
 {{- end }}
 {{- end }}
 
+{{/* What is turned on and would not be made: nobody should think that it is there. */}}
+{{- define "warmgate.modeChecks" -}}
+{{- if eq .Values.mode "sidecar" }}
+{{- range $part := list "ingress" "httpRoute" "networkPolicy" "autoscaling" }}
+{{- if (index $.Values $part).enabled }}
+{{- fail (printf "\n%s.enabled is for mode: deployment; the pods of a sidecar are the app's, and so is what leads to them." $part) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.podMonitor.enabled (not .Values.sidecar.app.image) }}
+{{- fail "\npodMonitor.enabled: the pods are of another chart, which knows their labels: have it select them, and the port named probes." }}
+{{- end }}
+{{- else if .Values.sidecar.app.image }}
+{{- fail "\nsidecar.app.image is for mode: sidecar." }}
+{{- end }}
+{{- end }}
+
 {{- define "warmgate.config" -}}
+{{- include "warmgate.modeChecks" . }}
 {{- $drain := include "warmgate.drainSeconds" . | float64 }}
 {{- $config := include "warmgate.givenConfig" . | fromYaml }}
 {{- if eq .Values.mode "deployment" }}
