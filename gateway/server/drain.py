@@ -16,9 +16,13 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
     from gateway.server.listener import Connection, Listener
     from gateway.server.probes import Readiness
+
+_log = structlog.get_logger("warmgate.drain")
 
 _LOOK_S = 0.25
 """How often is looked for connections that nobody uses."""
@@ -67,6 +71,7 @@ class Drain:
             return
         loop = asyncio.get_running_loop()
         self._begun_at = loop.time()
+        _log.info("draining", requests=self.busy, connections=self.connections)
         self._readiness.drain()
         self._listener.leaving = True
         self._listener.on_closed = self._changed.set

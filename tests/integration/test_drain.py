@@ -8,14 +8,16 @@ import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+import openai
 import orjson
 import pytest
 from aiohttp import web
 
-from tests.helpers.gateway_here import settings
+from tests.helpers.balancer import Balancer
+from tests.helpers.gateway_here import gateway_here, settings
 from tests.helpers.gateway_process import GatewayProcess
 from tests.helpers.raw_client import Broken, RawClient, fetch
-from tests.helpers.scripted_upstream import serve_app
+from tests.helpers.scripted_upstream import ScriptedUpstream, response, serve_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +26,16 @@ CHAT = "/v1/chat/completions"
 STREAMS = 200
 KEPT = 20
 PIECES = 5
+ANSWER = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
+    ],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
 
 
 class World(NamedTuple):
@@ -45,7 +57,7 @@ async def world(**server: float) -> AsyncIterator[World]:
     async def chat(request: web.Request) -> web.StreamResponse:
         asked = orjson.loads(await request.read())
         if not asked.get("stream"):
-            return web.json_response({"choices": []})
+            return web.json_response(ANSWER)
         out = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await out.prepare(request)
         await out.write(event(asked["messages"][0]["content"]))
@@ -66,7 +78,7 @@ async def world(**server: float) -> AsyncIterator[World]:
 
 def asked(number: int, *, stream: bool) -> bytes:
     messages = [{"role": "user", "content": f"question {number}"}]
-    return orjson.dumps({"model": "m", "messages": messages, "stream": stream})
+    return orjson.dumps({"model": "m", "messages": messages, "stream": stream, "temperature": 0})
 
 
 async def opened(client: RawClient, number: int) -> AsyncIterator[bytes]:
@@ -121,8 +133,10 @@ async def test_nothing_breaks_and_everybody_is_told() -> None:
             assert b"error" in refused.body
         # Who kept its connection is answered, however late it asks, and told that this was the last.
         for number, each in enumerate(kept):
-            await each.ask("POST", CHAT, asked(2000 + number, stream=False))
+            # Every second one from the cache: those answers are written by other code.
+            await each.ask("POST", CHAT, asked((1000, 2000)[number % 2] + number, stream=False))
             answer = await each.response()
+            assert answer.head.get("x-gateway-cache") == ("hit", "miss")[number % 2]
             assert (answer.status, answer.head.get("connection")) == (200, "close")
             assert await each.ended() == b""
         assert gateway.returncode is None
@@ -160,3 +174,37 @@ async def test_what_runs_too_long_is_cut_at_the_deadline() -> None:
         with pytest.raises(Broken):
             await anext(pieces)
         assert await there.gateway.stop() == 0
+
+
+async def test_who_reads_slowly_has_its_whole_answer() -> None:
+    size = 4_000_000
+    async with ScriptedUpstream() as upstream:
+        upstream.answer(response(b"x" * size))
+        async with (
+            GatewayProcess(settings(upstream.url, server={"drain_timeout_s": 30})) as gateway,
+            RawClient(gateway.api_url, receive_buffer=4096) as client,
+        ):
+            await client.ask("POST", "/v1/files", b"{}")
+            pieces = client.pieces(await client.head())
+            got = len(await anext(pieces))
+            signalled(gateway, signal.SIGTERM)
+            await until_draining(gateway)
+            async for piece in pieces:
+                got += len(piece)
+            assert got == size
+            client.hang_up()
+            assert await gateway.stop() == 0
+
+
+async def test_an_sdk_that_is_refused_asks_again_and_is_answered_elsewhere() -> None:
+    async with ScriptedUpstream() as upstream, Balancer() as balancer:
+        upstream.otherwise(response(orjson.dumps(ANSWER)))
+        async with gateway_here(upstream.url) as leaving, gateway_here(upstream.url) as staying:
+            leaving._drain.begin()
+            balancer.endpoints = [leaving.api_url, staying.api_url]
+            async with openai.AsyncOpenAI(base_url=f"{balancer.url}/v1", api_key="sk-1") as client:
+                answer = await client.chat.completions.create(
+                    model="m", messages=[{"role": "user", "content": "question"}]
+                )
+            assert answer.choices[0].message.content == "yes"
+        assert (len(upstream.seen), balancer.connections) == (1, 2)
