@@ -85,7 +85,9 @@ class Helm:
             if plain
             else self.template(*arguments, chart=chart, kube=kube)
         )
-        return [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
+        # libyaml's parser, where there is one: a rendered dashboard is long.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return [manifest for manifest in yaml.load_all(rendered, Loader=loader) if manifest]
 
     def one(self, kind: str, *arguments: str | Path, chart: Path = CHART) -> Manifest:
         """The only manifest of a kind."""
