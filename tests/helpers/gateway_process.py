@@ -41,7 +41,13 @@ class GatewayProcess:
         under: Sequence[str] = (),
     ) -> None:
         settings = yaml.safe_load(config) or {} if isinstance(config, str) else dict(config)
-        settings["server"] = {"port": 0, "probe_port": 0, **settings.get("server", {})}
+        settings["server"] = {
+            "port": 0,
+            "probe_port": 0,
+            # Whoever kept a connection is of this test, and over.
+            "drain_idle_s": 0,
+            **settings.get("server", {}),
+        }
         settings["admin"] = {"port": 0, **settings.get("admin", {})}
         settings["store"] = {"url": "memory://", **settings.get("store", {})}
         self._settings = settings
