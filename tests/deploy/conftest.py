@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deploy.helm import CHART, Helm, install
+from tests.deploy.image import BuiltImage, built
 from tests.helpers.required import missing
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     if reason:
         missing("helm", reason)
     return Helm(home)
+
+
+@pytest.fixture(scope="session")
+def built_image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    """What deploy/Dockerfile's own steps give."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers have folders of their own below the one of the run.
+    return built(base.parent if "popen" in base.name else base)
 
 
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))

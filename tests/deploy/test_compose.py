@@ -11,7 +11,8 @@ import yaml
 
 from gateway.config import load
 from gateway.telemetry import signals
-from tests.deploy.test_dockerfile import FINAL, VERSION, texts
+from tests.deploy.test_dockerfile import FINAL, VERSION
+from tests.helpers.dockerfile import texts
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MEMBERS = {
