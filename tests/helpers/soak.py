@@ -6,6 +6,9 @@ Hits, misses, streams, large bodies, other routes, refusals, upstreams that fail
 that are no JSON, clients that hang up. Once a second memory, tasks and descriptors of the gateway's
 process are noted; after a warm-up of a third, the line through them (Theil-Sen: the median of all
 slopes, which single peaks don't bend) must not rise by more than `ALLOWED` over the rest.
+
+What is bounded fills with requests, not with time: where a machine is slow the warm-up goes on until
+there were `FILLED` of them, at the same pace, and is followed by as long a rest as ever.
 """
 
 from __future__ import annotations
@@ -40,14 +43,28 @@ CLIENTS = 24
 PAUSE_S = 0.05
 QUIET_S = 3.0
 
-# Loaded by the gateway's interpreter before anything else: says how many tasks there are, if asked.
+FILLED = 10_000
+"""Requests after which the memory tier, the file, the door and what is remembered of prompts are full,
+and turn over. What is remembered of a minute, and keys of prompts, go on to grow by a mebibyte."""
+LONGEST_WARM_UP_S = 120.0
+
+# Loaded by the gateway's interpreter before anything else: says how many tasks there are, if asked,
+# and how much of what the C library took from the system nobody uses (mallinfo2).
 COUNTER = """
-import asyncio, os, signal
+import asyncio, ctypes, os, signal
+class Info(ctypes.Structure):
+    _fields_ = [(f"f{n}", ctypes.c_size_t) for n in range(10)]
+try:
+    info = ctypes.CDLL(None).mallinfo2
+    info.restype = Info
+except (AttributeError, OSError):
+    info = Info
 def tell(*_):
     try:
-        os.write(2, b"tasks %d\\n" % len(asyncio.all_tasks()))
+        tasks = len(asyncio.all_tasks())
     except RuntimeError:
-        os.write(2, b"tasks 0\\n")
+        tasks = 0
+    os.write(2, b"tasks %d free %d\\n" % (tasks, info().f8))
 signal.signal(signal.SIGUSR2, tell)
 """
 
@@ -57,12 +74,16 @@ class Sample(NamedTuple):
 
     at_s: float
     memory_bytes: int
+    held_bytes: int
+    """Without what the C library has in hand: its heap is full of holes, and has more of them when
+    sizes come that it has not seen; what a leak takes is never free again.
+    """
     tasks: int
     descriptors: int
     """In the lines drawn through them: those beyond one for each task."""
 
 
-ALLOWED = Sample(0, 6 * MIB, 4, 4)
+ALLOWED = Sample(0, 6 * MIB, 4 * MIB, 4, 4)
 """How much each may rise from the end of the warm-up to the end."""
 
 
@@ -75,6 +96,8 @@ class Soaked(NamedTuple):
     left: int
     """Tasks when it was quiet again, beyond those at the start."""
     requests: dict[str, int]
+    warm_s: float = 0.0
+    """How long the warm-up took."""
 
     def faults(self) -> list[str]:
         """What grew."""
@@ -89,9 +112,12 @@ class Soaked(NamedTuple):
     def __str__(self) -> str:
         first, last = self.samples[0], self.samples[-1]
         return (
-            f"{sum(self.requests.values())} requests in {last.at_s:.0f} s: {self.requests}\n"
+            f"{sum(self.requests.values())} requests in {last.at_s:.0f} s, "
+            f"{self.warm_s:.0f} s of them warm-up: {self.requests}\n"
             f"memory {first.memory_bytes / MIB:.1f} -> {last.memory_bytes / MIB:.1f} MiB, "
-            f"line {self.rises.memory_bytes / MIB:+.2f} MiB; "
+            f"line {self.rises.memory_bytes / MIB:+.2f} MiB, "
+            f"held {first.held_bytes / MIB:.1f} -> {last.held_bytes / MIB:.1f} MiB, "
+            f"line {self.rises.held_bytes / MIB:+.2f} MiB; "
             f"tasks {first.tasks} -> {last.tasks}, line {self.rises.tasks:+.1f}; "
             f"descriptors {first.descriptors} -> {last.descriptors}, "
             f"line {self.rises.descriptors:+.1f}; {self.left} tasks left in the end"
@@ -122,27 +148,34 @@ async def soak(seconds: float) -> Soaked:
 
 async def _soaked(gateway: GatewayProcess, seconds: float) -> Soaked:
     loop = asyncio.get_running_loop()
-    began, ends = loop.time(), loop.time() + seconds
+    began = loop.time()
     requests: dict[str, int] = {}
     samples: list[Sample] = []
+    warm_s = 0.0
+    over = asyncio.Event()
     idle = await _sample(gateway, 0)
 
     async def watch() -> None:
-        while (now := loop.time()) < ends:
-            samples.append(await _sample(gateway, now - began))
+        nonlocal warm_s
+        while (at_s := loop.time() - began) < warm_s + seconds * 2 / 3 or not warm_s:
+            samples.append(await _sample(gateway, at_s))
+            filled = sum(requests.values()) >= FILLED or at_s > LONGEST_WARM_UP_S
+            if not warm_s and at_s >= seconds / 3 and filled:
+                warm_s = at_s
             await asyncio.sleep(1)
+        over.set()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(watch())
         for number in range(CLIENTS):
-            tasks.create_task(_client(gateway.api_url, number, ends, requests))
+            tasks.create_task(_client(gateway.api_url, number, over, requests))
     await asyncio.sleep(QUIET_S)
     after = await _sample(gateway, loop.time() - began)
     # A request under way holds a task and a connection to the upstream, and there are more of them
     # when something else keeps the machine busy: the line is drawn through what is beyond that.
-    judged = [s._replace(descriptors=s.descriptors - s.tasks) for s in samples[len(samples) // 3 :]]
+    judged = [s._replace(descriptors=s.descriptors - s.tasks) for s in samples if s.at_s >= warm_s]
     rises = Sample(*(_rise(judged, place) for place in range(len(Sample._fields))))  # type: ignore[arg-type] # rises are fractions
-    return Soaked(samples, rises, after.tasks - idle.tasks, requests)
+    return Soaked(samples, rises, after.tasks - idle.tasks, requests, warm_s)
 
 
 async def _sample(gateway: GatewayProcess, at_s: float) -> Sample:
@@ -157,7 +190,9 @@ async def _sample(gateway: GatewayProcess, at_s: float) -> Sample:
             await asyncio.sleep(0.005)
     pages = int((process / "statm").read_text().split()[1])
     memory = pages * os.sysconf("SC_PAGE_SIZE")
-    return Sample(at_s, memory, int(new[-1].split()[1]), len(os.listdir(process / "fd")))  # noqa: PTH208 - counts only
+    _, tasks, _, free = new[-1].split()
+    descriptors = len(os.listdir(process / "fd"))  # noqa: PTH208 - counts only
+    return Sample(at_s, memory, memory - int(free), int(tasks), descriptors)
 
 
 def _rise(samples: Sequence[Sample], place: int) -> float:
@@ -172,13 +207,12 @@ def _rise(samples: Sequence[Sample], place: int) -> float:
 # --- what the clients do -------------------------------------------------------------------------
 
 
-async def _client(api_url: str, number: int, ends: float, requests: dict[str, int]) -> None:
+async def _client(api_url: str, number: int, over: asyncio.Event, requests: dict[str, int]) -> None:
     dice = random.Random(number)
     fresh = itertools.count(number, CLIENTS)
-    loop = asyncio.get_running_loop()
     kinds = list(_KINDS)
     async with aiohttp.ClientSession(api_url) as session:
-        while loop.time() < ends:
+        while not over.is_set():
             kind = dice.choices(kinds, [_KINDS[each][0] for each in kinds])[0]
             await _KINDS[kind][1](session, dice, next(fresh))
             requests[kind] = requests.get(kind, 0) + 1
@@ -297,7 +331,8 @@ def main() -> int:
     for at in range(0, len(soaked.samples), max(1, len(soaked.samples) // 30)):
         sample = soaked.samples[at]
         print(
-            f"{sample.at_s:7.0f} s {sample.memory_bytes / MIB:7.1f} MiB "
+            f"{sample.at_s:7.0f} s {sample.memory_bytes / MIB:7.1f} MiB, "
+            f"held {sample.held_bytes / MIB:6.1f} "
             f"{sample.tasks:5} tasks {sample.descriptors:5} descriptors"
         )
     faults = soaked.faults()
