@@ -250,7 +250,7 @@ async def _started(settings: Mapping[str, Any], elsewhere: Elsewhere) -> World:
             "store": {"url": "memory://"},
             "telemetry": {"traces": "off"},
             **settings,
-            "server": {"port": 0, "probe_port": 0, **settings.get("server", {})},
+            "server": {"port": 0, "probe_port": 0, "drain_idle_s": 0, **settings.get("server", {})},
             "admin": {"port": 0},
             "upstreams": upstreams,
         }

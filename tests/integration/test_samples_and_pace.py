@@ -47,6 +47,7 @@ async def world(settings: dict[str, str] | None = None, gap_s: float = 0.0) -> A
             "GATEWAY_UPSTREAMS__OPENAI__PROVIDER": "openai",
             "GATEWAY_SERVER__PORT": "0",
             "GATEWAY_SERVER__PROBE_PORT": "0",
+            "GATEWAY_SERVER__DRAIN_IDLE_S": "0",
             "GATEWAY_STORE__URL": "memory://",
             **(settings or {}),
         }
