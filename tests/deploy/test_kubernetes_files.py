@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,12 @@ def of_file(path: Path) -> list[Manifest]:
 
 
 def kustomize(folder: Path) -> list[Manifest]:
-    """What `kubectl kustomize` makes of a folder, from a machine without a cluster."""
+    """What `kubectl kustomize` makes of a folder; that needs no cluster."""
+    return list(yaml.safe_load_all(kustomized(folder)))
+
+
+@functools.cache
+def kustomized(folder: Path) -> str:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         missing("kubectl", "is not installed")
@@ -69,7 +75,7 @@ def kustomize(folder: Path) -> list[Manifest]:
         [kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return done.stdout
 
 
 def pod_in(manifest: Manifest) -> dict[str, Any]:
