@@ -23,6 +23,7 @@ from gateway.benchcmd import arguments as bench_arguments
 from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
+from gateway.doctorcmd import arguments as doctor_arguments
 from gateway.errors import ConfigError
 from gateway.savingscmd import arguments as savings_arguments
 
@@ -139,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench_arguments.add_to(bench)
     bench.set_defaults(verb=_bench)
+
+    doctor = verbs.add_parser(
+        "doctor", help="what is wrong with a running installation, and how to mend it"
+    )
+    doctor_arguments.add_to(doctor, _add_config)
     return parser
 
 

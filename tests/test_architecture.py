@@ -117,6 +117,7 @@ MAY_IMPORT["lint"] = BOTTOM | LEAVES | {"wire"}
 MAY_IMPORT["keycmd"] = BOTTOM | LEAVES | {"wire", "upstream"}
 MAY_IMPORT["cachecmd"] = BOTTOM | LEAVES | {"store", "telemetry"}
 MAY_IMPORT["savingscmd"] = BOTTOM | LEAVES | {"cachecmd", "store", "telemetry"}
+MAY_IMPORT["doctorcmd"] = BOTTOM | LEAVES | {"cachecmd", "store", "telemetry", "upstream"}
 MAY_IMPORT["simulatecmd"] = {"lab"}
 MAY_IMPORT["benchcmd"] = {"core"}
 MAY_IMPORT["simulate_arguments"] = set()

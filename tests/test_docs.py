@@ -80,12 +80,14 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         "simulate",
         "replay",
         "bench",
+        "doctor",
     ] == verbs
     assert verbs == documented
 
 
 @pytest.mark.parametrize(
-    "verb", ["serve", "check", "demo", "key", "lint", "savings", "simulate", "replay", "bench"]
+    "verb",
+    ["serve", "check", "demo", "key", "lint", "savings", "simulate", "replay", "bench", "doctor"],
 )
 def test_every_flag_of_a_verb_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
