@@ -23,7 +23,8 @@ class Acceptance:
     """A bounded memory, in this process only, of keyed hashes of credentials."""
 
     def __init__(self, ttl_s: float, timer: Callable[[], float], entries: int = _ENTRIES) -> None:
-        self._ttl_s = ttl_s
+        self.ttl_s = ttl_s
+        """How long an acceptance is believed."""
         self._timer = timer
         self._entries = entries
         # Whether it was accepted, and when; the latest last. (Not cachetools' TTLCache: every call of
@@ -47,7 +48,7 @@ class Acceptance:
     def proven(self, who: bytes) -> bool:
         """Has the upstream accepted it, and not refused it since?"""
         accepted, at = self._seen.get(who, _NEVER)
-        return accepted and self._timer() - at < self._ttl_s
+        return accepted and self._timer() - at < self.ttl_s
 
     def _note(self, who: bytes, *, accepted: bool) -> None:
         self._seen[who] = (accepted, self._timer())

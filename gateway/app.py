@@ -12,10 +12,12 @@ import structlog
 from aiohttp import web
 
 from gateway import __version__
-from gateway.assembly import MOST_CALLS, Parts, assemble
 from gateway.background import Background
 from gateway.cache import Clock
+from gateway.current import Current
+from gateway.lasting import MOST_CALLS, Parts
 from gateway.reachable import Reachable
+from gateway.reloading import Reloading
 from gateway.server.admin_port import AdminPort
 from gateway.server.drain import Drain
 from gateway.server.listener import Listener
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from gateway.assembly import Assembled
     from gateway.config import Config
+    from gateway.config.source import Source
     from gateway.store.base import Store
     from gateway.store.secret import ScopeSecrets
 
@@ -58,19 +61,29 @@ class RunningGateway:
     """None when its port was taken."""
     readiness: Readiness
     background: Background
+    reloading: Reloading | None
+    """None where there is nothing to read the config from again."""
     _api: web.ServerRunner
     _calls: Background
     _drain: Drain
-    _drain_timeout_s: float
     _probes: web.AppRunner
     _admin: AdminPort
-    _assembled: Assembled
+    _current: Current
     _client: UpstreamClient
     _store: Store
     _generations: Generations
     _secrets: ScopeSecrets
     _telemetry: Telemetry
     _lag: LoopLag
+
+    @property
+    def config(self) -> Config:
+        """The one that holds."""
+        return self._current.config
+
+    @property
+    def _assembled(self) -> Assembled:
+        return self._current.assembled
 
     def wake(self) -> None:
         """Look at the clock: it may have been set."""
@@ -82,7 +95,11 @@ class RunningGateway:
 
     async def stop(self) -> None:
         """Drain and close, in the reverse order of the start; each step has a bound."""
-        if not await self._drain.drain(self._drain_timeout_s):
+        # At once: whoever probes is to know before anything else is waited for.
+        self._drain.begin()
+        if self.reloading is not None:
+            await self.reloading.close()
+        if not await self._drain.drain(self.config.server.drain_timeout_s):
             _log.warning("cutting what still runs", drain=repr(self._drain))
         await self._api.cleanup()
         # Their requests are gone, and so are they, but for the answers they still hand on.
@@ -97,6 +114,7 @@ class RunningGateway:
             parts.pools.close(0.0),
             parts.welcome.close(0.0),
             parts.placements.close(_PLACEMENTS_CLOSE_S),
+            self._current.close(),
         )
         parts.planning.close()
         parts.routing.close()
@@ -113,9 +131,14 @@ class RunningGateway:
 
 
 async def start(
-    config: Config, environ: Mapping[str, str] | None = None, clock: Clock | None = None
+    config: Config,
+    environ: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    source: Source | None = None,
 ) -> RunningGateway:
-    """Build it and listen. Raises OSError when a port can't be had, ValueError for a bad store."""
+    """Build it and listen; `source` is where `config` came from, to be read again. Raises OSError when
+    a port can't be had, ValueError for a bad store.
+    """
     environ = os.environ if environ is None else environ
     clock = clock or Clock(now=time.time, monotonic=time.monotonic)
     telemetry = Telemetry.start(config.telemetry, environ, __version__)
@@ -139,7 +162,7 @@ async def start(
     await client.start()
     background = Background()
     calls = Background(MOST_CALLS)
-    assembled = assemble(
+    current = Current(
         config,
         Parts(
             store=store,
@@ -152,11 +175,13 @@ async def start(
             clock=clock,
         ),
     )
-    readiness = Readiness()
-    readiness.watch(Reachable(config, assembled.pools).checks)
+    assembled = current.assembled
+    readiness, reachable = Readiness(), Reachable(config, assembled.pools)
+    readiness.watch(reachable.checks)
+    current.on_turned = lambda: reachable.turn(current.config)
     server = Listener(
-        assembled.proxy.handle,
-        assembled.proxy.refuse,
+        current.handle,
+        current.refuse,
         handler_cancellation=True,
         access_log=None,
         # A body that came compressed goes on compressed.
@@ -181,7 +206,7 @@ async def start(
         generations,
         clock.now,
         environ,
-        explain=assembled.explaining.explain,
+        explain=current.explain,
         engines=assembled.engines.told,
         sharing=assembled.placements.told,
         pools=assembled.pools,
@@ -212,6 +237,7 @@ async def start(
     assembled.refreshing.start()
     assembled.engines.start()
     assembled.accounts.start()
+    reloading = None if source is None else _reloading(source, current, telemetry)
     _log.info(
         "listening", api=api_url, probes=probe_url, admin=admin.url, store=describe(store_url)
     )
@@ -221,13 +247,13 @@ async def start(
         admin_url=admin.url,
         readiness=readiness,
         background=background,
+        reloading=reloading,
         _api=api,
         _calls=calls,
         _drain=drain,
-        _drain_timeout_s=config.server.drain_timeout_s,
         _probes=probes,
         _admin=admin,
-        _assembled=assembled,
+        _current=current,
         _client=client,
         _store=store,
         _generations=generations,
@@ -235,6 +261,13 @@ async def start(
         _telemetry=telemetry,
         _lag=LoopLag(telemetry.metrics.lagged),
     )
+
+
+def _reloading(source: Source, current: Current, telemetry: Telemetry) -> Reloading:
+    reloading = Reloading(source, lambda: current.config, current.turn)
+    telemetry.metrics.watch_config(reloading.told)
+    reloading.start()
+    return reloading
 
 
 async def _listen(runner: web.ServerRunner | web.AppRunner, host: str, port: int) -> str:

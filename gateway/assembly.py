@@ -1,34 +1,33 @@
-"""How the way of a request is put together from its parts. A piece of the composition root."""
+"""How the way of a request is put together from its parts. A piece of the composition root.
+
+Rule 1: what decides is made anew for each config; what has learned, counts, or owns tasks is handed on.
+Rule 2: `assemble` and `reassemble` change nothing that serves; `turn` does, and can't fail half way: it
+sets what is there already.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.acceptance import Acceptance
-from gateway.accounts import Accounts
 from gateway.answering import Answering
 from gateway.asking import Asking
 from gateway.batches import Batches
-from gateway.budget import Budget, container_bytes, default_limit
 from gateway.cache import ResponseCache
 from gateway.coalescing import Coalescing
 from gateway.core.affinity import Affinity
-from gateway.core.recent import Recent
 from gateway.door import Door
 from gateway.explained import Explained
 from gateway.explaining import Explaining
-from gateway.flights import Flights
-from gateway.keeping import Keeping
+from gateway.lasting import Lasting
+from gateway.learned import Learned
 from gateway.overview import Overview
 from gateway.placements import Placements
 from gateway.planning import Planning
 from gateway.prefill import Prefill
 from gateway.proxy import Proxy
-from gateway.randomness import Randomness
 from gateway.recognition import Recognition
 from gateway.refreshing import Refreshing
 from gateway.routing import Routing
@@ -36,161 +35,215 @@ from gateway.sending import Sending
 from gateway.server import forwarding
 from gateway.server.admin_page import AdminPage
 from gateway.server.admin_savings import AdminSavings
-from gateway.serving import Serving
 from gateway.store.inventory import Inventory
 from gateway.store.journals import open_journal
-from gateway.store.ledger import open_ledger
-from gateway.store.tiered import TieredStore
 from gateway.telemetry.spans import NULL_ATTEMPT
-from gateway.telling import Telling
 from gateway.upstream.choice import Choice
 from gateway.upstream.engines import Engines
 from gateway.upstream.pools import Pools
-from gateway.warm import Warm
 from gateway.warming import Warming
 from gateway.welcome import Welcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from gateway.background import Background
-    from gateway.cache import Clock
+    from gateway.accounts import Accounts
     from gateway.config import Config
-    from gateway.store.base import Store
-    from gateway.store.generations import Generations
-    from gateway.store.secret import ScopeSecrets
-    from gateway.telemetry.setup import Telemetry
+    from gateway.lasting import Parts
+    from gateway.store.journal_feed import Feed
+    from gateway.telling import Telling
     from gateway.upstream.choice import Endpoint
-    from gateway.upstream.client import Call, UpstreamClient
-
-MOST_CALLS = 10_000
-"""Calls that requests may share, at once; beyond that each makes its own."""
-
-# What is remembered of hot entries, beside the memory tier: an eighth of its budget.
-_WARM_PART = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What has a life of its own: started before the proxy and closed after it."""
-
-    store: Store
-    generations: Generations
-    secrets: ScopeSecrets
-    client: UpstreamClient
-    background: Background
-    """Owns what is written behind responses."""
-    calls: Background
-    """Owns the calls that requests share."""
-    telemetry: Telemetry
-    clock: Clock
+    from gateway.upstream.client import Call
+    from gateway.upstream.replicas import Replicas
+    from gateway.upstream.tended import Tended
 
 
 class Assembled(NamedTuple):
-    """What a gateway is worked by."""
+    """What a gateway is worked by, under one config."""
 
+    config: Config
+    choice: Choice
     proxy: Proxy
-    telling: Telling
+    recognition: Recognition
     explaining: Explaining
     planning: Planning
+    routing: Routing
+    prefill: Prefill
+
+    # From here on handed from config to config.
+    lasting: Lasting
+    telling: Telling
+    accounts: Accounts
+    pools: Pools
+    placements: Placements
+    engines: Engines
+    welcome: Welcome
     warming: Warming
     refreshing: Refreshing
-    engines: Engines
-    pools: Pools
-    routing: Routing
-    placements: Placements
-    welcome: Welcome
+    overview: Overview
     page: AdminPage
-    accounts: Accounts
     savings: AdminSavings
 
 
+class Turned(NamedTuple):
+    """What is still to be done once another config holds. Nobody waits for it."""
+
+    arriving: list[Feed]
+    """To be started."""
+    leaving: list[Tended | Feed]
+    """To be closed."""
+
+
+class _Way(NamedTuple):
+    proxy: Proxy
+    recognition: Recognition
+    explaining: Explaining
+    planning: Planning
+    routing: Routing
+    prefill: Prefill
+
+
 def assemble(config: Config, parts: Parts) -> Assembled:
-    """The proxy of one config, and who does something beside it."""
-    store, telemetry, clock = parts.store, parts.telemetry, parts.clock
-    choice = Choice(config)
-    pools = _pools(config, parts, choice)
-    door = Door(config.cache.door_entries, config.generation().encode())
-    records = store.back if isinstance(store, TieredStore) else store
-    random_bytes = Randomness()
-    warm = Warm(config.store.memory_bytes // _WARM_PART)
-    budget = Budget(config.server.memory_budget_bytes or default_limit(container_bytes()))
-    keeping = Keeping(
-        store,
-        parts.background,
-        telemetry,
-        clock,
-        records=records,
-        generations=parts.generations,
-        budget=budget,
+    """The proxy of the first config, and who does something beside it."""
+    clock = parts.clock
+    choice, lasting = Choice(config), Lasting(config, parts)
+    ask, forget = _asker(parts, "*/*"), parts.client.forget
+    pools = Pools(config.upstreams, choice.endpoints, ask, clock.monotonic, forget=forget)
+    placements = Placements(
+        pools,
+        partial(open_journal, parts.store),
+        int.from_bytes(lasting.random_bytes(8), "big"),
     )
+    way = _way(config, parts, lasting, choice, pools.values())
+    ask = _asker(parts, "text/plain;version=0.0.4, application/json;q=0.5")
+    engines = Engines(choice.endpoints.values(), ask, clock.monotonic, pools=pools)
+    overview = Overview(
+        planning=way.planning,
+        routing=way.routing,
+        pools=pools,
+        engines=engines,
+        accounts=lasting.accounts,
+        clock=clock,
+    )
+    made = Assembled(
+        config=config,
+        choice=choice,
+        **way._asdict(),
+        lasting=lasting,
+        telling=lasting.telling,
+        accounts=lasting.accounts,
+        pools=pools,
+        placements=placements,
+        engines=engines,
+        welcome=Welcome(way.prefill, clock.monotonic),
+        warming=Warming(config, choice, way.prefill),
+        refreshing=Refreshing(config, choice, way.prefill, clock),
+        overview=overview,
+        page=AdminPage(lasting.recent, overview, clock.now),
+        savings=AdminSavings(lasting.accounts.savings, clock.now),
+    )
+    _join(made, parts)
+    return made
+
+
+def reassemble(
+    before: Assembled, config: Config, choice: Choice, parts: Parts, joining: Mapping[str, Tended]
+) -> Assembled:
+    """The same for another config, `choice` being its, with the pools that join (`Pools.joining`)."""
+    pools = before.pools.after(joining, choice.endpoints)
+    way = _way(config, parts, before.lasting, choice, pools, before=before)
+    return before._replace(config=config, choice=choice, **way._asdict())
+
+
+def turn(
+    before: Assembled, after: Assembled, parts: Parts, joining: Mapping[str, Tended]
+) -> Turned:
+    """Have those who are handed on go by the other config. Requests that are under way end on what
+    they began with.
+    """
+    config, choice, prefill = after.config, after.choice, after.prefill
+    upstreams, endpoints = config.upstreams, choice.endpoints
+    number = int.from_bytes(after.lasting.random_bytes(8), "big")
+    arriving, feeds = after.placements.turn(after.routing.pools, number)
+    pools = after.pools.turn(joining, upstreams, endpoints)
+    after.lasting.turn(config)
+    after.planning.learned.turn(config, choice)
+    after.welcome.turn(prefill)
+    after.overview.turn(after.planning, after.routing)
+    after.engines.turn(endpoints.values(), after.pools)
+    _join(after, parts)
+    after.warming.turn(config, choice, prefill)
+    after.refreshing.turn(config, choice, prefill)
+    if after.recognition is not before.recognition:
+        before.recognition.forget()
+    return Turned(arriving, [*pools, *feeds])
+
+
+def _join(made: Assembled, parts: Parts) -> None:
+    """Let those who are handed on hear of each other."""
+    routing, metrics, watched = made.routing, parts.telemetry.metrics, made.lasting.watched
+    routing.begin(made.placements, made.welcome)
+    made.planning.on_answered = made.refreshing.saw
+    made.engines.on_sized, made.engines.on_restart = routing.engine_sized, routing.engine_emptied
+    if routing.pools and "pools" not in watched:
+        watched.add("pools")
+        metrics.watch_pools(made.overview.replicas)
+        metrics.watch_sharing(made.placements.told)
+    if made.engines and "engines" not in watched:
+        watched.add("engines")
+        metrics.watch_engines(made.engines.told)
+
+
+def _way(
+    config: Config,
+    parts: Parts,
+    lasting: Lasting,
+    choice: Choice,
+    pools: Iterable[Replicas],
+    *,
+    before: Assembled | None = None,
+) -> _Way:
+    """What each request passes under this config."""
+    store, telemetry, clock = parts.store, parts.telemetry, parts.clock
+    random_bytes, budget, keeping = lasting.random_bytes, lasting.budget, lasting.keeping
     cache = ResponseCache(
         store,
         telemetry,
         clock,
-        records,
+        lasting.records,
         generations=parts.generations,
         max_entry_bytes=config.cache.max_entry_bytes,
-        warm=warm,
+        warm=lasting.warm,
     )
-    acceptance = Acceptance(config.cache.auth_ttl_s, clock.monotonic)
     routing = Routing(
-        pools=pools.values(),
+        pools=pools,
         client=parts.client,
         metrics=telemetry.metrics,
         clock=clock,
         random_bytes=random_bytes,
         affinity=Affinity,
-    )
-    placements = Placements(
-        pools, partial(open_journal, store), int.from_bytes(random_bytes(8), "big")
-    )
-    if pools:
-        telemetry.metrics.watch_pools(routing.told)
-        telemetry.metrics.watch_sharing(placements.told)
-    said = config.ledger
-    accounts = Accounts(
-        open_ledger(store) if said.enabled else None,
-        telemetry.metrics,
-        clock,
-        writer=random_bytes(8).hex(),
-        interval_s=said.flush_interval_s,
-        retention_days=said.retention_days,
+        before=None if before is None else before.routing,
     )
     asking = Asking(
         config=config,
         routing=routing,
         keeping=keeping,
-        acceptance=acceptance,
+        acceptance=lasting.acceptance,
         budget=budget,
         telemetry=telemetry,
         clock=clock,
-        accounts=accounts,
+        accounts=lasting.accounts,
     )
-    recognition = Recognition(config, choice, parts.secrets, door)
+    recognition = _recognition(config, parts, lasting, choice, before)
     planning = Planning(
         config=config,
         choice=choice,
         telemetry=telemetry,
         clock=clock,
         tenant=lambda turn: recognition.tenant(turn.request),
+        learned=_learned(config, parts, choice, before),
     )
     sending = Sending(asking, planning)
-    prefill = Prefill(routing, telemetry, planning, accounts)
-    welcome = Welcome(prefill, clock.monotonic)
-    routing.begin(placements, welcome)
-    refreshing = Refreshing(config, choice, prefill, clock)
-    planning.on_answered = refreshing.saw
-    serving = Serving(telemetry, clock, random_bytes, warm)
-    flights = Flights(parts.calls, config.cache.max_entry_bytes, budget)
-    telemetry.metrics.watch_flights(lambda: flights.waiters)
-    coalescing = Coalescing(
-        flights=flights,
-        sending=sending,
-        keeping=keeping,
-        serving=serving,
-        clock=clock,
-    )
     explaining = Explaining(
         config=config,
         choice=choice,
@@ -200,7 +253,6 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         inventory=Inventory(store, parts.generations, clock.now),
         timer=clock.monotonic,
     )
-    telling = Telling(telemetry.metrics, accounts)
     proxy = Proxy(
         config=config,
         choice=choice,
@@ -210,9 +262,15 @@ def assemble(config: Config, parts: Parts) -> Assembled:
         keeping=keeping,
         answering=Answering(
             cache=cache,
-            serving=serving,
+            serving=lasting.serving,
             sending=sending,
-            coalescing=coalescing,
+            coalescing=Coalescing(
+                flights=lasting.flights,
+                sending=sending,
+                keeping=keeping,
+                serving=lasting.serving,
+                clock=clock,
+            ),
             random_bytes=random_bytes,
         ),
         batches=Batches(
@@ -225,58 +283,43 @@ def assemble(config: Config, parts: Parts) -> Assembled:
             random_bytes=random_bytes,
         ),
         explained=Explained(explaining, budget, config.server.explain_to),
-        acceptance=acceptance,
+        acceptance=lasting.acceptance,
         budget=budget,
         telemetry=telemetry,
-        telling=telling,
+        telling=lasting.telling,
         clock=clock,
         random_bytes=random_bytes,
     )
-    recent = Recent(config.admin.recent_requests) if config.admin.recent_requests else None
-    if recent is not None:
-        telling.on_record = recent.add
-        accounts.on_call = recent.minutes.called
-    engines = _engines(parts, choice, pools, routing)
-    overview = Overview(
-        planning=planning,
-        routing=routing,
-        pools=pools,
-        engines=engines,
-        accounts=accounts,
-        clock=clock,
-    )
-    return Assembled(
-        proxy,
-        telling,
-        explaining,
-        planning,
-        Warming(config, choice, prefill),
-        refreshing,
-        engines,
-        pools,
-        routing,
-        placements,
-        welcome,
-        AdminPage(recent, overview, clock.now),
-        accounts,
-        AdminSavings(accounts.savings, clock.now),
+    prefill = Prefill(routing, telemetry, planning, lasting.accounts)
+    return _Way(proxy, recognition, explaining, planning, routing, prefill)
+
+
+def _recognition(
+    config: Config, parts: Parts, lasting: Lasting, choice: Choice, before: Assembled | None
+) -> Recognition:
+    """That of before, with its door, where requests are recognised by the same."""
+    if before is not None and _recognised_by(config, choice) == _recognised_by(
+        before.config, before.choice
+    ):
+        return before.recognition
+    door = Door(config.cache.door_entries, config.generation().encode())
+    return Recognition(config, choice, parts.secrets, door, lasting.readers)
+
+
+def _recognised_by(config: Config, choice: Choice) -> tuple[object, ...]:
+    cache = config.cache
+    return (
+        *(choice.endpoints, config.routes, config.server.trusted_proxies),
+        *(cache.scope, cache.tenant_header, cache.fold_text, cache.door_entries),
     )
 
 
-def _engines(parts: Parts, choice: Choice, pools: Pools, routing: Routing) -> Engines:
-    ask = _asker(parts, "text/plain;version=0.0.4, application/json;q=0.5")
-    engines = Engines(choice.endpoints.values(), ask, parts.clock.monotonic, pools=pools)
-    engines.on_sized, engines.on_restart = routing.engine_sized, routing.engine_emptied
-    if engines:
-        parts.telemetry.metrics.watch_engines(engines.told)
-    return engines
-
-
-def _pools(config: Config, parts: Parts, choice: Choice) -> Pools:
-    pools = Pools(config.upstreams, choice.endpoints, _asker(parts, "*/*"), parts.clock.monotonic)
-    for pool in pools.values():
-        pool.on_forgotten = parts.client.forget
-    return pools
+def _learned(config: Config, parts: Parts, choice: Choice, before: Assembled | None) -> Learned:
+    there = None if before is None else before.planning.learned
+    if there is not None and there.holds(config):
+        return there
+    metrics, timer = parts.telemetry.metrics, parts.clock.monotonic
+    return Learned(config, choice, metrics, timer, before=there)
 
 
 def _asker(parts: Parts, accept: str) -> Callable[[Endpoint, str], Call]:

@@ -23,6 +23,7 @@ from gateway.benchcmd import arguments as bench_arguments
 from gateway.cachecmd.arguments import add_to
 from gateway.config import CONFIG_FILE, load, load_with_origins
 from gateway.config.show import as_json, as_yaml
+from gateway.config.source import Source
 from gateway.doctorcmd import arguments as doctor_arguments
 from gateway.errors import ConfigError
 from gateway.savingscmd import arguments as savings_arguments
@@ -161,11 +162,12 @@ def _config_file(arguments: argparse.Namespace) -> Path | None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     flags = {path: getattr(arguments, flag) for flag, path in _FLAGS.items()}
-    config = load(_config_file(arguments), os.environ, flags)
+    source = Source(_config_file(arguments), os.environ, flags)
+    config = source.load().config
     with _loading():
         from gateway.process import serve  # noqa: PLC0415 - only this verb pays for it
 
-    return serve(config)
+    return serve(config, source)
 
 
 @contextmanager

@@ -99,6 +99,10 @@ class Door:
             )
         )
 
+    def close(self) -> None:
+        """Forget everything, and remember nothing more."""
+        self._memo = None
+
     def get(self, key: bytes | None) -> Known | None:
         """What is known of the request, or None."""
         return None if key is None or self._memo is None else self._memo.get(key)

@@ -38,7 +38,7 @@ class Flights:
         """
         self._background = background
         self._budget = budget
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._flights: dict[bytes, Flight] = {}
         self._landings = 0
         self._gone: OrderedDict[bytes, int] = OrderedDict()
@@ -77,7 +77,7 @@ class Flights:
         `fly` says whether the flight is to be found until `remove` (its answer is being written
         where a lookup would find it), or goes from the table when it lands.
         """
-        flight = Flight(who, ask, self._limit, self._budget.share(optional=True))
+        flight = Flight(who, ask, self.limit_bytes, self._budget.share(optional=True))
 
         def started(pilot: asyncio.Task[None]) -> None:
             flight.piloted_by(pilot)

@@ -85,7 +85,7 @@ class Foreseeing:
         self._metrics = metrics
         self._timer = timer
         self._thread = thread
-        self._wanted = wanted
+        self.wanted = wanted
         self._sightings = Sightings(budget_bytes // 64)
         self._waiting = 0
         self._warming: dict[int, tuple[Ticket, bytes, str]] = {}
@@ -102,7 +102,7 @@ class Foreseeing:
 
     def expect(self, endpoint: Endpoint, domain: bytes, ticket: Ticket) -> None:
         """One is about to be sent there, as it is. Which replicas of a pool get it is not known."""
-        if self._wanted and ticket.rules is not None and not endpoint.pool:
+        if self.wanted and ticket.rules is not None and not endpoint.pool:
             self._warming[id(ticket)] = ticket, domain, ticket.prompt.client_key
             if len(self._warming) > _MOST_WARMING:
                 del self._warming[next(iter(self._warming))]
@@ -134,7 +134,7 @@ class Foreseeing:
         are known may be missing in it).
         """
         ticket, rules = planned.ticket, planned.rules
-        if not self._wanted or ticket is None or rules is None:
+        if not self.wanted or ticket is None or rules is None:
             return
         if not 0 < len(ticket.prompt.blocks) <= MOST_BLOCKS:
             return
@@ -196,7 +196,7 @@ class Foreseeing:
 
     def judge(self, turn: Turn, planned: Planned, domain: bytes, answer: Answer | None) -> None:
         """The answer came, or could not be read. `domain` is that of the provider's cache."""
-        if not self._wanted or answer is None or answer.usage is None:
+        if not self.wanted or answer is None or answer.usage is None:
             return
         if planned.foreseen is not None:
             self._tell(turn, planned, planned.foreseen, answer)

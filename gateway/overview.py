@@ -51,6 +51,15 @@ class Overview:
         self._accounts = accounts
         self._clock = clock
 
+    def turn(self, planning: Planning, routing: Routing) -> None:
+        """Ask these from now on: another config holds."""
+        self._planning = planning
+        self._routing = routing
+
+    def replicas(self) -> dict[str, dict[str, Told]]:
+        """By pool and replica, what is thought of it. Any thread may ask."""
+        return self._routing.told()
+
     def backends(self) -> list[Told]:
         """Each replica of each pool: its state, its load, its mirror, and what its engine tells."""
         thought, engines = self._routing.told(), self._engines.told()

@@ -28,11 +28,33 @@ class Placements:
     ) -> None:
         """`journal` gives the journal of a pool; `gateway` is 64 random bits of this process."""
         self.gateway = gateway
+        self._journal = journal
         self._heed: dict[str, Callable[[RouteRecord], None]] = {}
-        self._feeds = {name: Feed(name, journal(name), gateway, self._of(name)) for name in pools}
+        self._gateways = dict.fromkeys(pools, gateway)
+        self._feeds = {name: self._feed(name) for name in self._gateways}
 
     def __repr__(self) -> str:
         return f"<Placements {list(self._feeds.values())}>"
+
+    def teller(self, pool: str) -> int:
+        """Who tells of the pool: 64 random bits. Other ones for a pool that another config brought."""
+        return self._gateways[pool]
+
+    def turn(self, pools: Iterable[str], gateway: int) -> tuple[list[Feed], list[Feed]]:
+        """Another config has these pools: the feeds to be started, once somebody hears them, and those
+        to be closed. `gateway` is another number than any before: a feed that begins anew counts from
+        one, which others would take for old news under the number that they know.
+        """
+        wanted = list(pools)
+        over = [self._feeds.pop(name) for name in self._feeds.keys() - set(wanted)]
+        for name in self._gateways.keys() - set(wanted):
+            del self._gateways[name]
+            self._heed.pop(name, None)
+        new = [name for name in wanted if name not in self._feeds]
+        for name in new:
+            self._gateways[name] = gateway
+            self._feeds[name] = self._feed(name)
+        return [self._feeds[name] for name in new], over
 
     def on_heard(self, pool: str, callback: Callable[[RouteRecord], None]) -> None:
         """Give it what other gateways tell of the pool from now on, and, if set before `start`, what
@@ -69,6 +91,9 @@ class Placements:
     def told(self) -> dict[str, dict[str, Any]]:
         """By pool, what `Feed.figures` tells. Any thread may ask."""
         return {name: feed.figures() for name, feed in self._feeds.items()}
+
+    def _feed(self, name: str) -> Feed:
+        return Feed(name, self._journal(name), self._gateways[name], self._of(name))
 
     def _of(self, pool: str) -> Callable[[RouteRecord], None]:
         def hear(record: RouteRecord) -> None:

@@ -9,7 +9,6 @@ Rule 3: what is remembered are fingerprints, counts and times (`core.planner`), 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,25 +16,19 @@ import orjson
 import structlog
 
 from gateway.core import identity
-from gateway.core.hints import CacheKeys, Hinting
+from gateway.core.hints import Hinting
 from gateway.core.plan import Markers, PlanReason
-from gateway.core.planner import CachePlanner
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite
-from gateway.core.takers import Takers
-from gateway.core.volatile_traffic import VolatileTraffic
-from gateway.foreseeing import Foreseeing
+from gateway.learned import Learned
 from gateway.planned import Planned
 from gateway.providers.prompt_cache_rules import cache_rules
-from gateway.proving import Proving
-from gateway.watching import Watching
 from gateway.wire.base import NotUnderstood
-from gateway.wire.beginnings import Beginnings
 from gateway.wire.marking import marked
 from gateway.wire.members import with_member
 from gateway.wire.note_place import unmarked_from
 from gateway.wire.refusals import names_of
-from gateway.wire.rewriting import Asker, Rewriter
+from gateway.wire.rewriting import Asker
 from gateway.wire.system_text import APIS, read_lead
 
 if TYPE_CHECKING:
@@ -45,6 +38,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.core.canonical import Json
     from gateway.core.model import Answer, Usage
+    from gateway.core.planner import CachePlanner
     from gateway.core.prefix import CachePrompt, Path
     from gateway.core.ticket import Ticket
     from gateway.door import Known
@@ -53,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.spans import PlanSpan
     from gateway.turn import Turn
     from gateway.upstream.choice import Choice, Endpoint
+    from gateway.wire.rewriting import Rewriter
 
 _log = structlog.get_logger("warmgate.planning")
 
@@ -75,7 +70,7 @@ _T = TypeVar("_T")
 
 
 class Planning:
-    """Owns what is known of prompts. For one event loop."""
+    """Plans by one config, and by what is known of prompts. For one event loop."""
 
     def __init__(
         self,
@@ -87,35 +82,26 @@ class Planning:
         tenant: Callable[[Turn], str | None],
         planner: CachePlanner | None = None,
         rewriter: Rewriter | None = None,
+        learned: Learned | None = None,
     ) -> None:
-        """`tenant` names whom a trusted proxy speaks for, if anybody."""
-        self.rewriter = rewriter or Rewriter(VolatileTraffic())
-        self.watching = Watching(self.rewriter, clock.monotonic)
-        self.planner = planner or CachePlanner(config.prompt_cache.tree_bytes)
+        """`tenant` names whom a trusted proxy speaks for, if anybody; `learned` is what is known already."""
+        learned = self.learned = learned or Learned(
+            *(config, choice, telemetry.metrics, clock.monotonic),
+            planner=planner,
+            rewriter=rewriter,
+        )
+        self.rewriter, self.watching = learned.rewriter, learned.watching
+        self.planner, self.proving = learned.planner, learned.proving
+        self.foreseeing = learned.foreseeing
+        self._beginnings, self._takers = learned.beginnings, learned.takers
+        self._thread = learned.thread
         self._choice = choice
         self._telemetry = telemetry
         self._timer = clock.monotonic
         self._tenant = tenant
         self._isolates = config.prompt_cache.isolate
         self._hinting = Hinting(
-            CacheKeys(), hints=config.prompt_cache.hints, isolates=self._isolates
-        )
-        self._beginnings = Beginnings(config.prompt_cache.tree_bytes // 2)
-        self._takers = Takers()
-        self._thread = ThreadPoolExecutor(1, "warmgate-plan")
-        # What is read behind an answer holds up no request that waits for its plan.
-        self._after = ThreadPoolExecutor(1, "warmgate-after")
-        self.proving = Proving(
-            choice=choice,
-            metrics=telemetry.metrics,
-            timer=clock.monotonic,
-            thread=self._after,
-            budget_bytes=config.prompt_cache.tree_bytes // 8,
-        )
-        self.foreseeing = Foreseeing(
-            *(self._beginnings, telemetry.metrics, clock.monotonic, self._after),
-            config.prompt_cache.tree_bytes // 4,
-            wanted=config.prompt_cache.causes,
+            learned.keys, hints=config.prompt_cache.hints, isolates=self._isolates
         )
         self._failures = 0
         self._logged_at = float("-inf")
@@ -127,8 +113,7 @@ class Planning:
 
     def close(self) -> None:
         """Let the threads go. What is being done in them is not waited for."""
-        for each in (self._thread, self._after):
-            each.shutdown(wait=False, cancel_futures=True)
+        self.learned.close()
 
     async def plan(self, turn: Turn) -> Planned:
         """The request as it is to be sent. Never raises."""

@@ -19,6 +19,7 @@ from gateway.telemetry.uncaught import hear_uncaught
 if TYPE_CHECKING:
     from gateway.app import RunningGateway
     from gateway.config import Config
+    from gateway.config.source import Source
 
 # mallopt(3).
 _M_TRIM_THRESHOLD = -1
@@ -30,8 +31,10 @@ _YOUNG = 10_000
 _CUT_S = 2.0
 
 
-def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status."""
+def serve(config: Config, source: Source | None = None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. `source` is where the config came from: it
+    is read again on SIGHUP, and when its files change.
+    """
     # What was imported stays: the collector need not walk it again and again. Nor a body while it is
     # read: that makes thousands of containers, and no ordinary request leaves a cycle behind.
     gc.freeze()
@@ -47,7 +50,7 @@ def serve(config: Config) -> int:
     else:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, source))
 
 
 def give_large_blocks_back() -> None:
@@ -92,6 +95,7 @@ class _Ending:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._told = asyncio.Event()
+        self._on_terminal = _has_terminal()
         self.gateway: RunningGateway | None = None
 
     def signalled(self) -> None:
@@ -104,9 +108,25 @@ class _Ending:
         # What we have ourselves to write and to close has so long; nothing depends on it.
         self._loop.call_later(_CUT_S, _leave)
 
+    def hung_up(self) -> None:
+        """By SIGHUP: the config is read again. From a terminal that is gone it means the end, as ever."""
+        if self._on_terminal and not _has_terminal():
+            self.signalled()
+        elif self.gateway is not None and self.gateway.reloading is not None:
+            self.gateway.reloading.ask()
+
     async def wait(self) -> None:
         """Until the first one."""
         await self._told.wait()
+
+
+def _has_terminal() -> bool:
+    return any(map(os.isatty, (0, 1, 2)))
+
+
+def _log_by(held: Config, read: Config) -> None:
+    """Log by another config. What was a secret before still is: requests that know it may run."""
+    setup_logging(read.log.level, held.log.format, secrets=secrets_in(held) | secrets_in(read))
 
 
 def _leave() -> None:
@@ -115,16 +135,19 @@ def _leave() -> None:
     os._exit(1)
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, source: Source | None) -> int:
     loop = asyncio.get_running_loop()
     ending = _Ending(loop)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.signalled)
+    loop.add_signal_handler(signal.SIGHUP, ending.hung_up)
     try:
-        gateway = ending.gateway = await start(config)
+        gateway = ending.gateway = await start(config, source=source)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"gateway: can't start: {error}\n")
         return 1
+    if gateway.reloading is not None:
+        gateway.reloading.on_applied = _log_by
     sys.stdout.write(_greeting(gateway))
     sys.stdout.flush()
     # Nor what was built at start. What starting took beside that is given back: where modules

@@ -75,7 +75,7 @@ class Proving:
         """`thread` reads what is long; `timer` gives monotonic seconds; about `budget_bytes` are
         remembered.
         """
-        self._choice = choice
+        self.choice = choice
         self._metrics = metrics
         self._timer = timer
         self._thread = thread
@@ -120,7 +120,7 @@ class Proving:
         rules = planned.rules
         if planned.reason is PlanReason.FAILED or (rules is not None and rules.takes_markers):
             return True
-        return bool(self._choice.prompt_policy(turn.asked, planned.model).rewrites)
+        return bool(self.choice.prompt_policy(turn.asked, planned.model).rewrites)
 
     @staticmethod
     def _owner(turn: Turn, domain: bytes) -> bytes:

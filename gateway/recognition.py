@@ -24,6 +24,7 @@ from gateway.wire.table import OPENAI_EMBEDDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Executor
 
     from aiohttp import web
 
@@ -78,7 +79,15 @@ class _Seen(NamedTuple):
 class Recognition:
     """Recognises requests under one config."""
 
-    def __init__(self, config: Config, choice: Choice, secrets: ScopeSecrets, door: Door) -> None:
+    def __init__(
+        self,
+        config: Config,
+        choice: Choice,
+        secrets: ScopeSecrets,
+        door: Door,
+        readers: Executor | None = None,
+    ) -> None:
+        """`readers` are threads for what is long to read; its own, unless given."""
         self._choice = choice
         self._secrets = secrets
         self._door = door
@@ -86,8 +95,13 @@ class Recognition:
         self._tenant_header = config.cache.tenant_header.lower()
         # A client's requests have the same headers again and again.
         self._seen: dict[tuple[bytes, bytes, int], _Seen] = {}
-        self._readers = ThreadPoolExecutor(_READERS, "warmgate-read")
+        self._readers = readers or reading_threads()
         self._trusted = Peers(config.server.trusted_proxies)
+
+    def forget(self) -> None:
+        """Nobody asks any more, but who asked already: remember nothing."""
+        self._door.close()
+        self._seen.clear()
 
     def recognise(self, sender: Sender, asked: Asked, api: WireApi, body: bytes) -> Known:
         """What is asked of whom. Raises `NotFound` for an upstream that isn't there."""
@@ -245,6 +259,11 @@ class Recognition:
             account = identity.digest((credential, endpoint.api_key.encode()))
             return identity.scope(secret, "account", account)
         return identity.scope(secret, "credential" if credential else "anonymous", credential)
+
+
+def reading_threads() -> ThreadPoolExecutor:
+    """Where long requests are read."""
+    return ThreadPoolExecutor(_READERS, "warmgate-read")
 
 
 def _telling(headers: Pairs) -> Pairs:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.prefill import Prefill
     from gateway.providers.prompt_cache import CacheRules
     from gateway.turn import Turn
-    from gateway.upstream.choice import Choice
+    from gateway.upstream.choice import Choice, Endpoint
 
 _log = structlog.get_logger("warmgate.refreshing")
 
@@ -64,24 +64,51 @@ class Refreshing:
 
     def __init__(self, config: Config, choice: Choice, prefill: Prefill, clock: Clock) -> None:
         said = config.prompt_cache.refresh
-        self._when = said.when if said.keep_bytes else "off"
         self._prefixes = Prefixes(said.keep_bytes)
-        self._budget = Budget(int(said.daily_usd * 1e12), said.daily_tokens)
-        self._choice = choice
-        self._prefill = prefill
+        self._budget = Budget(0, 0)
+        self._hold(config, choice, prefill)
         self._clock = clock
         self._denied: set[str] = set()
         self._changed = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
+    def _hold(self, config: Config, choice: Choice, prefill: Prefill) -> None:
+        said = config.prompt_cache.refresh
+        self._when = said.when if said.keep_bytes else "off"
+        self._prefixes.resize(said.keep_bytes)
+        # What was spent today stays spent.
+        self._budget.picodollars = int(said.daily_usd * 1e12)
+        self._budget.tokens = said.daily_tokens
+        self._choice = choice
+        self._prefill = prefill
+
     def __repr__(self) -> str:
         return f"<Refreshing {len(self._prefixes)} prefixes, {self._prefixes.size_bytes} B>"
 
     def start(self) -> None:
         """Begin to watch, unless the config says off."""
-        if self._when != "off":
+        if self._when != "off" and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="refresh")
+
+    def turn(self, config: Config, choice: Choice, prefill: Prefill) -> None:
+        """Another config holds. What was kept for an upstream that is another one now, or has no
+        credential of ours any more, is sent nowhere again; a new credential is tried again.
+        """
+        before, now = self._choice.endpoints, choice.endpoints
+        self._denied -= {name for name in before if now.get(name) != before[name]}
+        self._hold(config, choice, prefill)
+        self._prefixes.leave(
+            {
+                name
+                for name, each in before.items()
+                if self._when == "off"
+                or self._where(name, each.identity) is None
+                or not (self._when == "all" or each.caches_as in ENGINES)
+            }
+        )
+        self.start()
+        self._changed.set()
 
     def wake(self) -> None:
         """Look what is due now."""
@@ -103,9 +130,11 @@ class Refreshing:
         endpoint, rules = turn.known.endpoint, planned.rules
         is_engine = planned.provider in ENGINES
         if (
-            self._task is None
+            self._when == "off"
+            or self._task is None
             or rules is None
             or endpoint.api_key is None
+            or self._where(endpoint.name, endpoint.identity) is None
             or not (is_engine or self._when == "all")
             or endpoint.name in self._denied
             or len(planned.body) > _LONGEST_BYTES
@@ -139,6 +168,7 @@ class Refreshing:
             tokens=lead.tokens,
             arrivals=arrivals,
             upstream=turn.known.endpoint.name,
+            identity=turn.known.endpoint.identity,
             path=turn.api.route,
             picodollars=picodollars,
             used_at=turn.exchange.started,
@@ -159,6 +189,12 @@ class Refreshing:
         write = rates.write_1h if lead.ttl_s >= 3600 else rates.write_5m
         spared = lead.tokens * (write - rates.read)
         return Worth(refresh, spared, lead.ttl_s), refresh
+
+    def _where(self, upstream: str, identity: bytes) -> Endpoint | None:
+        """The upstream, if it is still who it was, and a credential of ours is there for it."""
+        found = self._choice.endpoints.get(upstream)
+        is_same = found is not None and found.identity == identity and found.api_key is not None
+        return found if is_same else None
 
     # --- the task -------------------------------------------------------------------------------
 
@@ -194,14 +230,18 @@ class Refreshing:
         if kept.lapsed(now):
             self._prefixes.forget(name)
             return
-        if kept.upstream in self._denied or not self._budget.take(
-            kept.picodollars, kept.tokens, self._clock.now()
+        endpoint = self._where(kept.upstream, kept.identity)
+        if (
+            endpoint is None
+            or self._when == "off"
+            or kept.upstream in self._denied
+            or not self._budget.take(kept.picodollars, kept.tokens, self._clock.now())
         ):
             self._prefixes.forget(name)
             return
         began = self._clock.monotonic()
         outcome, usage = await self._prefill.write(
-            self._choice.endpoints[kept.upstream],
+            endpoint,
             kept.path,
             kept.body,
             why="refresh",

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from gateway.journey import Journey
+    from gateway.pooled import Pooled
     from gateway.router import Route
-    from gateway.routing import Pooled
     from gateway.telemetry.spans import AttemptSpan
     from gateway.upstream.backend import Backend
     from gateway.upstream.choice import Asked

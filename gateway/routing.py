@@ -7,7 +7,7 @@ Rule 2: what is read of a prompt are fingerprints and sizes; who cannot be read 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from gateway.core import identity
 from gateway.core.model import Form
 from gateway.core.route import Wish
 from gateway.core.trail import Trail
-from gateway.hot import Hot
 from gateway.journey import Journey, session_of, session_said
+from gateway.pooled import Pooled
 from gateway.routed import Routed
 from gateway.router import Router
 from gateway.server import forwarding
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gateway.cache import Clock
     from gateway.core.affinity import Affinity
     from gateway.core.model import Answer
-    from gateway.core.route import Branch, RouteSettings
+    from gateway.core.route import RouteSettings
     from gateway.door import Known
     from gateway.exchange import Exchange
     from gateway.placements import Placements
@@ -65,82 +65,6 @@ _RESPONSES = "/v1/responses/"
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 
 
-class Pooled:
-    """One pool as its requests need it."""
-
-    def __init__(
-        self, router: Router, client: UpstreamClient, metrics: Metrics, timer: Callable[[], float]
-    ) -> None:
-        self.router = router
-        self.client = client
-        self.timer = timer
-        self._metrics = metrics.route
-        self.hot = Hot()
-        self.welcome: Callable[[Pooled, Backend], None] = _at_once
-        replicas = router.replicas
-        self.pins = replicas.engine == "llamacpp" and replicas.routing.pin_slots
-        self._waiting: dict[str, set[Routed]] = {}
-        self._emptied_at: dict[str, float] = {}
-
-    def watch(self) -> None:
-        """Hear of replicas that come, go, fail, and begin anew."""
-        replicas, affinity = self.router.replicas, self.router.affinity
-        for each in replicas:
-            affinity.joined(each.name)
-        replicas.on_joined = lambda backend: affinity.joined(backend.name)
-        replicas.on_left = self.left
-        replicas.on_unhealthy = lambda backend: self.hangs(backend.name)
-        replicas.on_emptied = self.emptied
-
-    def emptied(self, backend: Backend) -> None:
-        """Its cache is empty, and it waits to be warmed."""
-        self._emptied_at[backend.name] = self.timer()
-        self.router.affinity.emptied(backend.name)
-        self.welcome(self, backend)
-
-    def left(self, backend: Backend) -> None:
-        """It is gone for good."""
-        self._emptied_at.pop(backend.name, None)
-        self.router.affinity.left(backend.name)
-
-    def began_anew(self, name: str, since: float) -> None:
-        """Its own figures show that its cache was emptied since then; probes may have said so already,
-        and it may have been warmed.
-        """
-        if self._emptied_at.get(name, float("-inf")) < since:
-            self.router.replicas.restarted(name)
-
-    def counted(self, branch: Branch) -> None:
-        """A request goes out by this branch."""
-        self._metrics.sent(self.router.replicas.name, branch)
-
-    def retried(self, journey: Journey, backend: Backend, reason: str) -> None:
-        """It failed there, and goes to the next."""
-        self._metrics.retried(self.router.replicas.name, reason)
-        if journey.exchange is not None:
-            journey.exchange.rerouted(backend.name, reason)
-
-    def waiting(self, backend: str, routed: Routed) -> None:
-        """It waits for the head of an answer."""
-        self._waiting.setdefault(backend, set()).add(routed)
-
-    def waited(self, backend: str, routed: Routed) -> None:
-        """Not any more."""
-        waiting = self._waiting[backend]
-        waiting.discard(routed)
-        if not waiting:
-            del self._waiting[backend]
-
-    def hangs(self, backend: str) -> None:
-        """It answers no probes: what it has not begun to answer goes elsewhere, if anybody is well.
-        Where all are slow, waiting costs less than asking for everything anew.
-        """
-        if not any(each.ready for each in self.router.replicas):
-            return
-        for routed in tuple(self._waiting.get(backend, ())):
-            routed.abandon()
-
-
 class Routing:
     """Sends requests. For one event loop."""
 
@@ -153,24 +77,33 @@ class Routing:
         clock: Clock,
         random_bytes: Callable[[int], bytes],
         affinity: Callable[[RouteSettings], Affinity],
+        before: Routing | None = None,
     ) -> None:
-        """`affinity` makes what decides for one pool."""
+        """`affinity` makes what decides for one pool. `before` is that of another config: what it knows
+        of pools that stay is known here too, and both go on with it.
+        """
         self._client = client
         self._timer = timer = clock.monotonic
 
         def dice() -> float:
             return int.from_bytes(random_bytes(4), "big") / 2**32
 
-        self.pools = {
-            each.name: Pooled(
-                Router(each, affinity(each.settings), clock, dice), client, metrics, timer
-            )
-            for each in pools
-        }
-        for pool in self.pools.values():
-            pool.watch()
-        self._trails = Trails() if self.pools else None
-        self._thread = ThreadPoolExecutor(1, "warmgate-route")
+        known = {} if before is None else before.pools
+        self.pools: dict[str, Pooled] = {}
+        for each in pools:
+            there = known.get(each.name)
+            if there is None or there.router.replicas is not each:
+                router = Router(each, affinity(each.settings), clock, dice)
+                there = Pooled(router, client, metrics, timer)
+                there.watch()
+            self.pools[each.name] = there
+        self.trails: Trails | None = None if before is None else before.trails
+        if self.trails is None and self.pools:
+            self.trails = Trails()
+        # Requests of both configs are read in it.
+        self.thread: Executor = (
+            ThreadPoolExecutor(1, "warmgate-route") if before is None else before.thread
+        )
         self._failures = 0
         self._logged_at = float("-inf")
 
@@ -183,7 +116,9 @@ class Routing:
         """
         for name, pool in self.pools.items():
             router = pool.router
-            router.gateway = placements.gateway
+            router.gateway = placements.teller(name)
+            router.affinity.changed(router.replicas.settings)
+            router.shares(placements.shares(name))
             router.tell = partial(placements.tell, name)
             placements.on_heard(name, router.heard)
             placements.on_shares(name, router.shares)
@@ -191,7 +126,7 @@ class Routing:
 
     def close(self) -> None:
         """Let the thread go. What is being read in it is not waited for."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
     def call(  # noqa: PLR0917
         self,
@@ -350,7 +285,7 @@ class Routing:
         """What is read of a body, and, unless told otherwise, remembered for the next turn; None
         where nothing is.
         """
-        trails = self._trails
+        trails = self.trails
         if trails is None or api not in WITH_TRAIL:
             return None
         try:
@@ -362,7 +297,7 @@ class Routing:
             else:
                 async with asyncio.timeout(_THREAD_WAIT_S):
                     loop = asyncio.get_running_loop()
-                    read = await loop.run_in_executor(self._thread, reading.read)
+                    read = await loop.run_in_executor(self.thread, reading.read)
             if keeps:
                 trails.keep(reading)
         except (ValueError, NotUnderstood):
@@ -379,8 +314,3 @@ class Routing:
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
             _log.exception("a request's way can't be read", failures=self._failures)
-
-
-def _at_once(_: Pooled, backend: Backend) -> None:
-    """Nobody warms anything."""
-    backend.warmed()

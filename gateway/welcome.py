@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.hot import Prefix
+    from gateway.pooled import Pooled
     from gateway.prefill import Prefill
-    from gateway.routing import Pooled
     from gateway.upstream.backend import Backend
     from gateway.upstream.choice import Endpoint
 
@@ -40,6 +40,10 @@ class Welcome:
         self._prefill = prefill
         self._tasks = Background(_MOST_AT_ONCE)
         self._timer = timer
+
+    def turn(self, prefill: Prefill) -> None:
+        """Send by this one from now on: another config holds."""
+        self._prefill = prefill
 
     async def close(self, timeout_s: float) -> None:
         """Begin nothing new; what is being sent has so long to end."""

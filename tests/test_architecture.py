@@ -84,11 +84,14 @@ CONDUCTORS = {
     "identified",
     "journey",
     "keeping",
+    "lasting",
+    "learned",
     "overview",
     "peers",
     "placements",
     "planned",
     "planning",
+    "pooled",
     "prefill",
     "proving",
     "proxy",
@@ -96,6 +99,7 @@ CONDUCTORS = {
     "reachable",
     "recognition",
     "refreshing",
+    "reloading",
     "routed",
     "router",
     "routing",
@@ -124,7 +128,8 @@ MAY_IMPORT["simulate_arguments"] = set()
 MAY_IMPORT["replaycmd"] = {"core", "lab", "providers", "wire"}
 MAY_IMPORT["replay_arguments"] = set()
 MAY_IMPORT["assembly"] = BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
-MAY_IMPORT["app"] = {"assembly"} | BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
+MAY_IMPORT["current"] = {"assembly"} | LEAVES | CONDUCTORS | {"upstream"}
+MAY_IMPORT["app"] = {"assembly", "current"} | BOTTOM | LEAVES | EDGES | CONDUCTORS | {"server"}
 MAY_IMPORT["process"] = {"app", "telemetry"} | LEAVES
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"lab"}
 MAY_IMPORT["__main__"] = {"cli"}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -18,6 +18,9 @@ from gateway import __version__, cli
 from gateway.config import Config, load
 from gateway.config.catalogue import catalogue
 from gateway.config.redaction import MASK
+
+if TYPE_CHECKING:
+    from gateway.config.source import Source
 
 SECRET = "hunter2-MARKED-SECRET"
 ROOT = Path(__file__).parent.parent
@@ -237,7 +240,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             setattr(stand_in, member, value)
         monkeypatch.setitem(sys.modules, name, stand_in)
 
-    def serve(config: Config) -> int:
+    def serve(config: Config, source: Source) -> int:
+        # What it is read from again says the same.
+        assert source.load().config == config
         made.append(config)
         return 7
 

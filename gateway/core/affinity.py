@@ -57,6 +57,11 @@ class Affinity:
         self._elsewhere = Elsewhere(self._fleet, self._shared)
         self._now = 0.0
 
+    def changed(self, settings: RouteSettings) -> None:
+        """Other settings hold from now on. What is known stays."""
+        self.settings = settings
+        self._fleet.changed(settings)
+
     def joined(self, name: str, *, cache_tokens: int = 0, slots: int = 0) -> None:
         """The replica is there, or its size became known: tokens of its prefix cache, as the engine
         counts; or slots that hold one prompt each.

@@ -13,7 +13,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MOST_IN_VAIN = 0.5
 """What refreshes that nobody asked for in between may cost together, as a part of what one that
@@ -107,6 +110,8 @@ class Kept:
     upstream: str
     path: str
     """Where it goes: the upstream's name, and our own route."""
+    identity: bytes = b""
+    """Who answers there: a name may come to be another's."""
     picodollars: int = 0
     """What a refresh costs in money; 0 where there is no price."""
     used_at: float = 0.0
@@ -134,6 +139,17 @@ class Prefixes:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def resize(self, budget_bytes: int) -> None:
+        """Another budget holds."""
+        self._budget = budget_bytes
+        while self.size_bytes > self._budget:
+            self.forget(next(iter(self._kept)))
+
+    def leave(self, upstreams: Collection[str]) -> None:
+        """Keep nothing for these any longer."""
+        for name in [name for name, kept in self._kept.items() if kept.upstream in upstreams]:
+            self.forget(name)
 
     def came(self, name: bytes, now: float) -> Arrivals | None:
         """A request for it came. Its arrivals, where there have been enough to keep it and it isn't

@@ -45,6 +45,13 @@ class Fleet:
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
 
+    def changed(self, settings: RouteSettings) -> None:
+        """Other settings hold. How much a replica's cache holds, its engine mostly tells; where it
+        doesn't, that of who is there already stays what it was.
+        """
+        self._settings = settings
+        self._share_out()
+
     def get(self, name: str) -> Replica | None:
         """The replica of this name."""
         return self._replicas.get(name)

@@ -158,6 +158,7 @@ class ScopeSecrets:
         """`configured` texts win; else `source`; without either a random one."""
         self.generation = 0
         texts = tuple(configured)
+        self._is_configured = bool(texts)
         self._source = None if texts else source
         self._current = tuple(map(derive, texts or (secrets.token_hex(32),)))
         self._fetching: asyncio.Task[None] | None = None
@@ -177,6 +178,15 @@ class ScopeSecrets:
         if not await self._fetch(self._source) or self._source.may_forget:
             # Owned here: `close` cancels it.
             self._fetching = asyncio.create_task(self._keep_fetching(self._source))  # noqa: TID251
+
+    def turn(self, configured: Sequence[str]) -> None:
+        """Other texts are configured. Nothing changes where they are the same, or where the secret
+        came, or would come, from elsewhere.
+        """
+        current = tuple(map(derive, configured))
+        if current and self._is_configured and current != self._current:
+            self._current = current
+            self.generation += 1
 
     async def close(self) -> None:
         """Stop trying."""

@@ -20,6 +20,7 @@ from gateway.telemetry import semconv as s
 from gateway.telemetry.bounds import bounds
 from gateway.telemetry.buckets import HTTP_SECONDS, LAG_SECONDS, OWN_SECONDS
 from gateway.telemetry.cache_tallies import CacheTallies
+from gateway.telemetry.config_gauges import CONFIG_SERIES, ConfigTold, observe_config
 from gateway.telemetry.engine_gauges import engine_series, observe_engines
 from gateway.telemetry.http_calls import HttpCalls
 from gateway.telemetry.metrics import ROUTES, Metrics, ProvenNames
@@ -270,6 +271,10 @@ class Instruments(Metrics):
         self._meter.create_observable_up_down_counter(
             s.M_FLIGHT_WAITERS, [observe], "{request}", "Requests that wait for another's call."
         )
+
+    def watch_config(self, told: Callable[[], ConfigTold]) -> None:
+        self._tallies.reserve(CONFIG_SERIES)
+        observe_config(self._meter, told)
 
     def render(self) -> bytes:
         # The reader hands its data over through one queue: two scrapes at once would each print

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gateway.core.model import Reason, Result, Usage
     from gateway.core.records import RequestRecord
+    from gateway.telemetry.config_gauges import ConfigTold
     from gateway.telemetry.prompt_cache import PromptCacheMetrics
     from gateway.telemetry.route import RouteMetrics
 
@@ -157,6 +158,9 @@ class Metrics:
 
     def watch_flights(self, told: Callable[[], int]) -> None:
         """Show how many requests wait for a call that another one makes, likewise."""
+
+    def watch_config(self, told: Callable[[], ConfigTold]) -> None:
+        """Show what became of configs that were read again (`gateway.reloading`), likewise."""
 
     def render(self) -> bytes:
         """The Prometheus text (version 0.0.4). Takes milliseconds: call it in a thread."""

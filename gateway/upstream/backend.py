@@ -272,6 +272,14 @@ class Backend:
         """It may take requests. Safe to call whenever."""
         self._warm_by = 0.0
 
+    def held_to(self, health: Health, endpoint: Endpoint) -> None:
+        """By another config: when it is trusted, and how it is asked where it is. What is known of it
+        stays.
+        """
+        self._health = health
+        if endpoint != self.endpoint:
+            self.endpoint = endpoint
+
     def told(self) -> dict[str, Any]:
         """All that is known, as plain JSON values."""
         counts = self.recent.counts(self._monotonic())

@@ -25,10 +25,9 @@ class Engine:
 
     def __init__(self, endpoint: Endpoint, interval_s: float, backend: str = "") -> None:
         """`backend` is the name of the replica, in a pool."""
-        self.endpoint = endpoint
+        self.held_to(endpoint, interval_s)
         self.backend = backend
         self.name = f"{endpoint.name}/{backend}" if backend else endpoint.name
-        self.interval_s = max(_SHORTEST_S, interval_s)
         self.state: EngineState | None = None
         """As it was at `read_at`; None before it was ever read."""
         self.read_at = 0.0
@@ -47,6 +46,11 @@ class Engine:
     def __repr__(self) -> str:
         said = "failing" if self.failing_since is not None else "read" if self.state else "new"
         return f"<Engine {self.name} {said}>"
+
+    def held_to(self, endpoint: Endpoint, interval_s: float) -> None:
+        """How it is asked, and how often. What is known of it stays."""
+        self.endpoint = endpoint
+        self.interval_s = max(_SHORTEST_S, interval_s)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -56,11 +56,7 @@ class Engines:
         deadline_s: float = DEADLINE_S,
     ) -> None:
         """`ask` GETs a URL of an endpoint; `monotonic` gives seconds; `pools` by upstream's name."""
-        wanted = [
-            each
-            for each in endpoints
-            if each.metrics_interval_s and each.provider.name in ENGINE_METRICS
-        ]
+        wanted = _wanted(endpoints)
         self._engines = {
             each.name: Engine(each, each.metrics_interval_s) for each in wanted if not each.pool
         }
@@ -68,7 +64,7 @@ class Engines:
         self._pages = EnginePages(ask)
         self._monotonic = monotonic
         self._deadline_s = deadline_s
-        self._tasks = Background(_MOST + len(self._pools))
+        self._tasks = Background(2 * _MOST)
         self._stopping = asyncio.Event()
         self.on_restart: Callable[[Engine], None] = _nobody
         """Called when an engine began anew, or was put to sleep: its prefix cache is empty."""
@@ -98,6 +94,33 @@ class Engines:
         for pool in self._pools:
             self._tasks.spawn(self._follow(pool), f"engines of {pool.name}")
 
+    def turn(self, endpoints: Iterable[Endpoint], pools: Mapping[str, Replicas]) -> None:
+        """Another config holds: watch whom it names, and nobody else. Who stays is known as before."""
+        wanted = {each.name: each for each in _wanted(endpoints)}
+        followed, self._pools = self._pools, [pools[n] for n, each in wanted.items() if each.pool]
+        new = [pool for pool in self._pools if not any(pool is each for each in followed)]
+        stay = {pool.name: pool for pool in self._pools if pool not in new}
+        alone = {name: each for name, each in wanted.items() if not each.pool}
+        for engine in self:
+            if not engine.backend:
+                now = alone.get(engine.name)
+            elif (pool := stay.get(engine.endpoint.name)) is not None and engine.backend in pool:
+                now = pool[engine.backend].endpoint
+            else:
+                now = None
+            if now is None or not _same_place(now, engine.endpoint):
+                self._forget(engine)
+            else:
+                engine.held_to(now, now.metrics_interval_s)
+        for name, each in alone.items():
+            if name not in self._engines:
+                engine = self._engines[name] = Engine(each, each.metrics_interval_s)
+                self._begin(engine, 0.0)
+        for pool in new:
+            for number, engine in enumerate(self._look(pool)):
+                self._begin(engine, number * SPACING_S)
+            self._tasks.spawn(self._follow(pool), f"engines of {pool.name}")
+
     async def close(self, timeout_s: float) -> None:
         """Begin nothing new; what is being read has so long to end."""
         self._stopping.set()
@@ -119,6 +142,8 @@ class Engines:
     async def _follow(self, pool: Replicas) -> None:
         """Watch who joins, and nobody who has left."""
         while not await self._stops(_LOOK_S):
+            if not any(pool is each for each in self._pools):
+                return
             for number, engine in enumerate(self._look(pool)):
                 self._begin(engine, number * SPACING_S)
 
@@ -130,9 +155,7 @@ class Engines:
                 backend = there.get(engine.name)
                 # Of the same name, but somewhere else: another one.
                 if backend is None or backend.endpoint is not engine.endpoint:
-                    del self._engines[engine.name]
-                    if engine.task is not None:
-                        engine.task.cancel()
+                    self._forget(engine)
         room = max(0, _MOST - len(self._engines))
         new = [
             Engine(backend.endpoint, pool.endpoint.metrics_interval_s, backend.name)
@@ -141,6 +164,11 @@ class Engines:
         ][:room]
         self._engines |= {engine.name: engine for engine in new}
         return new
+
+    def _forget(self, engine: Engine) -> None:
+        del self._engines[engine.name]
+        if engine.task is not None:
+            engine.task.cancel()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -198,6 +226,22 @@ class Engines:
             async with asyncio.timeout(within_s):
                 await self._stopping.wait()
         return self._stopping.is_set()
+
+
+def _wanted(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    return [
+        each
+        for each in endpoints
+        if each.metrics_interval_s and each.provider.name in ENGINE_METRICS
+    ]
+
+
+def _same_place(one: Endpoint, other: Endpoint) -> bool:
+    return (one.base_url, one.authority, one.provider.name) == (
+        other.base_url,
+        other.authority,
+        other.provider.name,
+    )
 
 
 def _facts(engine: Engine) -> dict[str, str]:

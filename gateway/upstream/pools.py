@@ -1,17 +1,17 @@
-"""All pools of one config, and what is done for them behind the requests: DNS, probes, outliers."""
+"""All pools of one config, and what is done for them behind the requests: DNS, probes, outliers.
+
+Rule 1: a pool that another config has too stays what it is, with all that is known of its replicas.
+Rule 2: who is taken out of the config ends what it has (`Replicas.remove`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.background import Background
-from gateway.upstream.discovery import Discovery
-from gateway.upstream.health import Probes
-from gateway.upstream.outliers import outliers
 from gateway.upstream.replicas import Replicas
+from gateway.upstream.tended import Tended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from gateway.upstream.backend import Backend
     from gateway.upstream.choice import Endpoint
     from gateway.upstream.client import Call
-
-_SWEEP_S = 1.0
-# A replica whose last probe spoke against what it is taken for is asked again after that long: who
-# hangs is found in half the time, and who is back as well.
-_DOUBT_S = 1.0
 
 
 class Pools(Mapping[str, Replicas]):
@@ -38,30 +33,28 @@ class Pools(Mapping[str, Replicas]):
         monotonic: Callable[[], float],
         *,
         lookup: Callable[[str], Awaitable[Iterable[str]]] | None = None,
+        forget: Callable[[Endpoint], None] | None = None,
     ) -> None:
         """`ask` GETs a URL of an endpoint; `monotonic` gives seconds; `lookup` the addresses of a host
-        name (the system's resolver, unless given).
+        name (the system's resolver, unless given); `forget` closes connections that are kept to one
+        that is gone.
         """
+        self._ask = ask
+        self._monotonic = monotonic
+        self._lookup = lookup
+        self._forget = forget
+        self._upstreams = dict(upstreams)
         self._pools = {
-            name: Replicas(name, upstreams[name], endpoint, monotonic)
+            name: self._tended(name, upstreams[name], endpoint)
             for name, endpoint in endpoints.items()
             if endpoint.pool
         }
-        self._monotonic = monotonic
-        self._probes = {name: Probes(pool, ask) for name, pool in self._pools.items()}
-        self._discoveries = {
-            name: Discovery(pool, lookup)
-            for name, pool in self._pools.items()
-            if pool.dns is not None
-        }
-        self._tasks = Background(3 * len(self._pools))
-        self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Pools {', '.join(map(repr, self._pools.values()))}>"
+        return f"<Pools {', '.join(repr(each.pool) for each in self._pools.values())}>"
 
     def __getitem__(self, name: str) -> Replicas:
-        return self._pools[name]
+        return self._pools[name].pool
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pools)
@@ -73,77 +66,116 @@ class Pools(Mapping[str, Replicas]):
         """Ask DNS once, for at most some seconds, and go on with everything behind the requests. Hooks
         of the pools are set before.
         """
-        await asyncio.gather(*(each.ask() for each in self._discoveries.values()))
-        for name, pool in self._pools.items():
-            self._tasks.spawn(self._tend(pool), f"tending pool {name}")
-            if pool.health.interval_s:
-                self._tasks.spawn(self._probe(pool, self._probes[name]), f"probes of {name}")
-            if name in self._discoveries:
-                found = self._discoveries[name]
-                self._tasks.spawn(self._resolve(pool, found), f"DNS of {name}")
+        await asyncio.gather(*(each.resolve() for each in self._pools.values()))
+        for each in self._pools.values():
+            each.start()
 
     async def close(self, timeout_s: float) -> None:
         """Begin nothing new; what is being asked has so long to end."""
-        self._stopping.set()
-        await asyncio.gather(*(each.close() for each in self._discoveries.values()))
-        for pool in self._pools.values():
-            pool.nudge.set()
-        await self._tasks.close(timeout_s)
+        await asyncio.gather(*(each.close(timeout_s) for each in self._pools.values()))
+
+    # --- another config -----------------------------------------------------------------------------
+
+    async def joining(
+        self, upstreams: Mapping[str, Upstream], endpoints: Mapping[str, Endpoint]
+    ) -> dict[str, Tended]:
+        """The pools that are not there yet, or not so, of another config: whom DNS names is known, and
+        nobody hears of them before `turn`. Nothing is changed here.
+        """
+        joining = {
+            name: self._tended(name, upstreams[name], endpoint)
+            for name, endpoint in endpoints.items()
+            if endpoint.pool and not self._stays(name, upstreams[name], endpoint)
+        }
+        try:
+            await asyncio.gather(*(each.resolve() for each in joining.values()))
+        except BaseException:
+            for each in joining.values():
+                await each.close(0.0)
+            raise
+        return joining
+
+    def after(
+        self, joining: Mapping[str, Tended], endpoints: Mapping[str, Endpoint]
+    ) -> list[Replicas]:
+        """The pools that there are after `turn`."""
+        return [
+            (joining.get(name) or self._pools[name]).pool
+            for name, endpoint in endpoints.items()
+            if endpoint.pool
+        ]
+
+    def turn(
+        self,
+        joining: Mapping[str, Tended],
+        upstreams: Mapping[str, Upstream],
+        endpoints: Mapping[str, Endpoint],
+    ) -> list[Tended]:
+        """The other config holds. Returns what is not tended any more, to be closed. Hooks of those
+        that join are set before.
+        """
+        over: list[Tended] = []
+        now: dict[str, Tended] = {}
+        for name, endpoint in endpoints.items():
+            if not endpoint.pool:
+                continue
+            there = self._pools.get(name)
+            tended = joining.get(name)
+            if tended is None:
+                assert there is not None
+                tended = there
+                if upstreams[name] != self._upstreams[name] or endpoint != there.pool.endpoint:
+                    there.pool.changed(self._upstreams[name], upstreams[name], endpoint)
+                    # By new intervals, perhaps.
+                    tended = Tended(there.pool, self._ask, self._monotonic, self._lookup)
+            now[name] = tended
+        for name, each in self._pools.items():
+            if now.get(name) is not each:
+                over.append(each)
+        before, self._pools, self._upstreams = self._pools, now, dict(upstreams)
+        for name, each in now.items():
+            if before.get(name) is not each:
+                each.start()
+        return over
+
+    def _stays(self, name: str, upstream: Upstream, endpoint: Endpoint) -> bool:
+        """Is it the one that is there, though other settings may hold for it? Of other engines, or of
+        another name in DNS, nothing that is known would be true.
+        """
+        there = self._pools.get(name)
+        if there is None:
+            return False
+        pool = there.pool
+        return (
+            (pool.engine, pool.endpoint.provider.name) == (endpoint.engine, endpoint.provider.name)
+            and pool.endpoint.caches_as == endpoint.caches_as
+            and pool.dns == upstream.dns
+        )
+
+    def _tended(self, name: str, upstream: Upstream, endpoint: Endpoint) -> Tended:
+        pool = Replicas(name, upstream, endpoint, self._monotonic)
+        if self._forget is not None:
+            pool.on_forgotten = self._forget
+        return Tended(pool, self._ask, self._monotonic, self._lookup)
 
     # --- at run time; each raises KeyError for a pool or backend that isn't there -------------------
 
     def add(self, pool: str, name: str | None, url: str, weight: float = 1.0) -> Backend:
         """As `Replicas.add`. Raises Unfit."""
-        return self._pools[pool].add(name, url, weight)
+        return self[pool].add(name, url, weight)
 
     def remove(self, pool: str, name: str, *, at_once: bool = False) -> Backend:
         """As `Replicas.remove`."""
-        return self._pools[pool].remove(name, at_once=at_once)
+        return self[pool].remove(name, at_once=at_once)
 
     def drain(self, pool: str, name: str) -> Backend:
         """As `Replicas.drain`."""
-        return self._pools[pool].drain(name)
+        return self[pool].drain(name)
 
     def undrain(self, pool: str, name: str) -> Backend:
         """As `Replicas.undrain`."""
-        return self._pools[pool].undrain(name)
+        return self[pool].undrain(name)
 
     def told(self) -> dict[str, dict[str, Any]]:
         """What is known of each pool, as plain JSON values."""
-        return {name: pool.told() for name, pool in self._pools.items()}
-
-    # --- behind the requests ----------------------------------------------------------------------
-
-    async def _tend(self, pool: Replicas) -> None:
-        while not await self._stopped(_SWEEP_S):
-            pool.sweep()
-            if pool.health.outliers:
-                now = self._monotonic()
-                for backend, why in outliers(tuple(pool), now, pool.patience_s):
-                    pool.eject(backend, why)
-
-    async def _probe(self, pool: Replicas, probes: Probes) -> None:
-        clock = asyncio.get_running_loop().time
-        while not self._stopping.is_set():
-            pool.nudge.clear()
-            await probes.ask_all()
-            until = clock() + pool.health.interval_s
-            while (left := until - clock()) > 0:
-                doubt = any(each.in_doubt for each in pool)
-                # Whoever joins meanwhile waits for the next round, which then comes at once.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _DOUBT_S) if doubt else left):
-                        await pool.nudge.wait()
-                        break
-                if doubt:
-                    await probes.ask_doubtful()
-
-    async def _resolve(self, pool: Replicas, discovery: Discovery) -> None:
-        while not await self._stopped(pool.dns_interval_s):
-            await discovery.ask()
-
-    async def _stopped(self, within_s: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._stopping.wait()
-        return self._stopping.is_set()
+        return {name: each.pool.told() for name, each in self._pools.items()}

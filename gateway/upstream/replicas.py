@@ -9,15 +9,15 @@ the last has ended.
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from gateway.config.pools import MOST_REPLICAS, Health, Routing, default_name, same_address
-from gateway.core.route import RoutePolicy, RouteSettings
+from gateway.core.route import RoutePolicy
 from gateway.upstream.backend import Backend, Change, Source, State
 from gateway.upstream.choice import replica_endpoint
+from gateway.upstream.pool_settings import patience_s, settings_of
 from gateway.upstream.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ _log = structlog.get_logger("warmgate.pools")
 
 MOST = MOST_REPLICAS
 """Replicas in one pool: what is beyond is not used, and said so."""
-# Where no policy makes anybody wait on purpose.
-_ODD_S = 2.0
 # Who is told by their probes to be gone too, and by this many empty answers in a row, is.
 _EMPTY_ANSWERS = 3
 
@@ -60,15 +58,9 @@ class Replicas:
         and no hook hears of it.
         """
         self.name = name
-        self.endpoint = endpoint
         self.engine = endpoint.engine
-        self.routing = upstream.routing or Routing()
-        self.health = upstream.health or Health()
         self.dns = upstream.dns
-        self.dns_interval_s = upstream.dns_interval_s
-        self.settings = _settings(self.routing)
-        self.patience_s = _patience_s(self.settings)
-        """By how much longer than elsewhere a replica may take to begin its answers without being odd."""
+        self._hold(upstream, endpoint)
         self.budget = RetryBudget()
         self.on_joined: Callable[[Backend], None] = _nobody
         """A replica is there that was not there at the start; or DNS told of the first ones."""
@@ -95,6 +87,15 @@ class Replicas:
         self._resolved_once = False
         for each in upstream.backends:
             self._put(each.named(), each.url, each.weight, Source.CONFIG)
+
+    def _hold(self, upstream: Upstream, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.routing = upstream.routing or Routing()
+        self.health = upstream.health or Health()
+        self.dns_interval_s = upstream.dns_interval_s
+        self.settings = settings_of(self.routing)
+        self.patience_s = patience_s(self.settings)
+        """By how much longer than elsewhere a replica may take to begin its answers without being odd."""
 
     def __repr__(self) -> str:
         flying = sum(each.in_flight for each in self)
@@ -242,6 +243,40 @@ class Replicas:
                     each.draining = each.leaving = True
             self.sweep()
 
+    # --- what another config says -------------------------------------------------------------------
+
+    def changed(self, before: Upstream, after: Upstream, endpoint: Endpoint) -> None:
+        """Other settings hold, and perhaps other replicas are listed. Whoever is listed as before is as
+        operators left it.
+        """
+        self._hold(after, endpoint)
+        for each in self:
+            at = each.endpoint
+            each.held_to(self.health, replica_endpoint(endpoint, at.base_url, at.authority))
+        listed = {each.named(): each for each in before.backends}
+        wanted = {each.named(): each for each in after.backends}
+        for name in listed.keys() - wanted.keys():
+            if name in self:
+                self.remove(name)
+        for name, said in wanted.items():
+            if said != listed.get(name):
+                self._listed(name, said.url, said.weight)
+
+    def _listed(self, name: str, url: str, weight: float) -> None:
+        address = same_address(url)
+        for each in self:
+            is_there = same_address(each.endpoint.base_url) == address
+            if each.name == name and is_there:
+                each.weight, each.source = weight, Source.CONFIG
+                self.undrain(name)
+            elif each.name == name:
+                self._leave(each)
+            elif is_there:
+                # Under a name of an operator's, or of an earlier config.
+                self.remove(each.name)
+        if name not in self:
+            self._join(name, url, weight, Source.CONFIG)
+
     # --- coming and going -------------------------------------------------------------------------
 
     def _put(self, name: str, url: str, weight: float, source: Source) -> Backend:
@@ -331,29 +366,6 @@ class Replicas:
         if self.dns is not None:
             told["dns"] = {"url": self.dns, "failure": self.dns_failure or None}
         return told
-
-
-def _settings(routing: Routing) -> RouteSettings:
-    return RouteSettings(
-        policy=RoutePolicy(routing.policy),
-        break_s=routing.break_s,
-        keep_factor=routing.keep_factor,
-        new_break_s=routing.new_break_s,
-        cache_tokens=routing.cache_tokens,
-        prefill_tokens_per_s=routing.prefill_tokens_per_s,
-        mirror_bytes=routing.mirror_bytes,
-    )
-
-
-def _patience_s(settings: RouteSettings) -> float:
-    match settings.policy:
-        case RoutePolicy.SESSION:
-            # Whoever waits there waits for its conversation, however long.
-            return math.inf
-        case RoutePolicy.PREFIX:
-            return max(_ODD_S, 2 * settings.break_s, 2 * settings.new_break_s)
-        case _:
-            return _ODD_S
 
 
 def _warm_enough(backend: Backend) -> None:

@@ -50,6 +50,7 @@ TICKETS = {
     *("GatewayHitRatioDrop", "GatewayCacheStoreUnavailable", "GatewayOverheadHigh"),
     *("GatewayTTFCHigh", "GatewayBackendEjected", "GatewayRoutingImbalance", "GatewayKeyExplosion"),
     *("GatewayMarkersUnused", "GatewayPrefixDrift", "GatewayMetricsAbsent", "RedisMemoryHigh"),
+    "GatewayConfigReloadFailed",
     "RedisEvictionsHigh",
 }
 

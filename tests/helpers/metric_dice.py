@@ -11,6 +11,7 @@ from gateway.core.model import Reason, Result, Usage
 from gateway.core.plan import PlanReason
 from gateway.core.route import Branch
 from gateway.core.steadiness import Compared
+from gateway.telemetry.config_gauges import ConfigTold
 from gateway.telemetry.metrics import ROUTES
 from tests.helpers.records import BARE
 
@@ -97,3 +98,5 @@ def watch(telemetry: Telemetry) -> None:
     telemetry.metrics.watch_engines(lambda: engines)
     telemetry.metrics.watch_sharing(lambda: dict.fromkeys(pools, told))
     telemetry.metrics.watch_flights(lambda: 3)
+    reloads = {"applied": 1, "unchanged": 0, "refused": 0}
+    telemetry.metrics.watch_config(lambda: ConfigTold(reloads, refused=False, waiting=2))

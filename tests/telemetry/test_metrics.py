@@ -25,6 +25,7 @@ from gateway.core.plan import PlanReason
 from gateway.core.route import Branch
 from gateway.core.steadiness import Compared
 from gateway.telemetry import otlp, semconv
+from gateway.telemetry.config_gauges import ConfigTold
 from gateway.telemetry.instruments import Instruments
 from gateway.telemetry.metrics import ProvenNames
 from gateway.telemetry.setup import Telemetry
@@ -367,6 +368,7 @@ async def test_metrics_are_pushed_as_well_when_an_endpoint_is_set() -> None:
         known = {"restarts": 0, "age_s": 1.0, "failing_s": None}
         telemetry.metrics.watch_engines(lambda: {"gpu": engine | known})
         telemetry.metrics.watch_flights(lambda: 3)
+        telemetry.metrics.watch_config(lambda: ConfigTold({"applied": 1}, refused=False, waiting=2))
         replica: dict[str, Any] = {"ready": 1, "in_flight": 0, "pending_s": 0.0, "mirror_tokens": 0}
         replica |= {"requests": 1, "state": "ready"}
         counted = {"expected_tokens": 0, "reported_tokens": 0}

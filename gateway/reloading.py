@@ -1,0 +1,282 @@
+"""The config, read again while we run: when a signal or an operator says so, or its files say something
+else.
+
+Rule 1: what can't be used changes nothing: the config that holds is kept whole, and every fault is told.
+Rule 2: what is used is turned over whole, between two requests (`gateway.current`). What has to wait for
+a restart stays as it is, and is named.
+Rule 3: files are looked at each few seconds, in a thread. A mount that is swapped under a symlink, as
+Kubernetes does it, is seen so, and needs no watch that could be lost. One that is being written is left to
+rest first; one whose content is the same is no change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import structlog
+from blake3 import blake3
+
+from gateway.config.changes import changes
+from gateway.errors import ConfigError, Fault
+from gateway.telemetry.config_gauges import ConfigTold
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from pathlib import Path
+
+    from gateway.config import Config, Loaded
+    from gateway.config.source import Source
+
+_log = structlog.get_logger("warmgate.config")
+
+LOOK_S = 2.0
+"""How often files are looked at; a change is read at the second look that finds it so."""
+_MOST_FAULTS = 50
+"""Of one config in the log."""
+_READ_BYTES = 1024 * 1024
+
+_Seen: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
+
+
+class Outcome(StrEnum):
+    """What became of a config that was read again."""
+
+    APPLIED = "applied"
+    """It holds, but for what waits for a restart."""
+    UNCHANGED = "unchanged"
+    """Nothing that could change did."""
+    REFUSED = "refused"
+    """It has faults, or could not be put in force: the one before holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What became of one."""
+
+    outcome: Outcome
+    why: str
+    """`signal`, `file` or `admin`: who wanted it."""
+    at: float
+    """Seconds since the epoch."""
+    applied: tuple[str, ...] = ()
+    """Settings, as dotted paths."""
+    waiting: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    """Of what was refused."""
+
+
+@dataclass(slots=True)
+class _Looked:
+    """What is known of the files."""
+
+    held: _Seen | None = None
+    """As they were when they were read last."""
+    resting: _Seen | None = None
+    """As they were at the last look, if they had changed."""
+    digest: bytes = field(default=b"", repr=False)
+
+
+class Reloading:
+    """Owns the task that looks. For one event loop."""
+
+    def __init__(
+        self,
+        source: Source,
+        config: Callable[[], Config],
+        turn: Callable[[Config], Awaitable[None]],
+        *,
+        look_s: float = LOOK_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`config` gives the one that holds; `turn` lets another one hold, or raises and changes
+        nothing. `now` gives seconds since the epoch.
+        """
+        self.on_applied: Callable[[Config, Config], None] = _nobody
+        """Told of what held and what was read, with all that waits, once it holds."""
+        self.last: Reloaded | None = None
+        """What became of the last one; None before the first."""
+        self.waiting: tuple[str, ...] = ()
+        """What waits for a restart now."""
+        self.loaded: Loaded | None = None
+        """What was read last, of those that could be used; None before the first."""
+        self._source = source
+        self._config = config
+        self._turn = turn
+        self._look_s = look_s
+        self._now = now
+        self._counts: Counter[str] = Counter()
+        self._looked = _Looked()
+        self._may_be_blank = source.is_blank
+        self._one_at_a_time = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        told = "nothing yet" if self.last is None else self.last.outcome.value
+        return f"<Reloading {told}, {self._counts.total()} times>"
+
+    def told(self) -> ConfigTold:
+        """For metrics. Any thread may ask."""
+        refused = self.last is not None and self.last.outcome is Outcome.REFUSED
+        reloads = {each.value: self._counts[each.value] for each in Outcome}
+        return ConfigTold(reloads, refused, len(self.waiting))
+
+    def start(self) -> None:
+        """Look at the files from now on, and listen to `ask`."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="config")
+
+    def ask(self) -> None:
+        """Read it again soon. For a signal."""
+        self._asked.set()
+
+    async def close(self) -> None:
+        """Change nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=1.0)
+
+    async def reload(self, why: str = "admin") -> Reloaded:
+        """Read it now, and put it in force. Raises nothing but CancelledError."""
+        async with self._one_at_a_time:
+            return await self._reload(why)
+
+    async def _reload(self, why: str) -> Reloaded:
+        held = self._config()
+        # Before it is read: whatever is written meanwhile is another change.
+        files = self._source.files(held)
+        seen, digest = await self._see(), await self._digest()
+        try:
+            loaded = await asyncio.to_thread(self._read)
+            found = changes(held, loaded.config)
+            if found.applied:
+                await self._turn(found.config)
+        except ConfigError as error:
+            done = Reloaded(Outcome.REFUSED, why, self._now(), faults=error.faults)
+        except Exception:  # noqa: BLE001 - the one before holds, and goes on
+            _log.exception("a config could not be put in force: the one before holds")
+            fault = Fault("config", "could not be put in force", "the log has the details")
+            done = Reloaded(Outcome.REFUSED, why, self._now(), faults=(fault,))
+        else:
+            outcome = Outcome.APPLIED if found.applied else Outcome.UNCHANGED
+            done = Reloaded(outcome, why, self._now(), found.applied, found.waiting)
+            self.loaded, self.waiting = loaded, found.waiting
+            self._may_be_blank = False
+            self._heard(held, loaded.config)
+        if self._source.files(self._config()) != files:
+            # Of warm-ups: other ones are looked at from now on.
+            seen, digest = await self._see(), await self._digest()
+        self._looked = _Looked(held=seen, digest=digest)
+        self.last = done
+        self._counts[done.outcome.value] += 1
+        _tell(done, self._config())
+        return done
+
+    def _read(self) -> Loaded:
+        return self._source.load() if self._may_be_blank else self._source.load_again()
+
+    def _heard(self, held: Config, read: Config) -> None:
+        try:
+            self.on_applied(held, read)
+        except Exception:  # noqa: BLE001 - it holds all the same
+            _log.exception("hearing of another config failed")
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            if self._asked.is_set():
+                self._asked.clear()
+                await self.reload("signal")
+            else:
+                async with self._one_at_a_time:
+                    if await self._has_changed():
+                        await self._reload("file")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._look_s):
+                    await self._asked.wait()
+
+    async def _has_changed(self) -> bool:
+        """Do the files say something else, and have they said it for a while?"""
+        looked = self._looked
+        seen = await self._see()
+        if looked.held is None:
+            # The first look: what was written between reading it at the start and now?
+            looked.held, looked.digest = seen, await self._digest()
+            return await self._differs()
+        if seen == looked.held:
+            looked.resting = None
+            return False
+        if seen != looked.resting:
+            looked.resting = seen
+            return False
+        digest = await self._digest()
+        looked.held, looked.resting = seen, None
+        changed, looked.digest = digest != looked.digest, digest
+        return changed
+
+    async def _differs(self) -> bool:
+        try:
+            loaded = await asyncio.to_thread(self._read)
+        except ConfigError:
+            return True
+        return bool(changes(self._config(), loaded.config).applied)
+
+    async def _see(self) -> _Seen:
+        return await asyncio.to_thread(_see, self._source.files(self._config()))
+
+    async def _digest(self) -> bytes:
+        return await asyncio.to_thread(_digest, self._source.files(self._config()))
+
+
+def _see(files: Iterable[Path]) -> _Seen:
+    seen: list[tuple[int, ...] | None] = []
+    for file in files:
+        try:
+            # (Of what a symlink leads to, at last.)
+            found = file.stat()
+        except (OSError, ValueError):
+            seen.append(None)
+        else:
+            seen.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+    return tuple(seen)
+
+
+def _digest(files: Iterable[Path]) -> bytes:
+    """Of what they hold, of each at most 1 MiB, which is all that is read of any."""
+    whole = blake3()
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                held = stream.read(_READ_BYTES + 1)
+        except (OSError, ValueError) as error:
+            held = f"\0{type(error).__name__}".encode()
+        whole.update(len(held).to_bytes(8, "big"))
+        whole.update(held)
+    return whole.digest()
+
+
+def _tell(done: Reloaded, config: Config) -> None:
+    facts: dict[str, Any] = {"why": done.why, "generation": config.generation()}
+    if done.outcome is Outcome.REFUSED:
+        for each in done.faults[:_MOST_FAULTS]:
+            _log.error(
+                "a fault in the config", path=each.path, problem=each.problem, mend=each.mend
+            )
+        _log.error("the config was refused: the one before holds", faults=len(done.faults), **facts)
+        return
+    if done.waiting:
+        _log.warning("some settings wait for a restart", settings=list(done.waiting), **facts)
+    if done.outcome is Outcome.APPLIED:
+        _log.info("another config holds", settings=list(done.applied), **facts)
+    else:
+        _log.info("the config says what it said", **facts)
+
+
+def _nobody(_: Config, __: Config) -> None:
+    """Hears it, and does nothing."""
