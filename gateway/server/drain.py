@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("warmgate.drain")
 
+# How often is looked for connections that nobody uses; and how often at most, however many end.
 _LOOK_S = 0.25
-"""How often is looked for connections that nobody uses."""
+_LOOK_LEAST_S = 0.02
 
 
 class Drain:
@@ -110,6 +111,7 @@ class Drain:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _LOOK_S)):
                     await self._changed.wait()
+                    await asyncio.sleep(_LOOK_LEAST_S)
         return not self.busy
 
     def _look(self, now: float) -> None:
