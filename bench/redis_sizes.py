@@ -10,10 +10,12 @@ own on this machine; the memory is what that server says that it uses (`used_mem
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import gzip
 import json
 import random
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +29,9 @@ from gateway.store.redis import RedisStore
 from tests.helpers.redis_servers import RedisServer, binary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 TEXTS = Path(__file__).parents[1] / "tests/data/traces/swe_agent_3_trajectories.jsonl.gz"
-SIZES = (512, 2_048, 8_192, 32_768)
-"""Bytes of an answer's JSON."""
-
 COUNT = 2_000
 _TTL_S = 86_400.0
 
@@ -86,19 +85,28 @@ def answer(size: int, number: int) -> bytes:
     return json.dumps(whole).encode()
 
 
-async def measure(url: str, size: int, count: int = COUNT) -> tuple[float, float]:
-    """Bytes of one stored answer of `size` bytes: as it is sent to Redis, and as Redis holds it.
+def embedding(number: int) -> bytes:
+    """One input's vector of 1,536 numbers, as the official SDK asks for it (base64)."""
+    dice = random.Random(number)
+    vector = struct.pack("<1536f", *(dice.gauss(0, 1536**-0.5) for _ in range(1536)))
+    told = {"id": "", "object": "embedding", "embedding": base64.b64encode(vector).decode()}
+    return json.dumps(told).encode()
+
+
+async def measure(url: str, payloads: Iterable[bytes]) -> tuple[float, float]:
+    """Bytes of one of these answers, on average: as it is sent to Redis, and as Redis holds it.
 
     Empties the Redis at `url` first.
     """
-    store = RedisStore(url)
+    # What is measured is memory: a machine that is busy may take its time.
+    store = RedisStore(url, deadline_s=5.0)
     await store.start()
     try:
         await store.execute(b"FLUSHALL")
-        before, sent = await _used(store), 0
-        for number in range(count):
-            key = random.Random(-number - 1).randbytes(32)
-            blob = encode(_entry(answer(size, number)), key)
+        before, sent, count = await _used(store), 0, 0
+        for count, payload in enumerate(payloads, 1):
+            key = random.Random(-count).randbytes(32)
+            blob = encode(_entry(payload), key)
             sent += len(blob)
             await store.put(key, blob, _TTL_S)
         return sent / count, (await _used(store) - before) / count
@@ -126,7 +134,8 @@ async def measure_ledger(url: str, lines: int = 2_000) -> float:
 
     Empties the Redis at `url` first.
     """
-    store = RedisStore(url)
+    # What is measured is memory: a machine that is busy may take its time.
+    store = RedisStore(url, deadline_s=5.0)
     await store.start()
     ledger = RedisLedger(store)
     amounts = Amounts(times=120, uncached=1_234_567, read=456_789, output=98_765, paid_pd=10**12)
@@ -153,6 +162,20 @@ async def _used(store: RedisStore) -> int:
     return int(line.partition(b":")[2])
 
 
+def _answers(size: int, count: int) -> Iterator[bytes]:
+    return (answer(size, number) for number in range(count))
+
+
+CASES: dict[str, Callable[[int], Iterator[bytes]]] = {
+    "512 bytes": functools.partial(_answers, 512),
+    "2,048 bytes": functools.partial(_answers, 2_048),
+    "8,192 bytes": functools.partial(_answers, 8_192),
+    "32,768 bytes": functools.partial(_answers, 32_768),
+    "an embedding": lambda count: (embedding(number) for number in range(count)),
+}
+"""By its name: so many different answers."""
+
+
 def main() -> None:
     """Print the table of docs/how-to/redis-sizing.md."""
     executable = binary("redis") or binary("valkey")
@@ -162,11 +185,12 @@ def main() -> None:
     server.start()
     try:
         print(
-            "| an answer of | is sent as | takes in Redis | a GiB holds |\n| ---: | ---: | ---: | ---: |"
+            "| An answer of | is sent as | takes in Redis | a GiB holds |\n"
+            "| --- | ---: | ---: | ---: |"
         )
-        for size in SIZES:
-            sent, held = asyncio.run(measure(server.url, size))
-            print(f"| {size:,} | {sent:,.0f} | {held:,.0f} | {2**30 / held:,.0f} |")
+        for name, payloads in CASES.items():
+            sent, held = asyncio.run(measure(server.url, payloads(COUNT)))
+            print(f"| {name} | {sent:,.0f} | {held:,.0f} | {2**30 / held:,.0f} |")
         print(f"\na line of the ledger: {asyncio.run(measure_ledger(server.url)):,.0f} bytes")
     finally:
         server.close()

@@ -44,6 +44,13 @@ YAML = [
 EXAMPLE = ROOT / "deploy/kubernetes/examples/deployment"
 # What is there before somebody follows a guide: an app, vLLM, the gateway.
 APP = "chat"
+# What a guide says that one sees.
+PRINTED = {
+    "how-to/vllm-deployment.md": ("x-gateway-backend", "x-gateway-affinity", '"state":"ready"'),
+    "how-to/redis-sizing.md": ("evicted_keys", "used_memory", "maxmemory"),
+    "how-to/migrate.md": ("equal",),
+    "how-to/upgrading.md": ("gateway_build_info", "ready"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +179,9 @@ async def test_whoever_types_what_the_guide_says_gets_to_its_end(
             if block.language == "console":
                 for command in block.commands:
                     await somebody.type(command)
+    printed = "".join(somebody.said)
+    for word in PRINTED.get(guide, ()):
+        assert word in printed
 
 
 def test_redis_takes_its_file() -> None:
