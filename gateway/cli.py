@@ -163,11 +163,20 @@ def _config_file(arguments: argparse.Namespace) -> Path | None:
 def _serve(arguments: argparse.Namespace) -> int:
     flags = {path: getattr(arguments, flag) for flag, path in _FLAGS.items()}
     source = Source(_config_file(arguments), os.environ, flags)
-    config = source.load().config
-    with _loading():
-        from gateway.process import serve  # noqa: PLC0415 - only this verb pays for it
+    # The first process of a container has no default for it: until the loop listens, it would be lost.
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        config = source.load().config
+        with _loading():
+            from gateway.process import serve  # noqa: PLC0415 - only this verb pays for it
 
-    return serve(config, source)
+        return serve(config, source)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(OK)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -265,6 +266,23 @@ def test_serve_hands_over_the_config_with_its_flags(calls: list[Any]) -> None:
     assert (server.host, server.port, server.probe_port) == ("0.0.0.0", 0, 9999)
     assert config.store.url == "memory://"
     assert config.admin.port == 9998
+
+
+def test_a_sigterm_before_anything_listens_ends_it_and_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def serve(*_: Any) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError
+
+    process = types.ModuleType("gateway.process")
+    monkeypatch.setattr(process, "serve", serve, raising=False)
+    monkeypatch.setitem(sys.modules, "gateway.process", process)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve"])
+    assert ended.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_serve_starts_nothing_on_a_fault(
