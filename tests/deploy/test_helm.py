@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import (
@@ -52,6 +53,23 @@ def test_survives_being_packaged(helm: Helm, values: Path, tmp_path: Path) -> No
 def test_is_valid_for_kubernetes(helm: Helm, values: Path, kube: str) -> None:
     for manifest in helm.manifests("-f", values):
         assert not complaints(manifest, kube), manifest["kind"]
+
+
+def test_no_member_stands_twice(helm: Helm, values: Path) -> None:
+    # Parsers take the last one, API servers refuse it.
+    def check(node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            names = [key.value for key, _ in node.value]
+            assert len(names) == len(set(names)), names
+            for _, value in node.value:
+                check(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                check(item)
+
+    extra = ("--set=podLabels.tier=a,commonLabels.tier=b", "--set=podAnnotations.checksum/config=c")
+    for document in yaml.compose_all(helm.of_the_chart("-f", values, *extra), yaml.SafeLoader):
+        check(document)
 
 
 def test_sets_no_namespace(helm: Helm, values: Path) -> None:
