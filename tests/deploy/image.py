@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.helpers.kubelet import Image
 from tests.helpers.required import missing
 
 BUILD_S = 110
+NO_NETWORK = re.compile("dns error|Temporary failure (in name )?resol|Network is unreachable")
 REVISION = "0123456789abcdef"
 
 
@@ -63,5 +65,7 @@ def built(shared: Path) -> BuiltImage:
                 timeout=BUILD_S,
                 check=False,
             )
+            if done.returncode and NO_NETWORK.search(done.stderr):
+                missing("network", f"the image's packages can't be fetched: {done.stderr[-300:]}")
             assert done.returncode == 0, done.stderr
     return BuiltImage(out / "root", json.loads((out / "image.json").read_text()))

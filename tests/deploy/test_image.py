@@ -200,12 +200,39 @@ def test_as_it_is_it_keeps_its_store_in_its_volume_and_answers_its_health_check(
     container = Container(process, tmp_path / "c", OWN_NETWORK)
     try:
         deadline = time.monotonic() + STARTS_S
-        while not is_healthy(container, config["healthcheck"]["test"], config["env"]):
+        # Whatever proxy the upstreams are reached by, this is not asked of it.
+        environ = config["env"] | {"http_proxy": "http://127.0.0.1:1"}
+        while not is_healthy(container, config["healthcheck"]["test"], environ):
             assert time.monotonic() < deadline, container.output()
             assert not container.ended.wait(0.05), container.output()
+        elsewhere = environ | {"GATEWAY_SERVER__PROBE_PORT": "9"}
+        assert not is_healthy(container, config["healthcheck"]["test"], elsewhere)
         assert [path.name for path in state.rglob("*.sqlite")]
     finally:
         container.send(signal.SIGTERM)
         container.ended.wait(STARTS_S)
         container.close()
     assert container.status == 0, container.output()
+
+
+def test_any_other_user_can_run_it_with_a_store_elsewhere(
+    built_image: BuiltImage, tmp_path: Path
+) -> None:
+    config = built_image.config
+    process = Process(
+        str(built_image.root),
+        [*config["entrypoint"], *config["cmd"]],
+        config["env"] | {"GATEWAY_STORE__URL": "memory://"},
+        uid=1000,
+        read_only_root=True,
+        no_new_privileges=True,
+        drop_all=True,
+    )
+    container = Container(process, tmp_path / "c", OWN_NETWORK)
+    try:
+        deadline = time.monotonic() + STARTS_S
+        while "listening on" not in container.output():
+            assert time.monotonic() < deadline, container.output()
+            assert not container.ended.wait(0.02), container.output()
+    finally:
+        container.close()
