@@ -163,8 +163,12 @@ def _config_file(arguments: argparse.Namespace) -> Path | None:
 def _serve(arguments: argparse.Namespace) -> int:
     flags = {path: getattr(arguments, flag) for flag, path in _FLAGS.items()}
     source = Source(_config_file(arguments), os.environ, flags)
-    # The first process of a container has no default for it: until the loop listens, it would be lost.
-    before = signal.signal(signal.SIGTERM, _end)
+    # Until the loop listens: the first process of a container has no default for SIGTERM, which would
+    # be lost; and SIGHUP, which has the config read again, would end us before it was read once.
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    }
     try:
         config = source.load().config
         with _loading():
@@ -172,7 +176,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
         return serve(config, source)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, heard in before.items():
+            signal.signal(number, heard)
 
 
 def _end(*_: object) -> None:

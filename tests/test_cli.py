@@ -272,17 +272,18 @@ def test_a_sigterm_before_anything_listens_ends_it_and_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def serve(*_: Any) -> int:
+        signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError
 
     process = types.ModuleType("gateway.process")
     monkeypatch.setattr(process, "serve", serve, raising=False)
     monkeypatch.setitem(sys.modules, "gateway.process", process)
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(SystemExit) as ended:
         cli.main(["serve"])
     assert ended.value.code == 0
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def test_serve_starts_nothing_on_a_fault(
