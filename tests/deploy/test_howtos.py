@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 import yaml
 
 from gateway.config import Config, load
@@ -146,7 +147,7 @@ async def newcomer(folder: Path, helm: Helm, server: RedisServer) -> AsyncIterat
     (vllm,) = (b for b in blocks("how-to/vllm-deployment.md") if b.file_name == "vllm.yaml")
     there = {("default", APP): app(), ("models", "vllm"): vllm.documents[0]}
     async with EngineServer(
-        name="e", model="meta-llama/Llama-3.1-8B-Instruct", prefill_rate=1e6, decode_s=0.0
+        name="e", model="Qwen/Qwen3-8B", prefill_rate=1e6, decode_s=0.0
     ) as engine:
         pool = {
             "engine": "vllm",
@@ -156,7 +157,7 @@ async def newcomer(folder: Path, helm: Helm, server: RedisServer) -> AsyncIterat
         async with gateway_here(
             "http://127.0.0.1:9",
             upstreams={"vllm": pool},
-            routes=[{"model": "meta-llama/*", "upstream": "vllm"}],
+            routes=[{"model": "Qwen/*", "upstream": "vllm"}],
         ) as gateway:
             assert gateway.admin_url
             admin = gateway.admin_url.removesuffix("/admin/").removesuffix("/")
@@ -182,6 +183,37 @@ async def test_whoever_types_what_the_guide_says_gets_to_its_end(
     printed = "".join(somebody.said)
     for word in PRINTED.get(guide, ()):
         assert word in printed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "helm install warmgate helm/warmgate --set image.repositry=somewhere",
+        "helm install warmgate helm/warmgate --values nowhere.yaml",
+        "helm install w helm/warmgate --set secrets.store__url.existingSecret=x,secrets.store__url.key=y",
+        "helm rollback warmgate",
+        "kubectl apply -k nowhere",
+        "kubectl rollout status deployment/nobody",
+        "kubectl exec deploy/chat -c nobody -- gateway check",
+        "kubectl create secret generic name --from-litteral=a=b",
+        "kubectl drain node",
+        "gateway check --config nowhere.yaml",
+        "gateway chek",
+        "gateway key old.json other.json",
+        "curl -s http://127.0.0.1:9181/admin/nothing",
+        "curl -s http://example.com/",
+        "redis-cli CONFIG SET maxmemroy 1",
+        "gateway cache stats | head",
+        "minikube start",
+    ],
+)
+async def test_a_guide_that_is_wrong_is_found(
+    command: str, helm: Helm, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "other.json").write_text('{"model": "m", "messages": [], "temperature": 1}')
+    async with newcomer(tmp_path, helm, redis_server) as somebody:
+        with pytest.raises((AssertionError, LookupError, OSError, redis.ResponseError)):
+            await somebody.type(command)
 
 
 def test_redis_takes_its_file() -> None:
