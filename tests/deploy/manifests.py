@@ -104,7 +104,7 @@ def mounted(
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     places = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
     assert places["/etc/warmgate/config"]["configMap"]["name"] == config_map["metadata"]["name"]
-    assert container["args"] == ["serve", "--config", f"/etc/warmgate/config/{file_name}"]
+    assert container["args"] == ["serve"]
     for variable in container["env"]:
         value = variable.get("value", "from the pod")
         if variable["name"].startswith("GATEWAY_") and variable["name"].endswith("_FILE"):
@@ -115,4 +115,7 @@ def mounted(
             secret.write_text(SECRETS[name] + "\n", encoding="utf-8")
             value = str(secret)
         environ[variable["name"]] = value
+    assert environ["GATEWAY_CONFIG"] == f"/etc/warmgate/config/{file_name}"
+    # It is not there in the tests, but in `folder`.
+    environ["GATEWAY_CONFIG"] = str(file)
     return file, environ

@@ -171,9 +171,15 @@ def test_has_settings_that_the_gateway_accepts(helm: Helm, values: Path, tmp_pat
 def test_passes_gateway_check(helm: Helm, values: Path, tmp_path: Path) -> None:
     file, environ = mounted(helm.manifests("-f", values), tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "check", "--config", file],
+        # As `kubectl exec ... -- gateway check`: it must find the file that is served by itself.
+        [sys.executable, "-m", "gateway", "check"],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "GATEWAY_CONFIG": str(file),
+            **environ,
+        },
         capture_output=True,
         text=True,
         timeout=30,

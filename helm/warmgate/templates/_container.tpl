@@ -7,6 +7,9 @@
 {{/* Addresses and ports are variables, not part of the file, because the image sets some of the
      same variables, and the environment wins over the file: a sidecar's API must not be open. */}}
 {{- define "warmgate.env" -}}
+# Also for `kubectl exec ... -- gateway doctor`, which should look at what is served.
+- name: GATEWAY_CONFIG
+  value: /etc/warmgate/config/warmgate.yaml
 - name: GATEWAY_SERVER__HOST
   value: {{ eq .Values.mode "sidecar" | ternary "127.0.0.1" .Values.bindAddress | quote }}
 - name: GATEWAY_SERVER__PORT
@@ -56,7 +59,7 @@ seccompProfile:
 name: warmgate
 image: {{ include "warmgate.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-args: [serve, --config, /etc/warmgate/config/warmgate.yaml]
+args: [serve]
 env:
   {{- include "warmgate.env" . | nindent 2 }}
 ports:
