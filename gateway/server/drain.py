@@ -116,7 +116,8 @@ class Drain:
 
     def _look(self, now: float) -> None:
         """Close what is not used."""
-        idle = [each for each in self._listener.open if not each.busy]
+        # Newcomers have something to ask, and are answered that they are not: nobody waits for them.
+        idle = [each for each in self._listener.open if not (each.busy or each.late)]
         self._idle = {each: self._idle.get(each, now) for each in idle}
         for each, since in self._idle.items():
             if now - since >= self._idle_s:

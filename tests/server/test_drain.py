@@ -138,6 +138,24 @@ async def test_who_uses_its_connection_no_more_is_let_go_after_a_while_and_not_b
         assert await client.ended() == b""
 
 
+async def test_a_newcomer_that_takes_its_time_is_refused_in_words_too() -> None:
+    async with door(idle_s=0) as there, RawClient(there.url) as busy:
+        await busy.ask("GET", "/slow")
+        await until_busy(there.drain, 1)
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        clock = asyncio.get_running_loop().time
+        async with RawClient(there.url) as slow:
+            until = clock() + 0.1
+            while clock() < until:
+                # Each end makes it look around.
+                await refused(there)
+            await slow.ask("GET", "/")
+            assert (await slow.response()).status == 503
+        there.gate.set()
+        assert await asyncio.wait_for(draining, 1) is True
+
+
 async def test_newcomers_that_ask_nothing_keep_nobody_from_going() -> None:
     async with door() as there, RawClient(there.url) as busy:
         await busy.ask("GET", "/slow")
