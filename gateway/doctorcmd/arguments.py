@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("host", "gateway", "upstreams", "engines", "store", "clock", "otlp")
 """What is looked at, and can be left out."""
+_SECRET = ("_KEY", "_TOKEN", "_PASSWORD", "_SECRET")
 
 
 def add_to(
@@ -66,11 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         config = load(Path(name) if name else None, os.environ)
     except ConfigError as error:
         config = error
-    secrets = set() if isinstance(config, ConfigError) else set(secrets_in(config))
+    secrets = _in(os.environ)
+    if not isinstance(config, ConfigError):
+        secrets |= secrets_in(config)
     findings = asyncio.run(
         examine(config, os.environ, skip=arguments.skip, timeout_s=arguments.timeout)
     )
-    blot = Blot(secrets | _of_headers(os.environ))
+    blot = Blot(secrets)
     status = status_of(findings, strict=arguments.strict)
     if arguments.json:
         sys.stdout.write(as_json(findings, blot, status))
@@ -79,12 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _of_headers(environ: Mapping[str, str]) -> set[str]:
-    """Values of the headers that go with telemetry: they are credentials."""
+def _in(environ: Mapping[str, str]) -> set[str]:
+    """What the environment holds of credentials: headers that go with telemetry, and settings that are
+    named so, for where the config can't be read.
+    """
     found: set[str] = set()
     for name, value in environ.items():
         if name.startswith("OTEL_EXPORTER_OTLP") and name.endswith("HEADERS"):
             found |= {each.partition("=")[2].strip() for each in value.split(",")}
+        elif name.startswith("GATEWAY_") and name.endswith(_SECRET):
+            found.add(value.strip())
     return {each for each in found if len(each) >= 6}
 
 

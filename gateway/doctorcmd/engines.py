@@ -42,7 +42,7 @@ _METRICS = {
 }
 # Several blocks of any usual size (16 to 128 tokens), and computed in a moment.
 PROMPT = "The doctor asks the same question twice, and listens to how it is answered. " * 32
-_ASK_S = 30.0
+_ASK_S = 10.0
 """An engine may be at work: this waits its turn behind others."""
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.doctorcmd.finding import Finding
     from gateway.errors import ConfigError
 
-_TOGETHER_S = 120.0
+_TOGETHER_S = 240.0
 """However many replicas there are: a group that is not done by then is given up."""
 
 
@@ -107,4 +107,9 @@ async def _store(
         case _:
             from gateway.doctorcmd.redis import RedisDoctor  # noqa: PLC0415 - only for such a store
 
-            return await RedisDoctor(config.store, url, clocks, timeout_s).look()
+            try:
+                doctor = RedisDoctor(config.store, url, clocks, timeout_s)
+            except ValueError as problem:
+                how = "see store.url, store.tls.* and what stands beside them"
+                return [mend("store.redis", str(problem), how)]
+            return await doctor.look()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BODY_BYTES = 1 << 20
 """What is read of an answer at most."""
+_EYEBALLS_S = 0.25
+"""As aiohttp: one address that is silent does not hold up the next."""
 _SOON_S = 14 * 86_400.0
 """A certificate that ends sooner is worth a word."""
 
@@ -106,7 +108,9 @@ async def reach(
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
-            plain = await asyncio.open_connection(place.host, place.port)
+            plain = await asyncio.open_connection(
+                place.host, place.port, happy_eyeballs_delay=_EYEBALLS_S
+            )
         plain[1].transport.abort()
     except (OSError, TimeoutError) as problem:
         raise _refused(place, addresses, problem, timeout_s, environ) from problem
@@ -116,7 +120,11 @@ async def reach(
     try:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(
-                place.host, place.port, ssl=context, server_hostname=place.named
+                place.host,
+                place.port,
+                ssl=context,
+                server_hostname=place.named,
+                happy_eyeballs_delay=_EYEBALLS_S,
             )
     except (OSError, TimeoutError) as problem:
         raise _no_tls(place, problem) from problem

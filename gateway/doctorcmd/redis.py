@@ -10,9 +10,11 @@ import asyncio
 import secrets
 import time
 from contextlib import suppress
+from copy import copy
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.doctorcmd.finding import fine, look, mend
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _PINGS = 9
 _LIVES_MS = 5000
+_TRIES = 10_000
 _ALL_SLOTS = 16_384
 _HOW = {
     "tls": "see store.tls.*: the CA that signed the server's certificate, and the name in it",
@@ -43,6 +46,7 @@ _HOW = {
     "loading": "wait: it reads its data from the disk",
     "late": "see whether it is overloaded, and whether a NetworkPolicy lets this pod out to it",
     "unreachable": "see that it runs, and that the URL's host and port are its own",
+    "moving": "write redis+cluster:// in place of redis://, or look again where slots are moved",
     "read_only": "the URL names a replica: name the primary, or use redis+sentinel://",
     "cluster_down": "see CLUSTER INFO: slots without a primary",
     "full": "raise maxmemory, or set maxmemory-policy volatile-lru",
@@ -66,8 +70,16 @@ class RedisDoctor:
             shards = await self._found(findings)
         except (RedisError, OSError, TimeoutError) as problem:
             return [*findings, _troubled("store.redis.topology", problem)]
-        places = list(dict.fromkeys(shard.primary for shard in shards))
-        told = await asyncio.gather(*(self._server(place, len(places)) for place in places))
+        slots: dict[Place, list[Shard]] = {}
+        for shard in shards:
+            slots.setdefault(shard.primary, []).append(shard)
+        several = len(slots) > 1
+        told = await asyncio.gather(
+            *(
+                self._server(f"store.redis.{place}" if several else "store.redis", place, its)
+                for place, its in slots.items()
+            )
+        )
         return [*findings, *(finding for each in told for finding in each)]
 
     # --- where they are ---------------------------------------------------------------------------
@@ -82,15 +94,42 @@ class RedisDoctor:
                 return (Shard(0, _ALL_SLOTS - 1, self._address.places[0]),)
 
     async def _sentinels(self, findings: list[Finding]) -> Sequence[Shard]:
-        finder = ServiceFinder(self._address)
+        places = self._address.places
+        answers = await asyncio.gather(*map(self._sentinel, places), return_exceptions=True)
+        found = [each for each in answers if not isinstance(each, BaseException)]
+        if not found:
+            problem = answers[0]
+            assert isinstance(problem, BaseException)
+            raise problem
+        named = {each[0].primary for each in found}
+        silent = [
+            str(place)
+            for place, each in zip(places, answers, strict=True)
+            if isinstance(each, BaseException)
+        ]
+        check, facts = "store.redis.topology", {"sentinels": len(places), "silent": silent}
+        at = ", ".join(map(str, sorted(named)))
+        said = f"{len(found)} of {len(places)} Sentinels name {at} as primary"
+        if len(named) > 1:
+            how = "wait for the failover to end; where that lasts, see SENTINEL CKQUORUM of each"
+            findings.append(mend(check, f"{said}: they don't agree", how, **facts))
+        elif silent:
+            how = f"see {', '.join(silent)}: a failover needs most of them"
+            findings.append(look(check, said, how, **facts))
+        else:
+            findings.append(fine(check, said, **facts))
+        return found[0]
+
+    async def _sentinel(self, place: Place) -> Sequence[Shard]:
+        """What this one alone says."""
+        alone = copy(self._address)
+        alone.places = (place,)
+        finder = ServiceFinder(alone)
         try:
             async with asyncio.timeout(self._timeout_s):
-                shards = await finder.find()
+                return await finder.find()
         finally:
             await finder.close()
-        at = ", ".join(str(each.primary) for each in shards)
-        findings.append(fine("store.redis.topology", f"the Sentinels name {at} as primary"))
-        return shards
 
     async def _cluster(self, findings: list[Finding]) -> Sequence[Shard]:
         finder = ClusterFinder(self._address)
@@ -122,8 +161,7 @@ class RedisDoctor:
 
     # --- one server -------------------------------------------------------------------------------
 
-    async def _server(self, place: Place, of: int) -> list[Finding]:
-        check = f"store.redis.{place}" if of > 1 else "store.redis"
+    async def _server(self, check: str, place: Place, shards: Sequence[Shard]) -> list[Finding]:
         connection = self._address.maker(place)()
         try:
             began = time.monotonic()
@@ -133,7 +171,7 @@ class RedisDoctor:
             findings = [await self._latency(check, connection, connect_s)]
             findings += await self._info(check, connection)
             findings += await self._clock(str(place), connection)
-            findings.append(await self._write(check, connection))
+            findings.append(await self._write(f"{check}.write", connection, shards))
         except (RedisError, OSError, TimeoutError) as problem:
             return [_troubled(check, problem)]
         finally:
@@ -184,8 +222,17 @@ class RedisDoctor:
                 )
             ]
         info = _fields(raw)
-        found = [version(check, info), eviction(check, info), memory_use(check, info)]
-        return [*found, persistence(check, info)]
+        is_one = self._address.topology == "one"
+        found = [
+            version(check, info, is_one=is_one),
+            eviction(check, info),
+            memory_use(check, info),
+        ]
+        found.append(persistence(check, info))
+        if self._address.topology == "sentinel" and info.get("connected_slaves") == "0":
+            said = "the primary has no replica: when it fails, nobody takes its place"
+            found.append(look(f"{check}.replicas", said, "bring one back"))
+        return found
 
     async def _clock(self, place: str, connection: Abortable) -> list[Finding]:
         before = time.time()
@@ -197,12 +244,17 @@ class RedisDoctor:
         self._clocks.said(f"Redis {place}", int(seconds) + int(micros) / 1e6, middle)
         return []
 
-    async def _write(self, check: str, connection: Abortable) -> Finding:
-        name = f"{self._settings.key_prefix}doctor:{secrets.token_hex(8)}"
-        check = f"{check}.write"
-        if self._address.topology == "cluster":
-            # Which server has a random key's slot is not asked: each was reached, which is enough.
-            return fine(check, "not tried: a Cluster says itself who takes writes")
+    def _name(self, shards: Sequence[Shard]) -> str:
+        """Of a key that this server has to take."""
+        for _ in range(_TRIES):
+            name = f"{self._settings.key_prefix}doctor:{secrets.token_hex(8)}"
+            slot = key_slot(name.encode())
+            if any(each.first <= slot <= each.last for each in shards):
+                return name
+        raise RedisError("no key was found for its few slots")
+
+    async def _write(self, check: str, connection: Abortable, shards: Sequence[Shard]) -> Finding:
+        name = self._name(shards)
         try:
             await self._asked(connection, "SET", name, b"1", "PX", _LIVES_MS)
             read = await self._asked(connection, "GET", name)

@@ -19,8 +19,8 @@ _FULL = 0.95
 _MIB = 1 << 20
 
 
-def version(check: str, info: Mapping[str, str]) -> Finding:
-    """Who it is, and in which part."""
+def version(check: str, info: Mapping[str, str], *, is_one: bool = True) -> Finding:
+    """Who it is, and in which part. `is_one`: the URL takes it for a single server."""
     name = info.get("server_name", "redis")
     told = info.get(f"{name}_version") or info.get("redis_version", "?")
     said = f"{name} {told}, {info.get('redis_mode', 'standalone')}, {info.get('role', '?')}"
@@ -32,6 +32,13 @@ def version(check: str, info: Mapping[str, str]) -> Finding:
             f"{check}.server",
             f"{said}: a replica (its primary is {link}), which takes no writes",
             "name the primary, or use redis+sentinel://",
+            **facts,
+        )
+    if is_one and info.get("redis_mode") == "cluster":
+        return mend(
+            f"{check}.server",
+            f"{said}: a node of a Cluster, used as a single server; what others hold is never found",
+            "write redis+cluster:// in place of redis://",
             **facts,
         )
     if found and int(found[0]) < _OLDEST:

@@ -105,7 +105,12 @@ class Upstreams:
 
 
 async def _unmeant(name: str) -> list[Finding]:
-    return [skipped(f"upstream.{name}", "built in, and nothing in the config speaks of it")]
+    return [
+        skipped(
+            f"upstream.{name}",
+            "built in, and nothing in the config speaks of it (name it to have it asked)",
+        )
+    ]
 
 
 def _lighter(finding: Finding) -> Finding:

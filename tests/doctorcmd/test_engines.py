@@ -1,0 +1,113 @@
+"""Whether engines cache and say so: seen in their answers, whatever they were started with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from gateway.config import Config
+from gateway.doctorcmd.finding import Verdict
+from gateway.doctorcmd.look import examine
+from gateway.lab.engine_server import EngineServer
+
+if TYPE_CHECKING:
+    from gateway.doctorcmd.finding import Finding
+
+SKIP = ("host", "gateway", "store", "otlp", "clock")
+
+
+async def looked(url: str, engine: str) -> dict[str, Finding]:
+    tree: dict[str, Any] = {"upstreams": {"m": {"base_url": url, "engine": engine}}}
+    found = await examine(Config.model_validate(tree), {}, skip=SKIP, timeout_s=5.0)
+    return {each.check.removeprefix("upstream.m."): each for each in found}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+async def test_an_engine_that_tells_is_fine(engine: str) -> None:
+    async with EngineServer(engine=engine, tells_cached=True, decode_s=0.0) as server:
+        found = await looked(server.v1_url, engine)
+
+    assert found["cached_tokens"].verdict is Verdict.OK
+    assert found["metrics"].verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("engine", "flag"),
+    [("vllm", "--enable-prompt-tokens-details"), ("sglang", "--enable-cache-report")],
+)
+async def test_an_engine_that_caches_and_hides_it_gets_the_flag_named(
+    engine: str, flag: str
+) -> None:
+    async with EngineServer(engine=engine, tells_cached=False, decode_s=0.0) as server:
+        found = await looked(server.v1_url, engine)
+
+    assert found["cached_tokens"].verdict is Verdict.MEND
+    assert "in its cache and did not say so" in found["cached_tokens"].said
+    assert flag in found["cached_tokens"].mend
+
+
+async def test_llamacpp_is_not_asked_for_a_slot() -> None:
+    async with EngineServer(engine="llamacpp") as server:
+        found = await looked(server.v1_url, "llamacpp")
+        asked = set(server.calls)
+
+    assert "cached_tokens" not in found
+    assert not {path for path in asked if "completions" in path}
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "word"),
+    [
+        ({"prompt_tokens": 500, "prompt_tokens_details": {"cached_tokens": 0}}, "mend", "nothing"),
+        ({"prompt_tokens": 500}, "mend", "hides them, or caches nothing"),
+        ({"prompt_tokens": 500, "prompt_tokens_details": "odd"}, "mend", "hides them"),
+        ("odd", "look", "did not complete"),
+        (None, "look", "did not complete"),
+    ],
+)
+async def test_an_engine_without_metrics_is_judged_by_its_usage(
+    told: Any, verdict: str, word: str
+) -> None:
+    async def completions(request: web.Request) -> web.Response:
+        assert (await request.json())["max_tokens"] == 1
+        if told is None:
+            return web.json_response({"error": "this model makes embeddings"}, status=400)
+        return web.json_response({"usage": told})
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m\x1b[31m"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/completions", completions)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        found = await looked(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "vllm")
+    finally:
+        await runner.cleanup()
+
+    assert found["metrics"].verdict is Verdict.LOOK
+    assert found["cached_tokens"].verdict.value == verdict
+    assert word in found["cached_tokens"].said
+
+
+async def test_a_list_of_models_that_is_none_is_said() -> None:
+    async def anything(_: web.Request) -> web.Response:
+        return web.json_response([1, 2])
+
+    app = web.Application()
+    app.router.add_route("*", "/{anything:.*}", anything)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        found = await looked(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "sglang")
+    finally:
+        await runner.cleanup()
+
+    assert "lists no model" in found["cached_tokens"].said
+    assert found["metrics"].verdict is Verdict.LOOK
