@@ -61,8 +61,7 @@ class RunningGateway:
     """None when its port was taken."""
     readiness: Readiness
     background: Background
-    reloading: Reloading | None
-    """None where there is nothing to read the config from again."""
+    reloading: Reloading
     _api: web.ServerRunner
     _calls: Background
     _drain: Drain
@@ -97,10 +96,9 @@ class RunningGateway:
         """Drain and close, in the reverse order of the start; each step has a bound."""
         # At once: whoever probes is to know before anything else is waited for.
         self._drain.begin()
-        if self.reloading is not None:
-            await self.reloading.close()
         if not await self._drain.drain(self.config.server.drain_timeout_s):
             _log.warning("cutting what still runs", drain=repr(self._drain))
+        await self.reloading.close()
         await self._api.cleanup()
         # Their requests are gone, and so are they, but for the answers they still hand on.
         await self._calls.close(_LAST_S)
@@ -176,9 +174,7 @@ async def start(
         ),
     )
     assembled = current.assembled
-    readiness, reachable = Readiness(), Reachable(config, assembled.pools)
-    readiness.watch(reachable.checks)
-    current.on_turned = lambda: reachable.turn(current.config)
+    readiness = _readiness(current)
     server = Listener(
         current.handle,
         current.refuse,
@@ -200,6 +196,8 @@ async def start(
     await api.setup()
     probes = web.AppRunner(probe_app(readiness, telemetry.metrics), access_log=None)
     await probes.setup()
+    reloading = Reloading(source, lambda: current.config, current.turn)
+    telemetry.metrics.watch_config(reloading.told)
     admin = AdminPort(
         config,
         store,
@@ -211,6 +209,7 @@ async def start(
         sharing=assembled.placements.told,
         pools=assembled.pools,
         drain=drain,
+        configured=reloading,
         page=assembled.page,
         savings=assembled.savings,
     )
@@ -237,7 +236,7 @@ async def start(
     assembled.refreshing.start()
     assembled.engines.start()
     assembled.accounts.start()
-    reloading = None if source is None else _reloading(source, current, telemetry)
+    reloading.start()
     _log.info(
         "listening", api=api_url, probes=probe_url, admin=admin.url, store=describe(store_url)
     )
@@ -263,11 +262,11 @@ async def start(
     )
 
 
-def _reloading(source: Source, current: Current, telemetry: Telemetry) -> Reloading:
-    reloading = Reloading(source, lambda: current.config, current.turn)
-    telemetry.metrics.watch_config(reloading.told)
-    reloading.start()
-    return reloading
+def _readiness(current: Current) -> Readiness:
+    readiness, reachable = Readiness(), Reachable(current.config, current.assembled.pools)
+    readiness.watch(reachable.checks)
+    current.on_turned = lambda: reachable.turn(current.config)
+    return readiness
 
 
 async def _listen(runner: web.ServerRunner | web.AppRunner, host: str, port: int) -> str:

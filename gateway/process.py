@@ -112,7 +112,7 @@ class _Ending:
         """By SIGHUP: the config is read again. From a terminal that is gone it means the end, as ever."""
         if self._on_terminal and not _has_terminal():
             self.signalled()
-        elif self.gateway is not None and self.gateway.reloading is not None:
+        elif self.gateway is not None:
             self.gateway.reloading.ask()
 
     async def wait(self) -> None:
@@ -146,8 +146,7 @@ async def _serve(config: Config, source: Source | None) -> int:
     except (OSError, ValueError) as error:
         sys.stderr.write(f"gateway: can't start: {error}\n")
         return 1
-    if gateway.reloading is not None:
-        gateway.reloading.on_applied = _log_by
+    gateway.reloading.on_applied = _log_by
     sys.stdout.write(_greeting(gateway))
     sys.stdout.flush()
     # Nor what was built at start. What starting took beside that is given back: where modules

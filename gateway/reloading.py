@@ -23,11 +23,12 @@ import structlog
 from blake3 import blake3
 
 from gateway.config.changes import changes
+from gateway.config.show import origins
 from gateway.errors import ConfigError, Fault
 from gateway.telemetry.config_gauges import ConfigTold
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from gateway.config import Config, Loaded
@@ -87,14 +88,14 @@ class Reloading:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | None,
         config: Callable[[], Config],
         turn: Callable[[Config], Awaitable[None]],
         *,
         look_s: float = LOOK_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`config` gives the one that holds; `turn` lets another one hold, or raises and changes
+        """`source` None: there is nothing to read again. `config` gives the one that holds; `turn` lets another one hold, or raises and changes
         nothing. `now` gives seconds since the epoch.
         """
         self.on_applied: Callable[[Config, Config], None] = _nobody
@@ -112,7 +113,7 @@ class Reloading:
         self._now = now
         self._counts: Counter[str] = Counter()
         self._looked = _Looked()
-        self._may_be_blank = source.is_blank
+        self._may_be_blank = source is None or source.is_blank
         self._one_at_a_time = asyncio.Lock()
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -129,7 +130,10 @@ class Reloading:
 
     def start(self) -> None:
         """Look at the files from now on, and listen to `ask`."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="config")
+        if self._source is not None:
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(self._source), name="config"
+            )
 
     def ask(self) -> None:
         """Read it again soon. For a signal."""
@@ -141,18 +145,37 @@ class Reloading:
             self._task.cancel()
             await asyncio.wait((self._task,), timeout=1.0)
 
-    async def reload(self, why: str = "admin") -> Reloaded:
-        """Read it now, and put it in force. Raises nothing but CancelledError."""
-        async with self._one_at_a_time:
-            return await self._reload(why)
+    def shown(self) -> dict[str, Any]:
+        """What holds, without any secret, where each setting that was read came from, what waits, and
+        what became of the last one: plain JSON values.
+        """
+        config, read = self._config(), self.loaded
+        told: dict[str, Any] = {"generation": config.generation(), "config": config.redacted()}
+        told["origins"] = None if read is None else origins(read)
+        told["waiting"] = list(self.waiting)
+        told["last"] = None if self.last is None else _shown(self.last)
+        return told
 
-    async def _reload(self, why: str) -> Reloaded:
+    async def again(self) -> dict[str, Any]:
+        """As `reload`, told in plain JSON values. Raises LookupError where there is nothing to read."""
+        return _shown(await self.reload())
+
+    async def reload(self, why: str = "admin") -> Reloaded:
+        """Read it now, and put it in force. Raises LookupError where there is nothing to read."""
+        if self._source is None:
+            raise LookupError(
+                "this gateway was given its config by a program, and can't read it again"
+            )
+        async with self._one_at_a_time:
+            return await self._reload(self._source, why)
+
+    async def _reload(self, source: Source, why: str) -> Reloaded:
         held = self._config()
         # Before it is read: whatever is written meanwhile is another change.
-        files = self._source.files(held)
-        seen, digest = await self._see(), await self._digest()
+        files = source.files(held)
+        seen, digest = await _looked_at(files)
         try:
-            loaded = await asyncio.to_thread(self._read)
+            loaded = await asyncio.to_thread(self._read, source)
             found = changes(held, loaded.config)
             if found.applied:
                 await self._turn(found.config)
@@ -168,17 +191,17 @@ class Reloading:
             self.loaded, self.waiting = loaded, found.waiting
             self._may_be_blank = False
             self._heard(held, loaded.config)
-        if self._source.files(self._config()) != files:
+        if (now := source.files(self._config())) != files:
             # Of warm-ups: other ones are looked at from now on.
-            seen, digest = await self._see(), await self._digest()
+            seen, digest = await _looked_at(now)
         self._looked = _Looked(held=seen, digest=digest)
         self.last = done
         self._counts[done.outcome.value] += 1
         _tell(done, self._config())
         return done
 
-    def _read(self) -> Loaded:
-        return self._source.load() if self._may_be_blank else self._source.load_again()
+    def _read(self, source: Source) -> Loaded:
+        return source.load() if self._may_be_blank else source.load_again()
 
     def _heard(self, held: Config, read: Config) -> None:
         try:
@@ -188,50 +211,53 @@ class Reloading:
 
     # --- looking ----------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    async def _run(self, source: Source) -> None:
         while True:
-            if self._asked.is_set():
-                self._asked.clear()
-                await self.reload("signal")
-            else:
-                async with self._one_at_a_time:
-                    if await self._has_changed():
-                        await self._reload("file")
+            try:
+                await self._turn_of(source)
+            except Exception:  # noqa: BLE001 - the next look may go better
+                _log.exception("the config's files can't be looked at")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._look_s):
                     await self._asked.wait()
 
-    async def _has_changed(self) -> bool:
+    async def _turn_of(self, source: Source) -> None:
+        async with self._one_at_a_time:
+            if self._asked.is_set():
+                self._asked.clear()
+                await self._reload(source, "signal")
+            elif await self._has_changed(source):
+                await self._reload(source, "file")
+
+    async def _has_changed(self, source: Source) -> bool:
         """Do the files say something else, and have they said it for a while?"""
-        looked = self._looked
-        seen = await self._see()
+        looked, files = self._looked, source.files(self._config())
         if looked.held is None:
             # The first look: what was written between reading it at the start and now?
-            looked.held, looked.digest = seen, await self._digest()
-            return await self._differs()
+            looked.held, looked.digest = await _looked_at(files)
+            return bool(files) and await self._differs(source)
+        seen = await asyncio.to_thread(_see, files)
         if seen == looked.held:
             looked.resting = None
             return False
         if seen != looked.resting:
             looked.resting = seen
             return False
-        digest = await self._digest()
+        digest = await asyncio.to_thread(_digest, files)
         looked.held, looked.resting = seen, None
         changed, looked.digest = digest != looked.digest, digest
         return changed
 
-    async def _differs(self) -> bool:
+    async def _differs(self, source: Source) -> bool:
         try:
-            loaded = await asyncio.to_thread(self._read)
+            loaded = await asyncio.to_thread(self._read, source)
         except ConfigError:
             return True
         return bool(changes(self._config(), loaded.config).applied)
 
-    async def _see(self) -> _Seen:
-        return await asyncio.to_thread(_see, self._source.files(self._config()))
 
-    async def _digest(self) -> bytes:
-        return await asyncio.to_thread(_digest, self._source.files(self._config()))
+async def _looked_at(files: Sequence[Path]) -> tuple[_Seen, bytes]:
+    return await asyncio.to_thread(lambda: (_see(files), _digest(files)))
 
 
 def _see(files: Iterable[Path]) -> _Seen:
@@ -276,6 +302,17 @@ def _tell(done: Reloaded, config: Config) -> None:
         _log.info("another config holds", settings=list(done.applied), **facts)
     else:
         _log.info("the config says what it said", **facts)
+
+
+def _shown(done: Reloaded) -> dict[str, Any]:
+    told: dict[str, Any] = {"outcome": done.outcome.value, "why": done.why, "at": round(done.at, 3)}
+    if done.outcome is Outcome.REFUSED:
+        told["faults"] = [
+            {"path": each.path, "problem": each.problem, "mend": each.mend} for each in done.faults
+        ]
+    else:
+        told |= {"applied": list(done.applied), "waiting": list(done.waiting)}
+    return told
 
 
 def _nobody(_: Config, __: Config) -> None:

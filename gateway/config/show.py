@@ -22,13 +22,18 @@ def as_yaml(loaded: Loaded) -> str:
 
 def as_json(loaded: Loaded) -> dict[str, Any]:
     """`config` as above, `origins` by dotted path for all that isn't a default."""
-    tree = loaded.config.redacted()
     return {
         "ok": True,
         "generation": loaded.config.generation(),
-        "config": tree,
-        "origins": {spell(path): loaded.origin(path) for path in _leaves(tree, ())},
+        "config": loaded.config.redacted(),
+        "origins": origins(loaded),
     }
+
+
+def origins(loaded: Loaded) -> dict[str, str]:
+    """Who said each setting, by dotted path."""
+    tree = loaded.config.redacted()
+    return {spell(path): loaded.origin(path) for path in _leaves(tree, ())}
 
 
 def _lines(loaded: Loaded, tree: Mapping[str, Any], path: Steps) -> Iterator[str]:

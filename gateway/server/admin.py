@@ -337,7 +337,7 @@ def whole_number(
 
 
 async def _nothing(_: web.Request) -> web.Response:
-    there = "/admin/ (a page), /admin/stats, /admin/backends, /admin/explain and /admin/cache/..."
+    there = "/admin/ (a page), /admin/stats, /admin/backends, /admin/config, /admin/explain and /admin/cache/..."
     return _error(404, "not_found", f"there is {there}")
 
 

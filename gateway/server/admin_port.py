@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.server.admin import Admin
 from gateway.server.admin_backends import AdminBackends
+from gateway.server.admin_config import AdminConfig
 from gateway.server.admin_drain import AdminDrain
 from gateway.store.inventory import Inventory
 from gateway.store.open import open_store
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Config
     from gateway.server.admin import Desk, Explain, Tell
+    from gateway.server.admin_config import Configured
     from gateway.server.drain import Drain
     from gateway.store.base import Store
     from gateway.store.generations import Generations
@@ -46,6 +48,7 @@ class AdminPort:
         sharing: Tell = dict,
         pools: Pools,
         drain: Drain,
+        configured: Configured,
         page: Desk,
         savings: Desk,
     ) -> None:
@@ -62,9 +65,9 @@ class AdminPort:
         )
         token = config.admin.token.get_secret_value() if config.admin.token else None
         admin = Admin(inventory, store, token, explain=explain, engines=engines, sharing=sharing)
-        app = admin.app(
-            AdminBackends(pools, admin.who), AdminDrain(drain, admin.who), page, savings
-        )
+        who = admin.who
+        own = AdminBackends(pools, who), AdminDrain(drain, who), AdminConfig(configured, who)
+        app = admin.app(*own, page, savings)
         self._runner = web.AppRunner(app, access_log=None)
         self.url: str | None = None
         """Where it listens; None when it doesn't."""

@@ -56,6 +56,7 @@ class GatewayProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="gateway-process-")
         self._readers: list[asyncio.Task[None]] = []
         self._announced = asyncio.Event()
+        self._news = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self.lines: list[str] = []
         """What it printed, stdout and stderr as they came; the latest ones."""
@@ -77,7 +78,7 @@ class GatewayProcess:
 
     async def start(self) -> None:
         """Start it, and wait until it says it is ready."""
-        file = Path(self._folder.name) / "gateway.yaml"
+        file = self.file
         file.write_text(yaml.safe_dump(self._settings))
         inherited = {
             name: value
@@ -107,6 +108,21 @@ class GatewayProcess:
         except BaseException:
             await self.kill()
             raise
+
+    @property
+    def file(self) -> Path:
+        """Where its config lies."""
+        return Path(self._folder.name) / "gateway.yaml"
+
+    async def says(self, text: str) -> None:
+        """Wait until it prints a line that has this in it, since it started."""
+        try:
+            async with asyncio.timeout(STOP_S):
+                while not any(text in line for line in self.lines):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {text!r} in {STOP_S} s:\n{self.output()}") from None
 
     async def stop(self) -> int:
         """SIGTERM, wait for the drain; returns the exit status."""
@@ -176,6 +192,7 @@ class GatewayProcess:
     def _note(self, line: str) -> None:
         self.lines.append(line)
         del self.lines[:-_TAIL]
+        self._news.set()
         found = _ANNOUNCED.search(line)
         if found and not self._announced.is_set():
             self.api_url, self.probe_url = found.groups()

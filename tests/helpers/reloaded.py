@@ -31,7 +31,6 @@ class InFile:
     @property
     def reloading(self) -> Reloading:
         """Who reads it again."""
-        assert self.gateway.reloading is not None
         return self.gateway.reloading
 
     @property
@@ -69,6 +68,8 @@ async def gateway_in_file(
     source = Source(file, environ or {})
     gateway = await start(source.load().config, {}, None, source)
     try:
+        # What is written from here on is read when the test says so, not at the first look.
+        await gateway.reloading.reload()
         yield InFile(gateway, file, tree)
     finally:
         await gateway.stop()
