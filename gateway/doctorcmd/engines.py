@@ -125,15 +125,16 @@ class _Engine(NamedTuple):
             said = f"told: {cached} of {prompt} tokens, the second time"
             return fine(check, said, **facts)
         after, _ = await self.state()
-        return self._silent(check, cached == 0, _new_hits(before, after), facts)
+        hits = 0.0 if cached == 0 else _new_hits(before, after)
+        return self._silent(check, cached == 0, hits, facts)
 
     def _silent(self, check: str, says_none: bool, hits: float, facts: dict[str, Any]) -> Finding:
         tell, cache = _TELL[self.kind], _CACHE[self.kind]
         if hits > 0:
             return mend(
                 check,
-                f"it had {hits:.0f} tokens in its cache and did not say so: hits, savings and the "
-                "choice of a replica go blind",
+                f"{hits:.0f} prompt tokens came out of its cache meanwhile, and its answers do not say "
+                "so: hits, savings and the choice of a replica go blind",
                 tell,
                 **facts,
             )

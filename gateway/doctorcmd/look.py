@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,11 @@ async def _group(name: str, asks: Callable[[], Awaitable[list[Finding]]]) -> lis
 async def _store(
     config: Config, environ: Mapping[str, str], clocks: Clocks, timeout_s: float
 ) -> list[Finding]:
-    url = config.store.url or default_url(environ)
+    try:
+        url = config.store.url or default_url(environ)
+    except RuntimeError:
+        said = f"uid {os.getuid()} has no home folder, which is where SQLite would be"
+        return [mend("store", said, "set store.url, or HOME")]
     match scheme(url):
         case "memory":
             return [in_memory()]

@@ -35,6 +35,15 @@ async def _probes(config: Config, session: aiohttp.ClientSession) -> list[Findin
         alive = await ask(session, Place(f"{base}/livez"))
         ready = await ask(session, Place(f"{base}/readyz?verbose"))
     except Unreached as problem:
+        if problem.step == "http":
+            return [
+                mend(
+                    "gateway.probes",
+                    f"{base} does not answer in time, or not as a gateway: {problem}",
+                    "where it is the gateway, its event loop hangs: see its CPU, take its stacks "
+                    "(py-spy dump), end it; liveness does so by itself",
+                )
+            ]
         return [
             mend(
                 "gateway.probes",
@@ -106,7 +115,53 @@ async def _admin(config: Config, session: aiohttp.ClientSession) -> list[Finding
         how = "give admin.port a port of its own"
         return [mend("gateway.admin", f"{base} answers {answer.status}: that is no gateway", how)]
     pools = [_pool(name, pool) for name, pool in upstreams.items() if isinstance(pool, dict)]
-    return [fine("gateway.admin", f"{base} answers"), *pools]
+    held = await _held(config, Place(f"{base}/admin/config"), headers, session)
+    return [fine("gateway.admin", f"{base} answers"), *held, *pools]
+
+
+async def _held(
+    config: Config, place: Place, headers: dict[str, str], session: aiohttp.ClientSession
+) -> list[Finding]:
+    """Which config holds there; nothing of a gateway that does not tell."""
+    try:
+        answer = await ask(session, place, headers=headers)
+    except Unreached:
+        return []
+    told = _object(answer.body) if answer.status == 200 else {}
+    theirs, ours = told.get("generation"), config.generation()
+    if not isinstance(theirs, str):
+        return []
+    check, facts = "gateway.config", {"generation": theirs, "here": ours}
+    last, waiting = told.get("last"), told.get("waiting")
+    if isinstance(last, dict) and last.get("outcome") == "refused":
+        return [
+            mend(
+                check,
+                f"the config was read again and refused ({_named(last)}): the one before holds",
+                "gateway check names the faults; mend them, and it is read by itself",
+                **facts,
+            )
+        ]
+    if isinstance(waiting, list) and waiting:
+        names = ", ".join(map(str, waiting[:5]))
+        said = f"these settings wait for a restart: {names}"
+        return [look(check, said, "restart it where they matter", **facts, waiting=waiting)]
+    if theirs != ours:
+        return [
+            look(
+                check,
+                f"generation {theirs} holds there, and here {ours} was read",
+                "run this with its config file and environment; flags of `gateway serve` make one too",
+                **facts,
+            )
+        ]
+    return [fine(check, f"generation {theirs} holds, as it was read here", **facts)]
+
+
+def _named(last: dict[str, Any]) -> str:
+    faults = [each for each in last.get("faults") or () if isinstance(each, dict)]
+    shown = [f"{each.get('path')}: {each.get('problem')}" for each in faults[:3]]
+    return "; ".join(shown) or "it does not say why"
 
 
 def _pool(name: str, pool: dict[str, Any]) -> Finding:

@@ -72,7 +72,7 @@ class Upstreams:
         )
         findings = [finding for each in found for finding in each]
         if asked.is_pool:
-            bad = sum(any(f.verdict is Verdict.MEND for f in each) for each in found)
+            bad = sum(any(map(_unusable, each)) for each in found)
             findings.insert(0, _pool(check, len(there), len(found), bad))
         if not asked.meant:
             # Built in, and nobody set it up: it is asked only because there is no other.
@@ -117,6 +117,12 @@ def _lighter(finding: Finding) -> Finding:
     if finding.verdict is not Verdict.MEND:
         return finding
     return look(finding.check, finding.said, finding.mend, **finding.facts)
+
+
+def _unusable(finding: Finding) -> bool:
+    """Whether requests fail there; an engine that hides what it caches serves all the same."""
+    step = finding.check.rpartition(".")[2]
+    return finding.verdict is Verdict.MEND and step in {"dns", "tcp", "tls", "http"}
 
 
 def _pool(check: str, there: int, asked: int, bad: int) -> Finding:

@@ -44,7 +44,7 @@ async def test_an_engine_that_caches_and_hides_it_gets_the_flag_named(
         found = await looked(server.v1_url, engine)
 
     assert found["cached_tokens"].verdict is Verdict.MEND
-    assert "in its cache and did not say so" in found["cached_tokens"].said
+    assert "its answers do not say so" in found["cached_tokens"].said
     assert flag in found["cached_tokens"].mend
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from gateway.cli import main
 from gateway.config import Config
+from gateway.doctorcmd import look as look_module
 from gateway.doctorcmd.finding import Finding, Verdict
 from gateway.doctorcmd.look import examine
 from gateway.lab.engine_server import EngineServer
@@ -22,7 +24,6 @@ from tests.helpers.redis_servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
-    from pathlib import Path
 
 KEY = "sk-live-0123456789abcdef"
 
@@ -92,6 +93,8 @@ async def test_an_installation_that_is_well_has_nothing_to_mend() -> None:
         assert bad == []
         assert found["gateway.probes"].said == "it lives, and is ready"
         assert found["gateway.pool.models"].verdict is Verdict.OK
+        # (That one has other ports for its API.)
+        assert found["gateway.config"].verdict is Verdict.LOOK
         assert found["upstream.models"].said == "2 replicas, all well"
         told = found[f"upstream.models.127.0.0.1:{one.port}.cached_tokens"]
         assert told.verdict is Verdict.OK
@@ -308,6 +311,108 @@ async def test_a_gateway_that_drains_and_a_pool_without_replicas_are_said() -> N
     assert found["gateway.admin"].verdict is Verdict.OK
     assert "gateway.pool.m" in found
     assert refused["gateway.admin"].verdict is Verdict.LOOK
+
+
+@pytest.mark.parametrize(
+    ("told", "expected", "word"),
+    [
+        ({}, "look", "holds there, and here"),
+        ({"waiting": ["server.port"]}, "look", "wait for a restart: server.port"),
+        (
+            {
+                "last": {
+                    "outcome": "refused",
+                    "faults": [{"path": "store.url", "problem": "is odd"}],
+                }
+            },
+            "mend",
+            "refused (store.url: is odd)",
+        ),
+        ({"last": {"outcome": "refused", "faults": None}}, "mend", "does not say why"),
+    ],
+)
+async def test_a_config_that_does_not_hold_is_told(
+    told: dict[str, Any], expected: str, word: str
+) -> None:
+    async def config(_: web.Request) -> web.Response:
+        return web.json_response({"generation": "0123456789abcdef", "last": None, **told})
+
+    async def backends(_: web.Request) -> web.Response:
+        return web.json_response({"upstreams": {"odd": {"states": None, "backends": [1]}}})
+
+    app = web.Application()
+    app.router.add_get("/admin/config", config)
+    app.router.add_get("/admin/backends", backends)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        found = await looked(
+            {},
+            skip=("host", "store", "upstreams", "otlp", "clock"),
+            admin={"port": runner.addresses[0][1]},
+            server={"probe_port": free_port()},
+        )
+    finally:
+        await runner.cleanup()
+
+    assert found["gateway.config"].verdict.value == expected
+    assert word in found["gateway.config"].said
+    assert found["gateway.pool.odd"].verdict is Verdict.MEND
+
+
+async def test_a_gateway_that_hangs_is_told_from_none() -> None:
+    hold = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hold.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    try:
+        config = Config.model_validate(
+            {
+                "server": {"probe_port": server.sockets[0].getsockname()[1]},
+                "admin": {"port": free_port()},
+            }
+        )
+        skip = ("host", "store", "upstreams", "otlp", "clock")
+        found = by_check(await examine(config, {}, skip=skip, timeout_s=0.2))
+    finally:
+        hold.set()
+        server.close()
+        await server.wait_closed()
+
+    assert "its event loop hangs" in found["gateway.probes"].mend
+
+
+async def test_who_has_no_home_is_told_to_say_where_the_store_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nobody(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    skip = ("host", "gateway", "upstreams", "otlp", "clock")
+    found = by_check(await examine(Config.model_validate({}), {}, skip=skip))
+
+    assert found["store"].verdict is Verdict.MEND
+    assert "store.url" in found["store"].mend
+
+
+async def test_a_check_that_fails_itself_keeps_nothing_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*_: object) -> list[Finding]:
+        raise LookupError(KEY)
+
+    monkeypatch.setattr(look_module, "running", broken)
+    found = await looked({}, skip=("host", "upstreams", "clock"))
+
+    assert found["gateway"].verdict is Verdict.LOOK
+    assert "LookupError" in found["gateway"].said
+    assert KEY not in found["gateway"].said
+    assert found["store"].verdict is Verdict.OK
 
 
 def test_faults_of_the_config_are_named_and_nothing_else_is_asked(
