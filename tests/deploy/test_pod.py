@@ -22,7 +22,7 @@ from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import SIDECAR, gateway_container, pod_of, workload
 from tests.helpers.kubelet import Image, Pod
 from tests.helpers.required import missing
-from tests.helpers.volumes import amount
+from tests.helpers.volumes import amount, project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -350,3 +350,28 @@ def test_an_app_waits_for_a_gateway_that_does_not_come_up(
         assert ("exited 2", "warmgate") in pod.events
         first = (tmp_path / "warmgate-0/log").read_text()
         assert "cache.ttl_s" in first
+
+
+@pytest.mark.slow
+def test_the_plain_manifest_serves_the_pods_address_and_follows_its_config_map(
+    built_image: BuiltImage, tmp_path: Path
+) -> None:
+    file = CHART.parents[1] / "deploy/kubernetes/warmgate.yaml"
+    manifests = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    deployment = workload(manifests)
+    assert deployment
+    with running(pod_of(deployment), manifests, built_image, tmp_path) as pod:
+        pod.until(lambda pod: pod.is_ready(), STARTS_S)
+        assert pod.ask(8080, "/", pod.address)[0] == 200
+        assert pod.ask(9181, "/admin/stats", pod.address)[0] == 0
+        assert pod.ask(9181, "/admin/stats")[0] == 200
+        (settings,) = (m for m in manifests if m["kind"] == "ConfigMap")
+        changed = yaml.safe_load(settings["data"]["warmgate.yaml"]) | {"log": {"level": "debug"}}
+        # As a node does it: everything anew in a folder of its own, then one link is replaced.
+        project(
+            tmp_path / "volumes/warmgate-config",
+            {"warmgate.yaml": yaml.safe_dump(changed).encode()},
+            0o644,
+        )
+        pod.until_said("warmgate", '"settings":["log.level"],"why":"file"')
+        assert pod.ask(9180, "/readyz", pod.address)[0] == 200
