@@ -120,6 +120,9 @@ class Newcomer:
                 await self._curl(words)
             case "redis-cli":
                 self._redis(words)
+            case "cp":
+                source, target = words
+                shutil.copy(self._placed(source), self.folder / target)
             case "docker":
                 await self._docker(words)
             case _:
