@@ -121,7 +121,9 @@ class Foresight:
             size, head = size + block.size, prefix
             if size >= _ROUTED_BYTES:
                 break
-        whose = (sent.owner, sent.key) if sent.key else (sent.owner, head)
+        if sent.key:
+            head = xxh3_64_intdigest(sent.key.encode("utf-8", "surrogatepass"))
+        whose = joined(xxh3_64_intdigest(sent.owner), head)
         number = self._machines.asked(whose, sent.rules.hint_rpm, now)
         keyed = sent.rules.form is MarkerForm.NONE and sent.key
         return f"{sent.key}#{number}" if keyed else f"#{number}"

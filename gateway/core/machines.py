@@ -7,10 +7,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
 
 _MINUTE_S = 60.0
 _MOST_KEYS = 10_000
@@ -23,24 +19,24 @@ class Machines:
     """Counts who was asked lately. The clock is an argument and never goes back."""
 
     def __init__(self) -> None:
-        # By hash: who is taken for another is only told the number of a later machine. Most are
-        # asked for once, and of them there is nothing but the time.
+        # Most are asked for once, and of them there is nothing but the time.
         self._lately: OrderedDict[int, float | array[float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Prefixes that were asked for in the last minute, about."""
         return len(self._lately)
 
-    def asked(self, whose: Hashable, most_a_minute: int, now: float) -> int:
-        """The number of the machine that gets one more request: 0 for the first one."""
+    def asked(self, whose: int, most_a_minute: int, now: float) -> int:
+        """The number of the machine that gets one more request: 0 for the first one. `whose` is a
+        fingerprint: who is taken for another is only told the number of a later machine.
+        """
         if not most_a_minute:
             return 0
         before = now - _MINUTE_S
-        key = hash(whose)
-        lately = self._lately.pop(key, None)
+        lately = self._lately.pop(whose, None)
         if lately is None:
             self._make_room(before)
-            self._lately[key] = float(now)
+            self._lately[whose] = float(now)
             return 0
         if isinstance(lately, float):
             lately = array("d", (lately,))
@@ -48,7 +44,7 @@ class Machines:
         if past:
             del lately[:past]
         lately.append(now)
-        self._lately[key] = lately
+        self._lately[whose] = lately
         return (len(lately) - 1) // most_a_minute
 
     def _make_room(self, before: float) -> None:
