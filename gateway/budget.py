@@ -18,9 +18,14 @@ _MIB = 1 << 20
 WITHOUT_A_LIMIT_BYTES = 512 * _MIB
 """The budget where nobody limits this process's memory."""
 
-LEAST_BYTES = 64 * _MIB
+LEAST_BYTES = 16 * _MIB
 _PART_OF_THE_CONTAINER = 4
 """A quarter: the rest is for the interpreter, the memory tier, and the parsed forms of bodies."""
+
+_REST_BYTES = 112 * _MIB
+"""What a small gateway holds beside its requests: itself, a small memory tier, what it learns."""
+_AT_WORST = 3
+"""How often the bytes of a request exist at the worst moment (docs/explanation/memory.md)."""
 
 _OPTIONAL_PART = 0.75
 """How full optional takers may make the budget."""
@@ -127,10 +132,15 @@ class Share:
 
 
 def default_limit(container_bytes: int | None) -> int:
-    """The budget for a process that may use so much memory; None: nobody limits it."""
+    """The budget for a process that may use so much memory; None: nobody limits it.
+
+    In a small container a quarter would be too much: what is beyond it is ended by the kernel, with
+    all requests, and a 503 is better.
+    """
     if container_bytes is None:
         return WITHOUT_A_LIMIT_BYTES
-    return max(LEAST_BYTES, container_bytes // _PART_OF_THE_CONTAINER)
+    beside = (container_bytes - _REST_BYTES) // _AT_WORST
+    return max(LEAST_BYTES, min(container_bytes // _PART_OF_THE_CONTAINER, beside))
 
 
 def container_bytes(root: Path = Path("/")) -> int | None:

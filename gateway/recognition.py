@@ -13,6 +13,7 @@ import orjson
 import structlog
 from multidict import CIMultiDict
 
+from gateway.budget import container_bytes, default_limit
 from gateway.core import identity
 from gateway.core.model import Question, Reason
 from gateway.door import Known, Parts
@@ -48,6 +49,8 @@ _MANY_MEMBERS = 10_000
 # Beyond it a body isn't read at all: seconds of work and a hundred bytes for each member would be
 # anybody's to ask for. (A full batch of embeddings, 2,048 inputs of 900 tokens, is below it.)
 _MOST_MEMBERS = 2_000_000
+# Nor what would take more than a small container has: each for so many bytes that requests may hold.
+_BYTES_A_MEMBER = 128
 _READERS = 2
 # How many clients' headers are remembered at a time, and how long they may be.
 _MOST_SEEN = 512
@@ -97,6 +100,8 @@ class Recognition:
         self._seen: dict[tuple[bytes, bytes, int], _Seen] = {}
         self._readers = readers or reading_threads()
         self._trusted = Peers(config.server.trusted_proxies)
+        room = config.server.memory_budget_bytes or default_limit(container_bytes())
+        self._most_members = min(_MOST_MEMBERS, room // _BYTES_A_MEMBER)
 
     def forget(self) -> None:
         """Nobody asks any more, but who asked already: remember nothing."""
@@ -155,7 +160,7 @@ class Recognition:
         untouchable = _untouchable(sender)
         if untouchable is not None:
             return Known(endpoint, (), None, untouchable, who)
-        if len(body) > _MOST_MEMBERS and body.count(b",") > _MOST_MEMBERS:
+        if len(body) > self._most_members and body.count(b",") > self._most_members:
             return Known(endpoint, (), None, Reason.NOT_UNDERSTOOD, who)
         fold_text = self._choice.policy(asked, model).fold_text
         rules = registry.rules(endpoint.provider, api.name, fold_text=fold_text)

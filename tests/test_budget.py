@@ -104,9 +104,15 @@ def test_it_says_how_full_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("container", "budget"),
-    [(None, 512 * MIB), (1024 * MIB, 256 * MIB), (128 * MIB, 64 * MIB)],
+    [
+        (None, 512 * MIB),
+        (1024 * MIB, 256 * MIB),
+        (512 * MIB, 128 * MIB),
+        (256 * MIB, 48 * MIB),
+        (128 * MIB, 16 * MIB),
+    ],
 )
-def test_the_default_is_a_quarter_of_what_the_container_allows(
+def test_the_default_is_a_quarter_of_the_container_and_less_of_a_small_one(
     container: int | None, budget: int
 ) -> None:
     assert default_limit(container) == budget

@@ -346,6 +346,15 @@ async def test_a_body_that_is_long_to_read_is_read_beside_and_known_as_the_same(
     assert beside.startswith("warmgate-read")
 
 
+def test_a_body_of_more_members_than_the_budget_has_room_for_is_not_read() -> None:
+    world = World(server={"memory_budget_bytes": 16 << 20})
+    fits = world.know(question(metadata=[[]] * 131_000), A)
+    assert fits.pass_reason is not Reason.NOT_UNDERSTOOD
+    assert world.api.read == 1
+    assert world.know(question(metadata=[[]] * 132_000), A).pass_reason is Reason.NOT_UNDERSTOOD
+    assert world.api.read == 1
+
+
 def test_a_body_of_millions_of_members_is_not_read() -> None:
     world = World()
     body = question()[:-1] + b',"x":[' + b"1," * 2_000_000 + b"1]}"

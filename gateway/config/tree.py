@@ -63,7 +63,8 @@ class Server(Section):
         None,
         description="What all requests together may hold: their bodies, and recordings of their "
         "answers. Beyond it a request gets 503 with `Retry-After`, an answer goes unrecorded. Unset: a "
-        "quarter of the container's memory limit (at least 64 MiB), or 512 MiB where there is none.",
+        "quarter of the container's memory limit, in a small one a third of what is beyond 112 MiB (at "
+        "least 16 MiB), or 512 MiB where there is no limit.",
     )
     drain_timeout_s: Positive = Field(
         60 * SECONDS, description="How long running requests may go on after SIGTERM."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,9 @@ STREAMS = 100
 PROMPT_BYTES = 32 * 1024
 ANSWER_TOKENS = 2000
 DEADLINE_S = 60.0
+CROWD = 60
+BODIES_THAT_FIT = 16
+"""Of a megabyte, in the 16 MiB that requests may hold in so small a container; some never fill."""
 
 
 def sidecar() -> dict[str, Any]:
@@ -111,6 +115,55 @@ async def test_100_streams_of_32_kilobyte_prompts_at_once_stay_below_128_megabyt
             assert upstream.most == STREAMS
             # As a container with that limit would, had it been too much.
             assert cgroup is None or cgroup.killed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["texts", "members"])
+async def test_a_crowd_of_bodies_in_a_container_of_128_megabytes_kills_nothing(kind: str) -> None:
+    may_answer = asyncio.Event()
+    refused = 0
+
+    async def chat(request: web.Request) -> web.Response:
+        await request.read()
+        await may_answer.wait()
+        return web.json_response({"error": {"message": "not this time"}}, status=400)
+
+    app = web.Application(client_max_size=4 * MB)
+    app.router.add_post("/v1/chat/completions", chat)
+    async with serve_app(app) as url:
+        config = {
+            **sidecar(),
+            "upstreams": {"openai": {"base_url": f"{url}/v1", "provider": "openai"}},
+            "log": {"level": "error"},
+        }
+        with memory_cgroup(128 * MB) as cgroup:
+            if cgroup is None:
+                pytest.skip("no cgroup can be made here, and so there is no small container")
+            async with (
+                asyncio.timeout(DEADLINE_S),
+                GatewayProcess(config, under=cgroup.under) as gateway,
+                aiohttp.ClientSession(
+                    gateway.api_url, connector=aiohttp.TCPConnector(limit=0)
+                ) as session,
+            ):
+
+                async def client(number: int) -> int:
+                    nonlocal refused
+                    more: object = "x" * MB if kind == "texts" else [[]] * (MB // 3)
+                    body = orjson.dumps({"model": "gpt-4o", "messages": [], "n": number, "m": more})
+                    headers = {"content-type": "application/json"}
+                    path = "/v1/chat/completions"
+                    async with session.post(path, data=io.BytesIO(body), headers=headers) as answer:
+                        await answer.read()
+                        refused += answer.status == 503
+                        if refused + BODIES_THAT_FIT >= CROWD:
+                            may_answer.set()
+                        return answer.status
+
+                statuses = await asyncio.gather(*map(client, range(CROWD)))
+                print(f"{statuses.count(503)} of {CROWD} refused; {cgroup}")
+                assert set(statuses) == {400, 503}
+                assert cgroup.killed == 0
 
 
 class Upstream:
