@@ -21,6 +21,9 @@ _DOOR_ENTRY_BYTES = 1_400
 _AT_WORST = 3
 """How often a request's bytes exist at the worst moment (docs/explanation/memory.md)."""
 _HOT_PART = 8
+_RECENT_BYTES = 2_300
+_RECKONED_TO = 0.1
+"""Not all of it is ever full at the same moment; the gateway's own defaults are to fit."""
 _THROTTLED = 0.05
 
 
@@ -57,14 +60,13 @@ def memory(config: Config, limit_bytes: int | None) -> Finding:
     budget = config.server.memory_budget_bytes or default_limit(limit_bytes)
     tier = config.store.memory_bytes
     door = config.cache.door_entries * _DOOR_ENTRY_BYTES
-    # Mirrors and the prompt tree grow with use, as the budget does: reckoned at their bounds.
-    mirrors = sum(each.routing.mirror_bytes for each in config.upstreams.values() if each.routing)
     parts = {
         "at rest": _AT_REST_BYTES,
         "store.memory_bytes": tier + tier // _HOT_PART,
         "cache.door_entries": door,
+        "prompt_cache.tree_bytes, twice": 2 * config.prompt_cache.tree_bytes,
+        "admin.recent_requests": config.admin.recent_requests * _RECENT_BYTES,
         "server.memory_budget_bytes, three times": _AT_WORST * budget,
-        "routing.mirror_bytes": mirrors,
     }
     total = sum(parts.values())
     facts = {
@@ -77,13 +79,14 @@ def memory(config: Config, limit_bytes: int | None) -> Finding:
             "host.memory", f"no limit; the settings come to {_mib(total)} at worst", **facts
         )
     said = f"limit {_mib(limit_bytes)}, and the settings come to {_mib(total)} at worst"
-    if total <= limit_bytes:
+    room = limit_bytes * (1 + _RECKONED_TO)
+    if total <= room:
         return fine("host.memory", said, **facts)
     largest = sorted(parts, key=lambda name: -parts[name])
     shown = ", ".join(f"{name} {_mib(parts[name])}" for name in largest if parts[name])
     how = f"raise the limit, or lower what weighs most: {shown}"
     # What is always used once there was traffic does not fit: that is no matter of a bad day.
-    if total - (_AT_WORST - 1) * budget - mirrors > limit_bytes:
+    if total - (_AT_WORST - 1) * budget > room:
         return mend("host.memory", said, how, **facts)
     return look("host.memory", said, how, **facts)
 
