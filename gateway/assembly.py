@@ -176,6 +176,10 @@ def turn(
     after.refreshing.turn(config, choice, prefill)
     if after.recognition is not before.recognition:
         before.recognition.forget()
+    there = {(each.host, each.port) for each in endpoints.values()}
+    for each in before.choice.endpoints.values():
+        if not each.pool and (each.host, each.port) not in there:
+            parts.client.forget(each)
     return Turned(arriving, [*pools, *feeds])
 
 

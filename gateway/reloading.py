@@ -269,7 +269,9 @@ def _see(files: Iterable[Path]) -> _Seen:
         except (OSError, ValueError):
             seen.append(None)
         else:
-            seen.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+            # (When its rights change, only the last of them does.)
+            at = found.st_mtime_ns, found.st_ctime_ns
+            seen.append((found.st_dev, found.st_ino, found.st_size, *at))
     return tuple(seen)
 
 

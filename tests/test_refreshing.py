@@ -272,3 +272,62 @@ def test_a_refresh_that_had_to_write_is_the_last() -> None:
         await three_and_wait(scene)
 
     assert len(played(writes).times) == 1
+
+
+# --- another config ------------------------------------------------------------------------------
+
+
+def turned(scene: Scene, when: str = "all", **upstreams: Any) -> None:
+    config = Config.model_validate(
+        {
+            "upstreams": {**UPSTREAMS, **upstreams},
+            "prompt_cache": {"refresh": {"when": when}},
+        }
+    )
+    scene.refreshing.turn(config, Choice(config), cast("Prefill", scene.prefill))
+
+
+@pytest.mark.parametrize(
+    ("when", "upstream", "is_kept"),
+    [
+        ("all", {}, True),
+        ("all", {"api_key": "sk-rotated"}, True),
+        ("all", {"base_url": "https://elsewhere.example/v1", "provider": "anthropic"}, False),
+        ("all", {"api_key": None}, False),
+        ("local", {}, False),
+        ("off", {}, False),
+    ],
+)
+def test_another_config_keeps_what_is_still_to_be_kept_there(
+    when: str, upstream: dict[str, Any], is_kept: bool
+) -> None:
+    async def turn(scene: Scene) -> None:
+        for _ in range(3):
+            scene.answered()
+            await asyncio.sleep(20)
+        turned(scene, when, anthropic={**UPSTREAMS["anthropic"], **upstream})
+        await asyncio.sleep(3600)
+
+    assert bool(played(turn).times) is is_kept
+
+
+def test_what_an_earlier_config_had_asked_is_kept_nowhere_else() -> None:
+    """A request ends after its upstream has become somebody else's."""
+
+    async def late(scene: Scene) -> None:
+        other = {"base_url": "https://elsewhere.example/v1", "provider": "anthropic"}
+        turned(scene, anthropic={**UPSTREAMS["anthropic"], **other})
+        await three_and_wait(scene)
+
+    assert played(late).times == []
+
+
+def test_a_new_credential_is_tried_where_the_old_one_was_refused() -> None:
+    async def mended(scene: Scene) -> None:
+        scene.prefill.outcome = "401"
+        await three_and_wait(scene)
+        scene.prefill.outcome = "ok"
+        turned(scene, anthropic={**UPSTREAMS["anthropic"], "api_key": "sk-mended"})
+        await three_and_wait(scene)
+
+    assert len(played(mended).times) > 1

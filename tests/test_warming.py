@@ -166,3 +166,56 @@ def test_what_takes_too_long_is_cancelled_when_the_gateway_stops() -> None:
 
     assert run_simulated(stop_soon()) == 6.0
     assert prefill.cancelled == 1
+
+
+# --- another config ------------------------------------------------------------------------------
+
+
+def test_another_config_sends_what_is_new_ends_what_is_gone_and_leaves_the_rest() -> None:
+    prefill = FakePrefill()
+
+    def config(key: str, *warm: dict[str, Any]) -> Config:
+        base = {"upstream": "vllm", "body": {"model": "m", "messages": []}}
+        vllm = {"base_url": "http://gpu/v1", "provider": "vllm", "api_key": key}
+        return Config.model_validate(
+            {"upstreams": {"vllm": vllm}, "warm": [{**base, **each} for each in warm]}
+        )
+
+    async def play() -> None:
+        stays, goes = {"name": "stays", "interval_s": 100}, {"name": "goes", "interval_s": 30}
+        first = config("sk-1", stays, goes)
+        owner = Warming(first, Choice(first), cast("Prefill", prefill))
+        owner.start(lambda: None)
+        await asyncio.sleep(50)
+        second = config("sk-1", {"name": "new"}, stays)
+        owner.turn(second, Choice(second), cast("Prefill", prefill))
+        await asyncio.sleep(100)
+        third = config("sk-2", {"name": "new"}, stays)
+        owner.turn(third, Choice(third), cast("Prefill", prefill))
+        await asyncio.sleep(10)
+        await owner.close(5.0)
+
+    run_simulated(play())
+
+    # At the start both, `goes` again; `new` at the turn; `stays` in its time; with another key all.
+    assert times(prefill) == [0, 0, 31, 50, 101, 150, 150]
+
+
+def test_who_waits_for_a_warm_up_that_another_config_has_not_is_told() -> None:
+    prefill = FakePrefill()
+    prefill.takes_s = 1000.0
+    ready: list[float] = []
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        owner = warming(prefill, {"name": "slow"}, warm_timeout_s=500)
+        owner.start(lambda: ready.append(loop.time()))
+        await asyncio.sleep(5)
+        empty = Config.model_validate({})
+        owner.turn(empty, Choice(empty), cast("Prefill", prefill))
+        await asyncio.sleep(5)
+        await owner.close(5.0)
+
+    run_simulated(play())
+
+    assert ready == [5]

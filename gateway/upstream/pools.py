@@ -114,29 +114,28 @@ class Pools(Mapping[str, Replicas]):
         """The other config holds. Returns what is not tended any more, to be closed. Hooks of those
         that join are set before.
         """
-        over: list[Tended] = []
-        now: dict[str, Tended] = {}
+        before, now = self._pools, dict[str, Tended]()
         for name, endpoint in endpoints.items():
-            if not endpoint.pool:
-                continue
-            there = self._pools.get(name)
-            tended = joining.get(name)
-            if tended is None:
-                assert there is not None
-                tended = there
-                if upstreams[name] != self._upstreams[name] or endpoint != there.pool.endpoint:
-                    there.pool.changed(self._upstreams[name], upstreams[name], endpoint)
-                    # By new intervals, perhaps.
-                    tended = Tended(there.pool, self._ask, self._monotonic, self._lookup)
-            now[name] = tended
-        for name, each in self._pools.items():
-            if now.get(name) is not each:
-                over.append(each)
-        before, self._pools, self._upstreams = self._pools, now, dict(upstreams)
+            if endpoint.pool:
+                now[name] = joining.get(name) or self._kept(name, upstreams[name], endpoint)
+        self._pools, self._upstreams = now, dict(upstreams)
         for name, each in now.items():
             if before.get(name) is not each:
                 each.start()
+        over = [each for name, each in before.items() if now.get(name) is not each]
+        there = {id(each.pool) for each in now.values()}
+        for gone in (each.pool for each in over if id(each.pool) not in there):
+            for backend in gone:
+                gone.on_forgotten(backend.endpoint)
         return over
+
+    def _kept(self, name: str, upstream: Upstream, endpoint: Endpoint) -> Tended:
+        there, before = self._pools[name], self._upstreams[name]
+        if upstream == before and endpoint == there.pool.endpoint:
+            return there
+        there.pool.changed(before, upstream, endpoint)
+        # By new intervals, perhaps.
+        return Tended(there.pool, self._ask, self._monotonic, self._lookup)
 
     def _stays(self, name: str, upstream: Upstream, endpoint: Endpoint) -> bool:
         """Is it the one that is there, though other settings may hold for it? Of other engines, or of

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gateway.core.route import RoutePolicy
 from gateway.upstream.backend import REFUSED, Source, State
 from gateway.upstream.replicas import MOST, Replicas, Unfit
-from tests.helpers.pools import NAMES, URLS, StandingClock, pool_of
+from tests.helpers.pools import NAMES, URLS, StandingClock, config_of, endpoint_of, pool_of
 
 if TYPE_CHECKING:
     from gateway.upstream.backend import Backend
@@ -408,3 +408,83 @@ def test_whatever_happens_the_books_agree(clock: StandingClock) -> None:
             elif what == "left":
                 names.remove(name)
         assert names == {each.name for each in pool}
+
+
+# --- another config ------------------------------------------------------------------------------
+
+
+def turned(pool: Replicas, before: dict[str, Any], after: dict[str, Any]) -> None:
+    one, two = config_of(before), config_of(after)
+    pool.changed(one.upstreams["pool"], two.upstreams["pool"], endpoint_of(after))
+
+
+def test_another_config_has_who_is_listed_and_leaves_the_rest_as_operators_left_it(
+    clock: StandingClock,
+) -> None:
+    before = {"engine": "vllm", "backends": list(URLS[:3])}
+    after = {
+        "engine": "vllm",
+        "backends": [URLS[0], {"url": URLS[1], "weight": 3}, URLS[3]],
+        "api_key": "sk-new",
+        "health": {"eject_after": 9},
+    }
+    pool = pool_of(clock, 3)
+    pool.drain(NAMES[0])
+    pool.add("extra", URLS[5])
+    pool[NAMES[2]].in_flight = 1
+    joined: list[str] = []
+    pool.on_joined = lambda backend: joined.append(backend.name)
+
+    turned(pool, before, after)
+
+    assert [each.name for each in pool] == [*NAMES[:3], "extra", NAMES[3]]
+    assert joined == [NAMES[3]]
+    assert pool[NAMES[0]].draining
+    assert pool[NAMES[1]].weight == 3
+    assert pool[NAMES[2]].leaving
+    assert {each.endpoint.api_key for each in pool} == {"sk-new"}
+    pool[NAMES[2]].in_flight = 0
+    pool.sweep()
+    assert NAMES[2] not in pool
+
+
+def test_a_replica_that_is_somewhere_else_now_is_another_one(clock: StandingClock) -> None:
+    def at(url: str) -> dict[str, Any]:
+        return {"engine": "vllm", "backends": [{"name": "a", "url": url}]}
+
+    config = config_of(at(URLS[0]))
+    pool = Replicas("pool", config.upstreams["pool"], endpoint_of(at(URLS[0])), clock)
+    first = pool["a"]
+
+    turned(pool, at(URLS[0]), at(URLS[1]))
+
+    assert pool["a"] is not first
+    assert pool["a"].endpoint.base_url == URLS[1]
+
+
+def test_a_replica_that_is_listed_under_another_name_is_not_there_twice(
+    clock: StandingClock,
+) -> None:
+    def named(name: str) -> dict[str, Any]:
+        return {"engine": "vllm", "backends": [{"name": name, "url": URLS[0]}]}
+
+    config = config_of(named("a"))
+    pool = Replicas("pool", config.upstreams["pool"], endpoint_of(named("a")), clock)
+
+    turned(pool, named("a"), named("b"))
+
+    assert [each.name for each in pool] == ["b"]
+
+
+def test_one_that_comes_back_while_it_leaves_stays(clock: StandingClock) -> None:
+    both = {"engine": "vllm", "backends": list(URLS[:2])}
+    one = {"engine": "vllm", "backends": list(URLS[:1])}
+    pool = pool_of(clock, 2)
+    second = pool[NAMES[1]]
+    second.in_flight = 1
+
+    turned(pool, both, one)
+    turned(pool, one, both)
+
+    assert pool[NAMES[1]] is second
+    assert (second.draining, second.leaving) == (False, False)
