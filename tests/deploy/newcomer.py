@@ -21,10 +21,12 @@ import redis
 import yaml
 
 from tests.deploy.helm import CHART
+from tests.deploy.manifests import all_containers
 from tests.deploy.schemas import KUBES, complaints
 from tests.helpers.required import missing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.deploy.helm import Helm
@@ -190,13 +192,15 @@ class Newcomer:
             ):
                 pod = self._workload(namespace, target)["spec"]["template"]["spec"]
                 container = rest[rest.index("-c") + 1] if "-c" in rest else "warmgate"
-                everybody = [*pod.get("initContainers", ()), *pod["containers"]]
-                assert container in {each["name"] for each in everybody}
+                (there,) = (c for c in all_containers(pod) if c["name"] == container)
                 if rest[0] == "exec":
-                    mounted = "/etc/warmgate/config/warmgate.yaml"
-                    (self.folder / "mounted.yaml").write_text(self._mounted(namespace))
-                    known = rest[rest.index("gateway") + 1 :]
-                    await self._gateway(["mounted.yaml" if w == mounted else w for w in known])
+                    # It goes by what the container is told, not by what its main process was.
+                    environ = {each["name"]: each.get("value") for each in there["env"]}
+                    assert environ["GATEWAY_CONFIG"] == "/etc/warmgate/config/warmgate.yaml"
+                    file = self.folder / "mounted.yaml"
+                    file.write_text(self._mounted(namespace), encoding="utf-8")
+                    words = rest[rest.index("gateway") + 1 :]
+                    await self._gateway(words, {"GATEWAY_CONFIG": str(file)})
             case ["port-forward", target, *ports]:
                 self._workload(namespace, target)
                 assert ports
@@ -250,7 +254,7 @@ class Newcomer:
 
     # -- what runs here
 
-    async def _gateway(self, words: list[str]) -> None:
+    async def _gateway(self, words: list[str], more: Mapping[str, str] | None = None) -> None:
         if words[0] == "doctor":
             # It would look for what the cluster has; here only whether it takes these words.
             words = [*words, "--help"]
@@ -258,6 +262,7 @@ class Newcomer:
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "PYTHONPATH": str(ROOT),
+            **(more or {}),
         }
         if words[0] != "check":
             environ["GATEWAY_STORE__URL"] = f"redis://127.0.0.1:{self.here.redis_port}/0"
