@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 
 ROOT = CHART.parents[1]
 GUIDES = ROOT / "docs"
+OF_OPERATORS = (
+    "how-to/sidecar.md",
+    "how-to/vllm-deployment.md",
+    "how-to/inference-gateway.md",
+    "how-to/migrate.md",
+    "how-to/redis-sizing.md",
+    "how-to/rollout.md",
+    "how-to/upgrading.md",
+    "explanation/scale.md",
+)
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"# ([\w.-]+)\n")
 _SHELL = re.compile(r"[|;<>`]|\$[\w({]|&&")

@@ -15,7 +15,7 @@ from aiohttp import web
 from bench.redis_sizes import CASES, measure, measure_ledger
 from gateway.lab.engine_server import EngineServer
 from gateway.lab.stub_provider import StubProvider
-from tests.deploy.newcomer import GUIDES, blocks
+from tests.deploy.newcomer import GUIDES, OF_OPERATORS, blocks
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.redis_servers import RedisServer, binary
 from tests.helpers.required import missing
@@ -23,6 +23,7 @@ from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from aiohttp.typedefs import Handler
 
@@ -62,6 +63,27 @@ class Client:
         async with self._session.post(url, json=body, headers=sent) as answer:
             assert answer.status == 200, await answer.text()
             return answer.headers["x-gateway-cache"]
+
+
+def headings(file: Path) -> set[str]:
+    """What links may name in a page."""
+    text = re.sub(
+        r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).strip().replace(" ", "-") for each in found}
+
+
+@pytest.mark.parametrize("name", OF_OPERATORS)
+def test_links_lead_to_headings_that_are_there(name: str) -> None:
+    page = GUIDES / name
+    links = re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text(encoding="utf-8"))
+    lost = [
+        f"{target}#{anchor}"
+        for target, anchor in links
+        if anchor not in headings((page.parent / target) if target else page)
+    ]
+    assert lost == []
 
 
 # -- coming from others

@@ -14,7 +14,7 @@ from gateway.config import Config, load
 from gateway.lab.engine_server import EngineServer
 from tests.deploy.helm import CHART, Helm, default_values
 from tests.deploy.manifests import settings_of
-from tests.deploy.newcomer import ROOT, Block, Here, Newcomer, blocks
+from tests.deploy.newcomer import OF_OPERATORS, ROOT, Block, Here, Newcomer, blocks
 from tests.deploy.schemas import KUBES, complaints
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.redis_servers import RedisServer, binary
@@ -26,19 +26,9 @@ if TYPE_CHECKING:
 
     from tests.deploy.manifests import Manifest
 
-GUIDES = (
-    "how-to/sidecar.md",
-    "how-to/vllm-deployment.md",
-    "how-to/inference-gateway.md",
-    "how-to/migrate.md",
-    "how-to/redis-sizing.md",
-    "how-to/rollout.md",
-    "how-to/upgrading.md",
-    "explanation/scale.md",
-)
 YAML = [
     (guide, number, block)
-    for guide in GUIDES
+    for guide in OF_OPERATORS
     for number, block in enumerate(blocks(guide))
     if block.language == "yaml"
 ]
@@ -88,7 +78,7 @@ def of_kind(kind: str) -> pytest.MarkDecorator:
 
 
 def test_every_language_of_a_block_is_looked_at() -> None:
-    languages = {block.language for guide in GUIDES for block in blocks(guide)}
+    languages = {block.language for guide in OF_OPERATORS for block in blocks(guide)}
     assert languages == {"yaml", "console", "python", "conf"}
     assert {is_of(block) for _, _, block in YAML} == {
         *("kustomization", "patch", "manifests", "values", "config")
@@ -166,7 +156,7 @@ async def newcomer(folder: Path, helm: Helm, server: RedisServer) -> AsyncIterat
 
 
 @pytest.mark.parametrize(
-    "guide", [g for g in GUIDES if any(b.language == "console" for b in blocks(g))]
+    "guide", [g for g in OF_OPERATORS if any(b.language == "console" for b in blocks(g))]
 )
 async def test_whoever_types_what_the_guide_says_gets_to_its_end(
     guide: str, helm: Helm, redis_server: RedisServer, tmp_path: Path
