@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.placements import Placements
+from gateway.store.journal import NoJournal
 from gateway.store.journals import open_journal
 from gateway.store.memory import MemoryStore
 from gateway.store.redis import RedisStore
@@ -146,3 +147,23 @@ async def test_in_memory_nothing_survives_and_nothing_is_shared() -> None:
     assert not gateway.shares()
     assert gateway.placements.told()["llama"]["journal"] == "none"
     await gateway.placements.close(0.0)
+
+
+async def test_a_pool_that_another_config_brings_is_told_under_a_number_of_its_own() -> None:
+    placements = Placements(["llama"], lambda _: NoJournal(), 1)
+    kept = placements.shares("llama")
+
+    arriving, leaving = placements.turn(["llama", "qwen"], 2)
+    assert (len(arriving), leaving) == (1, [])
+    assert (placements.teller("llama"), placements.teller("qwen")) == (1, 2)
+
+    arriving, leaving = placements.turn(["llama"], 3)
+    assert (arriving, len(leaving)) == ([], 1)
+    # Who still ends a request there tells nobody.
+    placements.tell("qwen", placed(2, 1))
+    again, _ = placements.turn(["llama", "qwen"], 4)
+    assert (len(again), placements.teller("qwen")) == (1, 4)
+    assert placements.shares("llama") is kept
+    for feed in (*leaving, *again):
+        await feed.close(0.0)
+    await placements.close(0.0)

@@ -239,3 +239,24 @@ async def test_a_replica_adopts_the_secret_that_another_one_put_into_an_emptied_
     assert old.current != former
     assert "another one" in caplog.text
     await old.close()
+
+
+async def test_configured_secrets_are_rotated_and_what_was_derived_is_void() -> None:
+    secrets = ScopeSecrets(["the-first-of-them-all"], None)
+    secrets.turn(["the-first-of-them-all"])
+    assert secrets.generation == 0
+
+    secrets.turn(["the-second-of-them-all", "the-first-of-them-all"])
+
+    wanted = tuple(map(derive, ("the-second-of-them-all", "the-first-of-them-all")))
+    assert (secrets.current, secrets.generation) == (wanted, 1)
+
+
+async def test_a_secret_that_nobody_configured_stays_until_a_restart() -> None:
+    random, configured = ScopeSecrets([], None), ScopeSecrets(["the-first-of-them-all"], None)
+    before = random.current, configured.current
+
+    random.turn(["the-second-of-them-all"])
+    configured.turn([])
+
+    assert (random.current, configured.current) == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from gateway.upstream.pools import Pools
 from tests.helpers.scripted_upstream import ScriptedUpstream, response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from gateway.upstream.choice import Endpoint
     from gateway.upstream.engine import Engine
@@ -497,3 +497,53 @@ async def test_a_hook_that_fails_stops_nothing() -> None:
         state = await scene.read(told(INFO % (10, 0) + "vllm:prompt_tokens_total 1\n"))
 
     assert (state["restarts"], state["failure"]) == (1, None)
+
+
+# --- another config ------------------------------------------------------------------------------
+
+
+def engines_of(**upstreams: Any) -> Mapping[str, Endpoint]:
+    return Choice(Config.model_validate({"upstreams": upstreams})).endpoints
+
+
+async def test_an_engine_that_another_config_has_too_is_known_as_before() -> None:
+    async with watched() as scene:
+        await scene.read(response(page(100, 50)))
+        engine, url = scene.engine, f"{scene.upstream.url}/v1"
+        gpu = {"base_url": url, "provider": "vllm", "metrics_interval_s": 7, "api_key": "sk-new"}
+        other = {"base_url": "http://127.0.0.1:1/v1", "provider": "vllm", "metrics_interval_s": 5}
+
+        scene.engines.turn(engines_of(gpu=gpu, other=other).values(), {})
+
+        assert scene.engine is engine
+        assert (engine.interval_s, engine.endpoint.api_key) == (7.0, "sk-new")
+        assert scene.told["running"] == 1
+        assert {each.name for each in scene.engines} == {"gpu", "other"}
+        task = scene.engines["other"].task
+        assert task is not None
+
+        elsewhere = {**gpu, "base_url": "http://127.0.0.1:2/v1"}
+        scene.engines.turn(engines_of(gpu=elsewhere).values(), {})
+
+        assert scene.engine is not engine
+        assert scene.told["running"] is None
+        assert [each.name for each in scene.engines] == ["gpu"]
+        with suppress(asyncio.CancelledError):
+            await task
+        assert task.done()
+
+
+async def test_the_replicas_of_a_pool_that_is_another_one_are_read_anew() -> None:
+    async with pooled() as scene, pooled() as other:
+        engine = scene.engines["gpu/a"]
+        there = {"gpu": scene.replicas}
+
+        scene.engines.turn([scene.replicas.endpoint], there)
+        assert scene.engines["gpu/a"] is engine
+
+        scene.engines.turn([other.replicas.endpoint], {"gpu": other.replicas})
+        assert scene.engines["gpu/a"] is not engine
+
+        scene.engines.turn([], {})
+        assert list(scene.engines) == []
+        assert not scene.engines

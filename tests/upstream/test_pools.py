@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from multidict import CIMultiDict
 
+from gateway.config import Config
 from gateway.errors import UpstreamTimeout
 from gateway.telemetry.spans import NULL_ATTEMPT
 from gateway.upstream.backend import State
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.upstream.choice import Endpoint
     from gateway.upstream.client import Call
 
+DNS = "http://vllm.models:8000/v1"
 TLS = Path(__file__).parents[1] / "helpers" / "tls"
 
 
@@ -279,3 +281,68 @@ async def test_over_tls_the_name_is_asked_for_and_believed_though_the_address_is
         finally:
             await pools.close(0.0)
             await client.close()
+
+
+# --- another config ------------------------------------------------------------------------------
+
+
+def test_a_pool_that_joins_is_resolved_before_anybody_hears_of_it_and_one_that_goes_is_left() -> (
+    None
+):
+    async def play() -> None:
+        world = World(dns=DNS)
+        world.addresses = ["10.0.0.1"]
+        await world.pools.start()
+        first = world.pool
+        config = Config.model_validate(
+            {
+                "upstreams": {
+                    "pool": {"engine": "vllm", "dns": DNS, "health": {"interval_s": 9}},
+                    "more": {"engine": "sglang", "dns": DNS},
+                }
+            }
+        )
+        endpoints = Choice(config).endpoints
+
+        joining = await world.pools.joining(config.upstreams, endpoints)
+        assert list(joining) == ["more"]
+        assert list(world.pools) == ["pool"]
+        assert [each.name for each in joining["more"].pool] == ["10.0.0.1:8000"]
+        assert world.pools.after(joining, endpoints) == [first, joining["more"].pool]
+        left = world.pools.turn(joining, config.upstreams, endpoints)
+        # By other intervals it is tended anew, and is the same pool.
+        assert [each.pool for each in left] == [first]
+        for each in left:
+            await each.close(0.0)
+        world.probes.clear()
+        world.addresses = ["10.0.0.1", "10.0.0.2"]
+        await asyncio.sleep(30)
+        assert world.pools["pool"] is first
+        assert len(first) == 2
+        assert 3 <= sum(url.startswith("http://10.0.0.1") for _, url in world.probes) / 2 <= 9
+
+        gone = world.pools.turn({}, {}, {})
+        for each in gone:
+            await each.close(0.0)
+        world.probes.clear()
+        await asyncio.sleep(60)
+        assert (list(world.pools), world.probes) == ([], [])
+        await world.pools.close(0.0)
+
+    run_simulated(play())
+
+
+def test_another_engine_or_name_is_another_pool() -> None:
+    async def play() -> None:
+        world = World(dns=DNS)
+        world.addresses = ["10.0.0.1"]
+        await world.pools.start()
+        for changed in ({"engine": "sglang", "dns": DNS}, {"engine": "vllm", "dns": f"{DNS}/x"}):
+            config = config_of(changed)
+            joining = await world.pools.joining(config.upstreams, Choice(config).endpoints)
+            assert list(joining) == ["pool"]
+            for each in joining.values():
+                await each.close(0.0)
+        await world.pools.close(0.0)
+
+    run_simulated(play())
