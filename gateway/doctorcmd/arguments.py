@@ -24,6 +24,14 @@ GROUPS = ("host", "gateway", "upstreams", "engines", "store", "clock", "otlp")
 _SECRET = ("_KEY", "_TOKEN", "_PASSWORD", "_SECRET")
 
 
+NO_ROOM = 2
+_NO_ROOM = (
+    "gateway doctor: this container has {left} MiB of memory left, and this takes up to {needed}: the "
+    "kernel might end the gateway. Run it in a container of its own beside it (kubectl debug), or with "
+    "--anyway\n"
+)
+
+
 def add_to(
     doctor: argparse.ArgumentParser, add_config: Callable[[argparse.ArgumentParser], None]
 ) -> None:
@@ -51,11 +59,21 @@ def add_to(
         metavar="SECONDS",
         help="of each step; default: %(default)s",
     )
+    doctor.add_argument(
+        "--anyway", action="store_true", help="even where the container has no memory left for it"
+    )
     doctor.set_defaults(verb=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything and print it; returns the exit status."""
+    from gateway.doctorcmd import room  # noqa: PLC0415 - tests put another one there
+
+    room.stand_back()
+    left = room.room_bytes()
+    if left is not None and left < room.NEEDED_BYTES and not arguments.anyway:
+        sys.stderr.write(_NO_ROOM.format(left=max(0, left) >> 20, needed=room.NEEDED_BYTES >> 20))
+        return NO_ROOM
     from gateway.doctorcmd.look import examine  # noqa: PLC0415 - only this verb pays for it
     from gateway.doctorcmd.report import Blot, as_json, as_text, status_of  # noqa: PLC0415 - the same
     from gateway.telemetry.logs import setup_logging  # noqa: PLC0415 - the same

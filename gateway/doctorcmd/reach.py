@@ -184,6 +184,12 @@ def _refused(
     return Unreached("tcp", said, how)
 
 
+def _why(problem: OSError) -> str:
+    if isinstance(problem, ConnectionRefusedError):
+        return "refuses connections"
+    return f"can't be reached ({problem.strerror or type(problem).__name__})"
+
+
 def _no_tls(place: Place, problem: Exception) -> Unreached:
     at = f"{place.host}:{place.port}"
     if isinstance(problem, ssl.SSLCertVerificationError):
@@ -262,7 +268,7 @@ async def ask(
     except aiohttp.ClientConnectorError as problem:
         raise Unreached(
             "tcp",
-            f"{place.host}:{place.port}: {problem.strerror or 'no connection'}",
+            f"{place.host}:{place.port} {_why(problem.os_error)}",
             "see what listens there, and whether a NetworkPolicy lets this pod out to it",
         ) from problem
     except (aiohttp.ClientError, OSError, ValueError) as problem:

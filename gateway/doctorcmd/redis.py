@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from gateway.doctorcmd.finding import fine, look, mend
 from gateway.doctorcmd.redis_said import eviction, memory_use, persistence, version
@@ -272,6 +272,13 @@ class RedisDoctor:
 
 
 def _troubled(check: str, problem: Exception) -> Finding:
+    if isinstance(problem, InvalidResponse):
+        return mend(
+            check,
+            "what answers there does not speak as Redis does",
+            "see the URL's host and port, and whether it wants TLS (rediss://)",
+            reason="no_redis",
+        )
     reason = judge(problem).reason
     how = _HOW.get(reason, "see its log")
     return mend(check, f"{in_words(problem)} ({reason})", how, reason=reason)
