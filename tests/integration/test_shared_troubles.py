@@ -426,7 +426,7 @@ async def test_a_gateway_that_stops_lets_all_aboard_finish_and_cuts_them_in_the_
             tasks = await together(door, *(door.ask(CHAT, body) for body in bodies))
             stopping = asyncio.create_task(door.gateway.stop())
             if in_time:
-                await until(lambda: door.gateway._drain._draining)
+                await until(lambda: door.gateway._drain.begun)
                 stub.go.set()
             async with asyncio.timeout(DEADLINE_S):
                 await stopping
