@@ -103,7 +103,7 @@ async def measure(url: str, payloads: Iterable[bytes]) -> tuple[float, float]:
     store = RedisStore(url, deadline_s=5.0)
     await store.start()
     try:
-        await store.execute(b"FLUSHALL")
+        await store.execute(b"FLUSHALL", b"SYNC")
         before, sent, count = await _used(store), 0, 0
         for count, payload in enumerate(payloads, 1):
             key = random.Random(-count).randbytes(32)
@@ -148,7 +148,7 @@ async def measure_ledger(url: str, lines: int = 2_000) -> float:
         for cause in ("request", "response_hit")
     }
     try:
-        await store.execute(b"FLUSHALL")
+        await store.execute(b"FLUSHALL", b"SYNC")
         await ledger.add(Batch("bench", 1, cells))
         # (Its script takes memory of its own in the server, once.)
         day = store.named("{ledger}:2026-11-22")
