@@ -56,7 +56,6 @@ class Lookups:
         at = self._positions
         return at[behind[0]] - at[block] < far
 
-
     def _breakpoints(self) -> set[int]:
         places = {*self._marks[:_FIRST_MARKS], *self._marks[-_LATEST_MARKS:]}
         if self._implicit:
