@@ -346,8 +346,13 @@ class Planning:
         is that thread's alone, and a text that is new takes half a millisecond for each kilobyte.
         Raises TimeoutError for what isn't done `within_s`.
         """
+        # Not the future's result: it lies in a cycle, and what was read would be held until the
+        # collector comes by.
+        done: list[_T] = []
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(within_s):
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            await loop.run_in_executor(self._thread, lambda: done.append(work()))
+        return done.pop()
 
     # --- telling --------------------------------------------------------------------------------
 
