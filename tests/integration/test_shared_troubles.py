@@ -13,7 +13,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from gateway import asking, assembly, cache, flight
+from gateway import asking, cache, flight, lasting
 from gateway.budget import Budget
 from gateway.lab.stub_provider import StubProvider
 from tests.helpers.doorway import CHAT, EMBEDDINGS, MESSAGES, Doorway, Told, chat, doorway
@@ -99,7 +99,7 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
         made.append(Budget(limit_bytes))
         return made[-1]
 
-    monkeypatch.setattr(assembly, "Budget", make)
+    monkeypatch.setattr(lasting, "Budget", make)
     return made
 
 
