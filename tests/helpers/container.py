@@ -145,10 +145,12 @@ class Container:
         if not self.ended.wait(STARTED_S):
             self._process.kill()
         self._waiter.join(STARTED_S)
-        if self.memory is not None:
+        group, self.memory = self.memory, None
+        deadline = time.monotonic() + 1
+        while group is not None and group[0].exists() and time.monotonic() < deadline:
+            # The kernel may still be taking its last process apart.
             with contextlib.suppress(OSError):
-                self.memory[0].rmdir()
-            self.memory = None
+                group[0].rmdir()
 
     def _wait(self) -> None:
         self._process.wait()

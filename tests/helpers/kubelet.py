@@ -219,6 +219,7 @@ class Pod:
             )
         )
         if again:
+            one.process.close()
             if not self._ending.wait(RESTART_AFTER_S):
                 self._start(one.spec, one.restarts + 1)
         elif len(self._mains()) == len(self.spec["containers"]) and all(
