@@ -20,7 +20,7 @@ SKIP = ("host", "gateway", "store", "otlp", "clock")
 
 async def looked(url: str, engine: str) -> dict[str, Finding]:
     tree: dict[str, Any] = {"upstreams": {"m": {"base_url": url, "engine": engine}}}
-    found = await examine(Config.model_validate(tree), {}, skip=SKIP, timeout_s=5.0)
+    found = await examine(Config.model_validate(tree), {}, skip=SKIP, timeout_s=10.0)
     return {each.check.removeprefix("upstream.m."): each for each in found}
 
 

@@ -40,7 +40,7 @@ async def looked(
     config = Config.model_validate(
         {"upstreams": upstreams, "store": {"url": "memory://"}, **sections}
     )
-    return by_check(await examine(config, environ or {}, skip=skip, timeout_s=2.0))
+    return by_check(await examine(config, environ or {}, skip=skip, timeout_s=10.0))
 
 
 @asynccontextmanager
