@@ -33,6 +33,8 @@ _HOP_BY_HOP = frozenset(
     )
 )
 _OURS = "x-gateway-"
+# But for what the Gateway API Inference Extension has taken of it: said to who picks the replica.
+_THEIRS = "x-gateway-inference-"
 # The trace is our users' own: it leaves only where `propagate_trace` says so, baggage never.
 _TRACE = frozenset(("traceparent", "tracestate"))
 # Beside those: what we ask and answer ourselves, which is framing, the host, and `Expect`, which our
@@ -72,7 +74,9 @@ def request_headers(
         lower = name.lower()
         if lower in _NEVER_ASKED or lower in dropped:
             continue
-        if lower.startswith(_OURS) or lower == tenant_header:
+        if lower == tenant_header:
+            continue
+        if lower.startswith(_OURS) and not lower.startswith(_THEIRS):
             continue
         if lower in _TRACE and not endpoint.propagate_trace:
             continue

@@ -263,6 +263,7 @@ async def test_an_inference_gateway_is_asked_for_nothing_that_it_does_not_have()
                     {**said, "seed": seed},
                     x_gateway_inference_objective="batch",
                     x_llm_d_inference_objective="batch",
+                    x_gateway_cache_samples="1",
                 )
                 assert told == "miss"
             async with asyncio.timeout(10):
@@ -273,7 +274,8 @@ async def test_an_inference_gateway_is_asked_for_nothing_that_it_does_not_have()
     assert {path for path, _ in asked} <= {"/v1/models", "/v1/chat/completions"}
     (names, *_) = (names for path, names in asked if path == "/v1/chat/completions")
     assert "x-llm-d-inference-objective" in names
-    assert "x-gateway-inference-objective" not in names
+    assert "x-gateway-inference-objective" in names
+    assert "x-gateway-cache-samples" not in names
 
 
 # -- what Redis holds
