@@ -117,6 +117,7 @@ class RunningGateway:
         parts.planning.close()
         parts.routing.close()
         # Whoever makes calls has ended.
+        parts.telling.flush()
         await parts.accounts.close()
         await self._client.close()
         await self._secrets.close()
