@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from gateway.turn import Turn
     from gateway.wire.system_text import Lead
 
+_LONG_BYTES = 1024 * 1024
+_SHORT_BYTES = 128 * 1024
+"""Takes less, whatever it holds."""
+_MANY_OBJECTS = 8192
+"""Messages, parts, tools, and what is in them."""
+
 
 @dataclass(slots=True)
 class Planned:
@@ -99,3 +105,12 @@ def shares_of(planned: Planned, usage: Usage) -> dict[Cause, Share]:
     found = dict.fromkeys(Cause, Share())
     found[Cause.CLIENT if by_marks else Cause.AUTOMATIC] = all_of_it
     return found
+
+
+def is_short(body: bytes) -> bool:
+    """Whether it is read in less time than others should have to wait for. A longer one is
+    read in a thread.
+    """
+    if len(body) <= _SHORT_BYTES:
+        return True
+    return len(body) <= _LONG_BYTES and body.count(b"{") <= _MANY_OBJECTS

@@ -21,7 +21,7 @@ from gateway.core.plan import Markers, PlanReason
 from gateway.core.prompt_policy import markers_for, untouchable
 from gateway.core.rewrites import Case, Rewrite
 from gateway.learned import Learned
-from gateway.planned import Planned
+from gateway.planned import Planned, is_short
 from gateway.providers.prompt_cache_rules import cache_rules
 from gateway.wire.base import NotUnderstood
 from gateway.wire.marking import marked
@@ -53,13 +53,9 @@ _log = structlog.get_logger("warmgate.planning")
 
 _MARKERS = "x-gateway-markers"
 
-# What takes longer to read than others should have to wait for is read in a thread.
-_LONG_BYTES = 1024 * 1024
-_SHORT_BYTES = 128 * 1024  # takes less, whatever it holds
-# Messages, parts, tools, and what is in them.
-_MANY_OBJECTS = 8192
 # Where the thread has so much to do, the request goes as it came.
 _THREAD_WAIT_S = 3.0
+_LONG_AT_ONCE = 2
 # Planning more than these would be a tenth of a second in which nobody else is served, and no model
 # has room for as many that are worth an entry.
 MOST_BLOCKS = 32_768
@@ -103,6 +99,7 @@ class Planning:
         self._hinting = Hinting(
             learned.keys, hints=config.prompt_cache.hints, isolates=self._isolates
         )
+        self._long = asyncio.Semaphore(_LONG_AT_ONCE)
         self._failures = 0
         self._logged_at = float("-inf")
         self.on_answered: Callable[[Turn, Planned], None] | None = None
@@ -248,7 +245,16 @@ class Planning:
             return planned
         hint = self._hinting.hint(rules, turn.api.name)
         if rules.takes_markers or hint or policy.rewrites:
-            await self._change(turn, planned, policy.rewrites, markers, hint)
+            if is_short(turn.body):
+                await self._change(turn, planned, policy.rewrites, markers, hint)
+                return planned
+            # What a long one is read as takes many times its size, and is held until it is marked.
+            async with asyncio.timeout(_THREAD_WAIT_S):
+                await self._long.acquire()
+            try:
+                await self._change(turn, planned, policy.rewrites, markers, hint)
+            finally:
+                self._long.release()
         return planned
 
     async def _change(
@@ -336,10 +342,7 @@ class Planning:
 
     async def _beside(self, body: bytes, work: Callable[[], _T]) -> _T:
         """The work done, for a long body in a thread: nobody else waits for it."""
-        is_short = len(body) <= _SHORT_BYTES
-        if is_short or (len(body) <= _LONG_BYTES and body.count(b"{") <= _MANY_OBJECTS):
-            return work()
-        return await self.searching(work, _THREAD_WAIT_S)
+        return work() if is_short(body) else await self.searching(work, _THREAD_WAIT_S)
 
     async def searching(self, work: Callable[[], _T], within_s: float | None = None) -> _T:
         """The work done in the one thread that searches in texts: what the rewriter remembers of them

@@ -78,6 +78,7 @@ class Scene:
                 who=who,
             ),
             exchange=SimpleNamespace(
+                request_id="gw_1",
                 markers=None,
                 rewrites=None,
                 span=NULL_SERVER,
@@ -312,6 +313,29 @@ async def test_where_the_thread_is_busy_the_request_goes_as_it_came(
     assert await busy
     assert planned.body is turn.body
     assert planned.told() == "none; reason=failed"
+
+
+async def test_of_many_long_ones_few_are_held_as_what_they_were_read_as(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(telemetry, {})
+    held, most = 0, 0
+    change = scene.planning._change
+
+    async def counted(*args: Any) -> None:
+        nonlocal held, most
+        held, most = held + 1, max(most, held + 1)
+        await change(*args)
+        held -= 1
+
+    monkeypatch.setattr(scene.planning, "_change", counted)
+    turns = [
+        scene.turn("claude-sonnet-4-5", "anthropic", MESSAGES, system=f"{n} " + SYSTEM * 20)
+        for n in range(8)
+    ]
+    await asyncio.gather(*(scene.planning.plan(turn) for turn in turns))
+
+    assert (held, most) == (0, 2)
 
 
 async def test_what_is_read_behind_an_answer_holds_up_no_plan(
