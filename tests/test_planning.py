@@ -330,7 +330,7 @@ async def test_of_many_long_ones_few_are_held_as_what_they_were_read_as(
 
     monkeypatch.setattr(scene.planning, "_change", counted)
     turns = [
-        scene.turn("claude-sonnet-4-5", "anthropic", MESSAGES, system=f"{n} " + SYSTEM * 20)
+        scene.turn("claude-sonnet-4-5", "anthropic", MESSAGES, system=f"{n} " + SYSTEM * 90)
         for n in range(8)
     ]
     await asyncio.gather(*(scene.planning.plan(turn) for turn in turns))
