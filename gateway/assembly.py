@@ -305,6 +305,7 @@ def _recognition(
     if before is not None and _recognised_by(config, choice) == _recognised_by(
         before.config, before.choice
     ):
+        before.recognition.turn(config)
         return before.recognition
     door = Door(config.cache.door_entries, config.generation().encode())
     return Recognition(config, choice, parts.secrets, door, lasting.readers)

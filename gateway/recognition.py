@@ -100,6 +100,11 @@ class Recognition:
         self._seen: dict[tuple[bytes, bytes, int], _Seen] = {}
         self._readers = readers or reading_threads()
         self._trusted = Peers(config.server.trusted_proxies)
+        self._most_members = 0
+        self.turn(config)
+
+    def turn(self, config: Config) -> None:
+        """Another config holds, by which requests are recognised as before."""
         room = config.server.memory_budget_bytes or default_limit(container_bytes())
         self._most_members = min(_MOST_MEMBERS, room // _BYTES_A_MEMBER)
 
@@ -234,11 +239,14 @@ class Recognition:
         return self._tenant(_as_forwarded(Sender(pairs, request.headers, request.remote)))
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
-        """The credential at this endpoint, hashed: what acceptance is remembered by."""
+        """The credential at this endpoint, hashed: what acceptance is remembered by. What was accepted
+        with a configured key in its place was not accepted itself.
+        """
         credential = identity.credential(sender.headers, endpoint.provider)
-        return identity.scope(
-            self._secrets.current[0], "accepted", endpoint.identity + b"\0" + credential
-        )
+        asked = endpoint.identity + b"\0" + credential
+        if endpoint.api_key is not None:
+            asked += b"\0" + identity.digest((endpoint.api_key.encode(),))
+        return identity.scope(self._secrets.current[0], "accepted", asked)
 
     def _tenant(self, sender: Sender) -> str | None:
         """The tenant that a trusted proxy names; anybody else's word is ignored."""

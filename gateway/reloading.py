@@ -41,6 +41,7 @@ LOOK_S = 2.0
 _MOST_FAULTS = 50
 """Of one config in the log."""
 _READ_BYTES = 1024 * 1024
+_CLOSE_S = 1.0
 
 _Seen: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
 
@@ -95,7 +96,8 @@ class Reloading:
         look_s: float = LOOK_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`source` None: there is nothing to read again. `config` gives the one that holds; `turn` lets another one hold, or raises and changes
+        """`source` None: there is nothing to read again; nor is there where a part of it came through a
+        pipe. `config` gives the one that holds; `turn` lets another one hold, or raises and changes
         nothing. `now` gives seconds since the epoch.
         """
         self.on_applied: Callable[[Config, Config], None] = _nobody
@@ -106,7 +108,12 @@ class Reloading:
         """What waits for a restart now."""
         self.loaded: Loaded | None = None
         """What was read last, of those that could be used; None before the first."""
+        self._once = () if source is None else source.irregular(config())
+        if self._once:
+            _log.warning("the config is not read again", pipes=[str(each) for each in self._once])
+            source = None
         self._source = source
+        self._closed = False
         self._config = config
         self._turn = turn
         self._look_s = look_s
@@ -141,9 +148,14 @@ class Reloading:
 
     async def close(self) -> None:
         """Change nothing more."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait((self._task,), timeout=1.0)
+            await asyncio.wait((self._task,), timeout=_CLOSE_S)
+        # Nor does who began before.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S), self._one_at_a_time:
+                pass
 
     def shown(self) -> dict[str, Any]:
         """What holds, without any secret, where each setting that was read came from, what waits, and
@@ -161,12 +173,15 @@ class Reloading:
         return _shown(await self.reload())
 
     async def reload(self, why: str = "admin") -> Reloaded:
-        """Read it now, and put it in force. Raises LookupError where there is nothing to read."""
+        """Read it now, and put it in force. Raises LookupError where there is nothing to read, or the
+        gateway ends.
+        """
         if self._source is None:
-            raise LookupError(
-                "this gateway was given its config by a program, and can't read it again"
-            )
+            given = f"through {self._once[0]}, which is no file" if self._once else "by a program"
+            raise LookupError(f"this gateway was given its config {given}, and can't read it again")
         async with self._one_at_a_time:
+            if self._closed:
+                raise LookupError("this gateway is ending")
             return await self._reload(self._source, why)
 
     async def _reload(self, source: Source, why: str) -> Reloaded:
@@ -201,6 +216,11 @@ class Reloading:
         return done
 
     def _read(self, source: Source) -> Loaded:
+        if odd := source.irregular(self._config()):
+            # To open it might wait for ever.
+            raise ConfigError(
+                tuple(Fault(str(each), "is no file", "put a file in its place") for each in odd)
+            )
         return source.load() if self._may_be_blank else source.load_again()
 
     def _heard(self, held: Config, read: Config) -> None:
@@ -280,8 +300,11 @@ def _digest(files: Iterable[Path]) -> bytes:
     whole = blake3()
     for file in files:
         try:
-            with file.open("rb") as stream:
-                held = stream.read(_READ_BYTES + 1)
+            # (To open a pipe might wait for ever.)
+            held = b""
+            if file.is_file():
+                with file.open("rb") as stream:
+                    held = stream.read(_READ_BYTES + 1)
         except (OSError, ValueError) as error:
             held = f"\0{type(error).__name__}".encode()
         whole.update(len(held).to_bytes(8, "big"))

@@ -221,3 +221,44 @@ async def test_who_hears_of_it_and_fails_does_no_harm(file: Path) -> None:
     file.write_text("cache: {ttl_s: 2}")
 
     assert (await scene.reloading.reload()).outcome is Outcome.APPLIED
+
+
+async def test_what_came_through_a_pipe_holds_and_is_not_read_again(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_text, "cache: {ttl_s: 5}"))
+    scene = await asyncio.to_thread(Scene, Source(pipe))
+    await writing
+    scene.reloading.start()
+    with pytest.raises(LookupError, match="which is no file"):
+        await scene.reloading.reload()
+    await asyncio.wait_for(scene.reloading.close(), 5)
+    assert scene.ttls == [5.0]
+
+
+async def test_a_pipe_in_the_place_of_a_file_is_refused_and_keeps_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    file, key = tmp_path / "gateway.yaml", tmp_path / "key"
+    file.write_text("cache: {ttl_s: 5}")
+    key.write_text("sk-one")
+    scene = Scene(Source(file, {"GATEWAY_UPSTREAMS__OPENAI__API_KEY_FILE": str(key)}))
+    key.unlink()
+    os.mkfifo(key)
+
+    done = await asyncio.wait_for(scene.reloading.reload(), 5)
+
+    assert done.outcome is Outcome.REFUSED
+    assert [(each.path, each.problem) for each in done.faults] == [(str(key), "is no file")]
+    assert len(scene.held) == 1
+
+
+async def test_nothing_is_read_once_it_has_been_closed(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("cache: {ttl_s: 5}")
+    scene = Scene(Source(file))
+    await scene.reloading.close()
+    file.write_text("cache: {ttl_s: 6}")
+    with pytest.raises(LookupError, match="ending"):
+        await scene.reloading.reload()
+    assert scene.ttls == [5.0]

@@ -58,6 +58,10 @@ class Source:
         except Unreadable:
             return False
 
+    def irregular(self, config: Config | None = None) -> tuple[Path, ...]:
+        """Of its files those that are there and are none that can be read twice: a pipe, a terminal."""
+        return tuple(each for each in self.files(config) if each.exists() and not each.is_file())
+
     def files(self, config: Config | None = None) -> tuple[Path, ...]:
         """What is read: the config file, the files that variables name, and, of a config that holds,
         those of its warm-ups.

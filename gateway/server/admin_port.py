@@ -60,9 +60,7 @@ class AdminPort:
             # (SQLite is read beside the store anyway.)
             patient = {"memory_bytes": 0, "deadline_ms": _PATIENT_MS}
             self._own = open_store(config.store.model_copy(update=patient), clock, environ)
-        inventory = Inventory(
-            self._own or store, generations, clock, limit_bytes=config.cache.max_entry_bytes
-        )
+        inventory = Inventory(self._own or store, generations, clock)
         token = config.admin.token.get_secret_value() if config.admin.token else None
         admin = Admin(inventory, store, token, explain=explain, engines=engines, sharing=sharing)
         who = admin.who

@@ -1,7 +1,7 @@
 """The end of serving: what runs may finish, nothing new begins, and nobody's request is lost on the way.
 
-Rule 1: connections that are there are used to their end: what comes on one is answered, and the answer
-says that it closes. One that nobody uses is closed only after a while: a request may be on its way to it.
+Rule 1: connections that are there are used to their end: the next request on one is answered, and the
+answer says that it closes (so that what was sent behind it, unasked, is not answered). One that nobody uses is closed only after a while: a request may be on its way to it.
 Rule 2: who connects anew is refused in words: 503, `Retry-After`, `Connection: close`. A port that is
 deaf would be an error of the network, which not every client tries again.
 Rule 3: it ends: when nothing runs and nobody is left, at the deadline, or at once when told to `cut`.
@@ -74,7 +74,7 @@ class Drain:
         self._begun_at = loop.time()
         _log.info("draining", requests=self.busy, connections=self.connections)
         self._readiness.drain()
-        self._listener.leaving = True
+        self._listener.leave()
         self._listener.on_closed = self._changed.set
         if self._delay_s:
             loop.call_later(self._delay_s, self._listener.refuse_newcomers)
@@ -120,5 +120,6 @@ class Drain:
         idle = [each for each in self._listener.open if not (each.busy or each.late)]
         self._idle = {each: self._idle.get(each, now) for each in idle}
         for each, since in self._idle.items():
-            if now - since >= self._idle_s:
+            # (The head of a request that comes in pieces is no silence.)
+            if now - max(since, each.heard_at) >= self._idle_s:
                 each.force_close()

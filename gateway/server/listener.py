@@ -57,7 +57,8 @@ class Listener(web.Server):
             loop: asyncio.AbstractEventLoop = self._loop
             self._inline = _Inline(loop) if sys.version_info < (3, 12) else loop
         if not self._refusing:
-            return Connection(self, loop=self._inline, **self._settings)
+            made = _Leaving if self.leaving else Connection
+            return made(self, loop=self._inline, **self._settings)
         ours, self.request_handler = self.request_handler, self._refusal
         try:
             return Connection(self, late=True, loop=self._inline, **self._settings)
@@ -68,6 +69,12 @@ class Listener(web.Server):
     def open(self) -> list[Connection]:
         """The connections that are there."""
         return cast("list[Connection]", self.connections)
+
+    def leave(self) -> None:
+        """No connection is to be used again."""
+        self.leaving = True
+        for each in self.open:
+            each.__class__ = _Leaving
 
     def refuse_newcomers(self) -> None:
         """Whoever connects from now on."""
@@ -127,13 +134,15 @@ class _Inline:
 class Connection(RequestHandler):
     """One client's."""
 
-    __slots__ = ("late", "listener")
+    __slots__ = ("heard_at", "late", "listener")
 
     def __init__(self, listener: Listener, *, late: bool = False, **settings: Any) -> None:
         """`late`: made when nobody new was taken any more."""
         super().__init__(listener, **settings)
         self.listener = listener
         self.late = late
+        self.heard_at = 0.0
+        """When something came last, once the listener is leaving; by the loop's clock."""
 
     @property
     def busy(self) -> bool:
@@ -162,3 +171,14 @@ class Connection(RequestHandler):
         answer = replies.error(problem, error_api(request.path, request.headers), request_id)
         answer.force_close()
         return answer
+
+
+class _Leaving(Connection):
+    """One whose listener is leaving: it is noted when something comes, which would cost others."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self.heard_at = self._loop.time()
+        super().data_received(data)

@@ -326,6 +326,35 @@ async def test_a_key_in_a_file_is_rotated(tmp_path: Path) -> None:
         assert "sk-" not in str(shown)
 
 
+async def test_whom_a_configured_key_let_in_is_not_let_in_without_it(tmp_path: Path) -> None:
+    class Strict(Upstream):
+        async def _chat(self, request: web.Request) -> web.StreamResponse:
+            if request.headers.get("Authorization") not in {"Bearer sk-ours", "Bearer sk-good"}:
+                return web.json_response({"error": {"message": "no such key"}}, status=401)
+            return await super()._chat(request)
+
+    async with serve_app(Strict("one").app()) as base:
+        file = tmp_path / "gateway.yaml"
+        upstream = {"base_url": f"{base}/v1", "provider": "openai"}
+        with_key = {"openai": {**upstream, "api_key": "sk-ours"}}
+        sections: dict[str, Any] = {"cache": {"scope": "shared"}, "upstreams": with_key}
+        async with gateway_in_file(file, base, **sections) as there:
+
+            async def told(text: str, key: str) -> tuple[int, str]:
+                headers = [_JSON[0], ("Authorization", f"Bearer {key}")]
+                url = there.gateway.api_url
+                answer = await fetch(url, "POST", CHAT, body(text), headers)
+                await there.gateway.background.idle()
+                return answer.status, answer.head.get("x-gateway-cache")
+
+            assert await told("first", "sk-bad") == (200, "miss")
+            assert await told("first", "sk-bad") == (200, "hit")
+            assert (await there.say(upstreams={"openai": upstream})).outcome is Outcome.APPLIED
+            assert await told("second", "sk-good") == (200, "miss")
+            assert await told("second", "sk-good") == (200, "hit")
+            assert (await told("second", "sk-bad"))[0] == 401
+
+
 async def test_a_hundred_reloads_leave_nothing_behind(tmp_path: Path) -> None:
     one = Upstream("one")
     async with (

@@ -138,6 +138,20 @@ async def test_who_uses_its_connection_no_more_is_let_go_after_a_while_and_not_b
         assert await client.ended() == b""
 
 
+async def test_a_head_that_comes_in_pieces_is_no_silence() -> None:
+    async with door(idle_s=0.6) as there, RawClient(there.url) as client:
+        await client.ask("GET", "/")
+        await client.response()
+        draining = asyncio.create_task(there.drain.drain(60))
+        await refused(there)
+        for piece in (b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"X-A: b\r\n", b"X-B: c\r\n", b"\r\n"):
+            # (Together longer than what a silent one is given.)
+            await asyncio.sleep(0.25)
+            await client.send(piece)
+        assert (await client.response()).status == 200
+        assert await asyncio.wait_for(draining, 1) is True
+
+
 async def test_a_newcomer_that_takes_its_time_is_refused_in_words_too() -> None:
     async with door(idle_s=0) as there, RawClient(there.url) as busy:
         await busy.ask("GET", "/slow")
