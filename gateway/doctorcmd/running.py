@@ -41,7 +41,7 @@ async def _probes(config: Config, session: aiohttp.ClientSession) -> list[Findin
                     "gateway.probes",
                     f"{base} does not answer in time, or not as a gateway: {problem}",
                     "where it is the gateway, its event loop hangs: see its CPU, take its stacks "
-                    "(py-spy dump), end it; liveness does so by itself",
+                    "(py-spy dump, from its node or a debug container), end it; liveness does so by itself",
                 )
             ]
         return [

@@ -117,6 +117,22 @@ def test_every_value_has_a_default() -> None:
         ("secrets.store__url=redis://plain", "secrets.store__url"),
         ("secrets.log__level.existingSecret=x", "log__level"),
         ("probePort=80", "probePort"),
+        (
+            "networkPolicy.enabled=true,config.store.url=rediss://redis.cache:6379/0",
+            "networkPolicy.extraEgress lets nothing through to Redis",
+        ),
+        (
+            "networkPolicy.enabled=true,secrets.store__url.existingSecret=r,secrets.store__url.key=url",
+            "networkPolicy.extraEgress lets nothing through to Redis",
+        ),
+        (
+            "networkPolicy.enabled=true,otlpEndpoint=http://otel.observability:4318",
+            "networkPolicy.extraEgress lets nothing through to otlpEndpoint",
+        ),
+        (
+            "networkPolicy.enabled=true,podMonitor.enabled=true",
+            "networkPolicy.metricsFrom lets nobody read",
+        ),
     ],
 )
 def test_a_mistake_is_refused_by_name(helm: Helm, arguments: str, complaint: str) -> None:

@@ -56,6 +56,17 @@
 {{- fail (printf "\nconfig.upstreams.%s carries a credential in a URL, and a ConfigMap is no place for one: give secrets.upstreams__%s__api_key." $name $name) }}
 {{- end }}
 {{- end }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
+{{- if or (hasKey .Values.secrets "store__url") (regexMatch "^redi" ($store.url | default "")) }}
+{{- fail "\nnetworkPolicy.extraEgress lets nothing through to Redis, and the gateway would serve without its cache, ready and in silence: add a rule (docs/how-to/kubernetes.md)." }}
+{{- end }}
+{{- if .Values.otlpEndpoint }}
+{{- fail "\nnetworkPolicy.extraEgress lets nothing through to otlpEndpoint: add a rule." }}
+{{- end }}
+{{- end }}
+{{- if and .Values.networkPolicy.enabled .Values.podMonitor.enabled (not .Values.networkPolicy.metricsFrom) }}
+{{- fail "\nnetworkPolicy.metricsFrom lets nobody read what podMonitor asks for: add the peers of Prometheus." }}
+{{- end }}
 {{- if hasKey .Values.secrets "store__url" }}
 {{- $_ := set $config "store" (omit $store "url") }}
 {{- end }}
