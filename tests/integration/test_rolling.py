@@ -32,6 +32,7 @@ CHAT = "/v1/chat/completions"
 REPLICAS = 3
 CLIENTS = 20
 DONE = b"data: [DONE]\n\n"
+TEXT = "0123456789"
 # Seconds, of what Kubernetes takes ten times as long for.
 PROBE_S = 0.1
 PROBE_FAILURES = 2
@@ -47,6 +48,13 @@ def event(content: str, finish: str | None = None) -> bytes:
     return b"data: " + orjson.dumps({**shape, "choices": [choice]}) + b"\n\n"
 
 
+def text_of(stream: bytes) -> str:
+    """What its events say together; of one without its end, nothing."""
+    *events, done, _ = stream.split(b"\n\n") if stream.endswith(DONE) else (b"", b"")
+    told = [orjson.loads(each.removeprefix(b"data: ")) for each in events] if done else []
+    return "".join(c["delta"].get("content") or "" for each in told for c in each["choices"])
+
+
 @asynccontextmanager
 async def engine() -> AsyncIterator[str]:
     """Streams of half a second, documents at once."""
@@ -56,8 +64,8 @@ async def engine() -> AsyncIterator[str]:
             return web.json_response({"choices": []})
         out = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await out.prepare(request)
-        for number in range(10):
-            await out.write(event(str(number)))
+        for each in TEXT:
+            await out.write(event(each))
             await asyncio.sleep(0.05)
         await out.write(event("", "stop") + DONE)
         return out
@@ -87,7 +95,7 @@ class Load:
             try:
                 async with session.post(self.url + CHAT, json=body) as answer:
                     said = await answer.read()
-                    whole = said.endswith(DONE) if stream else said.startswith(b"{")
+                    whole = text_of(said) == TEXT if stream else said.startswith(b"{")
                     self.statuses[f"{answer.status} {'whole' if whole else 'cut'}"] += 1
             except (aiohttp.ClientError, OSError) as problem:
                 self.statuses[repr(problem)] += 1
