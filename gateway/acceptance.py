@@ -9,14 +9,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from gateway.core import identity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gateway.upstream.choice import Endpoint
 
 REFUSALS = frozenset({401, 403})
 """The statuses that say that a credential was not accepted."""
 
 _ENTRIES = 50_000
 _NEVER = (False, 0.0)
+
+
+def accepted_as(who: bytes, endpoint: Endpoint) -> bytes:
+    """What acceptance is remembered by: who asked, and the configured key that was sent in place of a
+    credential, if any. Whom one key let in is not let in without it, or by the next one.
+    """
+    if endpoint.api_key is None:
+        return who
+    return identity.digest((who, endpoint.api_key.encode()))
 
 
 class Acceptance:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway import traced
+from gateway.acceptance import accepted_as
 from gateway.cache import LONG_BYTES, judged
 from gateway.core.model import Form, Reason
 from gateway.errors import GatewayError, UpstreamUnreachable
@@ -272,7 +273,7 @@ class Asked(AbstractAsyncContextManager["Underway"]):
             raise
         # It has gone out, and is not sent again.
         self._sent = b""
-        asking.acceptance.learn(known.who, upstream.status)
+        asking.acceptance.learn(accepted_as(known.who, known.endpoint), upstream.status)
         call.span.http(upstream.status)
         underway = self._underway = Underway(upstream, call, asked_usage=self.asked_usage)
         if upstream.status >= 400:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from gateway.acceptance import REFUSALS
+from gateway.acceptance import REFUSALS, accepted_as
 from gateway.answering import not_in_cache, passed_on
 from gateway.core import directives as cache_control
 from gateway.core import samples
@@ -246,7 +246,7 @@ class Proxy:
         """May the credential be served what somebody else paid for?"""
         bound = known.ask is not None and known.ask.bound
         own = self._config.cache.scope == "credential" or bound
-        return own or self._acceptance.proven(known.who)
+        return own or self._acceptance.proven(accepted_as(known.who, known.endpoint))
 
     # --- everything else ------------------------------------------------------------------------
 
@@ -283,7 +283,8 @@ class Proxy:
                 request.method, asked, headers, body, endpoint, exchange.span.attempt, journey
             ) as upstream:
                 if upstream.status in REFUSALS:
-                    self._acceptance.learn_refusal(self._recognition.who(sender, endpoint))
+                    who = self._recognition.who(sender, endpoint)
+                    self._acceptance.learn_refusal(accepted_as(who, endpoint))
                 if request.method == "DELETE" and upstream.status in _GONE:
                     record = _RECORD.fullmatch(asked.path)
                     if record is not None:

@@ -239,14 +239,11 @@ class Recognition:
         return self._tenant(_as_forwarded(Sender(pairs, request.headers, request.remote)))
 
     def who(self, sender: Sender, endpoint: Endpoint) -> bytes:
-        """The credential at this endpoint, hashed: what acceptance is remembered by. What was accepted
-        with a configured key in its place was not accepted itself.
-        """
+        """The credential at this endpoint, hashed: who asks."""
         credential = identity.credential(sender.headers, endpoint.provider)
-        asked = endpoint.identity + b"\0" + credential
-        if endpoint.api_key is not None:
-            asked += b"\0" + identity.digest((endpoint.api_key.encode(),))
-        return identity.scope(self._secrets.current[0], "accepted", asked)
+        return identity.scope(
+            self._secrets.current[0], "accepted", endpoint.identity + b"\0" + credential
+        )
 
     def _tenant(self, sender: Sender) -> str | None:
         """The tenant that a trusted proxy names; anybody else's word is ignored."""
