@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 ALONE = frozenset(("integration",))
 """Folders whose tests judge time and load: nothing runs beside them. All others run on all cores."""
+NOT_ALONE = frozenset(("test_recorded_conversations.py",))
+"""Files in them that judge neither."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what may not run beside others."""
     tests = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(tests).parts[0] in ALONE:
+        if item.path.relative_to(tests).parts[0] in ALONE and item.path.name not in NOT_ALONE:
             item.add_marker(pytest.mark.alone)
 
 
