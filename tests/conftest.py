@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ALONE = frozenset(("integration",))
 """Folders whose tests judge time and load: nothing runs beside them. All others run on all cores."""
-NOT_ALONE = frozenset(("test_recorded_conversations.py",))
+NOT_ALONE = frozenset(("test_recorded_conversations.py", "test_tenants.py"))
 """Files in them that judge neither."""
 
 

@@ -133,10 +133,8 @@ async def warm(api_url: str) -> None:
 
 async def lasts(*crowds: Crowd) -> None:
     """Until each has so many more answers in this phase."""
-    for crowd in crowds:
-        phase = crowd.phase
-        goal = len(phase.took_s) + REQUESTS
-        await crowd.until(lambda p=phase, n=goal: len(p.took_s) >= n)  # type: ignore[misc] # bound here
+    goals = [(crowd.phase, len(crowd.phase.took_s) + REQUESTS) for crowd in crowds]
+    await crowds[-1].until(lambda: all(len(phase.took_s) >= goal for phase, goal in goals))
 
 
 def waited(case: Case, tested: tuple[Phase, Phase], control: list[Phase]) -> str:
