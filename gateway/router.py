@@ -150,12 +150,16 @@ class Router:
     def learn(self, journey: Journey, answer: Answer | None) -> None:
         """It is over. What the answer says; None: there was none that could be read."""
         if answer is not None and answer.response_id and journey.api == "openai_responses":
-            self._own(answer.response_id, journey.backend)
+            self._own(_short(answer.response_id), journey.backend)
+            self._tell_made(answer.response_id, journey)
         self._reported(journey, answer.usage if answer is not None else None)
         self.over(journey)
 
     def heard(self, record: RouteRecord) -> None:
         """What another gateway did, or this one before it was started anew."""
+        if record.kind is RecordKind.MADE:
+            self._own(record.session, record.backend)
+            return
         age_s = self._clock.now() - record.at
         self._guarded(lambda: self.affinity.heard(record, self._timer(), max(0.0, age_s)))
 
@@ -177,6 +181,14 @@ class Router:
                 streamed=ticket.streamed,
             )
         self._guarded(lambda: tell(record))
+
+    def _tell_made(self, response_id: str, journey: Journey) -> None:
+        tell = self.tell
+        if tell is not None:
+            now, digest = self._clock.now(), _short(response_id)
+            kind, number = RecordKind.MADE, journey.number
+            record = RouteRecord(kind, self.gateway, number, journey.backend, now, session=digest)
+            self._guarded(lambda: tell(record))
 
     def _reported(self, journey: Journey, usage: Usage | None) -> None:
         ticket = journey.ticket
@@ -276,8 +288,7 @@ class Router:
         turned = [*usable[start:], *usable[:start]]
         return sorted(turned, key=lambda each: (each.in_flight + 1) / each.weight)
 
-    def _own(self, response_id: str, backend: str) -> None:
-        key = _short(response_id)
+    def _own(self, key: int, backend: str) -> None:
         self._owners[key] = backend
         self._owners.move_to_end(key)
         if len(self._owners) > _MOST_OWNERS:

@@ -11,7 +11,7 @@ from gateway.cache import Clock
 from gateway.core.affinity import Affinity
 from gateway.core.model import Answer, Finish, Form, Usage
 from gateway.core.route import Branch, Wish
-from gateway.core.route_records import RecordKind, RouteRecord
+from gateway.core.route_records import RecordKind, RouteRecord, decode, encode
 from gateway.core.trail import Trail
 from gateway.errors import UpstreamUnreachable
 from gateway.journey import Journey
@@ -196,6 +196,25 @@ def test_other_gateways_are_told_of_each_step_and_heard(clock: StandingClock) ->
         other.heard(record)
     route = other.route(chat(session=5))
     assert (route.order[0].name, route.branch) == (home, Branch.HOME)
+
+
+def test_who_made_a_response_is_known_to_other_gateways(clock: StandingClock) -> None:
+    one, other = router_of(clock), router_of(clock)
+    told: list[RouteRecord] = []
+    one.tell, one.gateway = told.append, 7
+    journey = chat()
+    journey.api = "openai_responses"
+    home = went(one, journey, answered(0, response_id="resp_1"))
+    # As it goes over the wire.
+    for record in (decode(encode(each)) for each in told):
+        assert record is not None
+        other.heard(record)
+    assert other.owner("resp_1") == home
+    assert other.owner("resp_2") == ""
+    # Of what nobody can continue nothing is told.
+    told.clear()
+    went(one, chat(), answered(0, response_id="chatcmpl-1"))
+    assert RecordKind.MADE not in {record.kind for record in told}
 
 
 def test_a_rehearsal_says_the_same_as_the_request_and_changes_nothing(

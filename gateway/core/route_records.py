@@ -1,7 +1,7 @@
-"""What gateways tell each other of a placement: `RouteRecord`, and its bytes.
+"""What gateways tell each other of a placement and of what came of it: `RouteRecord`, and its bytes.
 
 Rule 1: what can't be read (another version, cut short, too long) is None, never an error.
-Rule 2: no content, no credentials: prints, counts and names of replicas.
+Rule 2: no content, no credentials: prints, counts, digests of ids, and names of replicas.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class RecordKind(IntEnum):
     BEGUN = 2
     """The first byte is here."""
     OVER = 3
+    MADE = 4
+    """Its answer is kept by the replica, and others may go on from it."""
 
 
 class RouteRecord(NamedTuple):
@@ -42,6 +44,7 @@ class RouteRecord(NamedTuple):
     trail: Trail = Trail()
     """Of PLACED only."""
     session: int = 0
+    """Of PLACED; of MADE the digest of the answer's id."""
     uncached: int = 0
     """Tokens that the replica was thought to have to compute."""
     streamed: bool = True

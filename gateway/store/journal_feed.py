@@ -47,6 +47,9 @@ _STEP_BYTES = 80
 _RECORD_BYTES = 400
 """What a record that waits holds in memory, about."""
 
+_LASTING = (RecordKind.PLACED, RecordKind.MADE)
+"""What is worth knowing to who is started later."""
+
 _JUDGE_S = 0.25
 
 _AT_ONCE = 16
@@ -116,7 +119,7 @@ class Feed:
         """Let the others know, soon. Never waits, never raises."""
         if not self._journal.lasting:
             return
-        if not self._journal.shared and record.kind is not RecordKind.PLACED:
+        if not self._journal.shared and record.kind not in _LASTING:
             # What was under way is over when somebody reads it.
             return
         size = _RECORD_BYTES + _STEP_BYTES * len(record.trail.prints)

@@ -41,6 +41,15 @@ class Street:
             await answer.read()
             return answer.headers["x-gateway-backend"], answer.headers["x-gateway-affinity"]
 
+    async def responds(self, gateway: GatewayProcess, **asked: str) -> tuple[str, str, str]:
+        """To a question: the response's id, where it was made, and why."""
+        body = {"model": "simulated", "store": True, **asked}
+        url = f"{gateway.api_url}/u/gpu/v1/responses"
+        async with self.client.post(url, json=body) as answer:
+            assert answer.status == 200
+            made = (await answer.json())["id"]
+            return made, answer.headers["x-gateway-backend"], answer.headers["x-gateway-affinity"]
+
     async def turns(self, gateway: GatewayProcess, turn: int) -> list[tuple[str, str]]:
         """That turn of all conversations."""
         return [
@@ -56,8 +65,12 @@ class Street:
 
     async def until_heard(self, gateway: GatewayProcess, count: int) -> None:
         """Placed, begun, over: three records of each request."""
+        await self.until_records(gateway, "heard", 3 * count)
+
+    async def until_records(self, gateway: GatewayProcess, outcome: str, count: int) -> None:
+        """So many of them."""
         async with asyncio.timeout(PATIENT_S):
-            while await self.records(gateway, "heard") < 3 * count:  # noqa: ASYNC110 - its metrics tell
+            while await self.records(gateway, outcome) < count:  # noqa: ASYNC110 - its metrics tell
                 await asyncio.sleep(0.02)
 
 
@@ -126,3 +139,34 @@ async def test_with_sqlite_a_gateway_that_is_started_anew_knows_where_conversati
             homes = [home for home, _ in await s.turns(gateway, 1)]
         async with GatewayProcess(s.settings) as gateway:
             assert await s.turns(gateway, 2) == [(home, "extended") for home in homes]
+
+
+@pytest.mark.slow
+async def test_what_continues_a_response_goes_to_who_made_it_through_any_gateway(
+    redis_server: RedisServer,
+) -> None:
+    async with street(redis_server.url) as s, GatewayProcess(s.settings) as one:
+        made = [await s.responds(one, input=_turn(n, 0)[0]) for n in range(CONVERSATIONS)]
+        assert len({home for _, home, _ in made}) > 1
+        async with GatewayProcess(s.settings) as other:
+            # (Placed, begun, over, and made.)
+            await s.until_records(other, "heard", 4 * CONVERSATIONS)
+            more = [
+                await s.responds(other, input="And?", previous_response_id=each)
+                for each, *_ in made
+            ]
+            assert [each[1:] for each in more] == [(home, "home") for _, home, _ in made]
+
+
+@pytest.mark.slow
+async def test_with_sqlite_who_made_a_response_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with street(f"sqlite:///{tmp_path / 'cache.sqlite'}") as s:
+        async with GatewayProcess(s.settings) as gateway:
+            made = [await s.responds(gateway, input=_turn(n, 0)[0]) for n in range(CONVERSATIONS)]
+        assert len({home for _, home, _ in made}) > 1
+        async with GatewayProcess(s.settings) as gateway:
+            more = [
+                await s.responds(gateway, input="And?", previous_response_id=each)
+                for each, *_ in made
+            ]
+            assert [each[1:] for each in more] == [(home, "home") for _, home, _ in made]
