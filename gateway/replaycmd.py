@@ -49,6 +49,8 @@ _INSTEAD = {
 def run(arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     """Print what each trace came to; returns the exit status of the verb."""
     try:
+        if arguments.html:
+            _may_write(arguments.html)
         if arguments.backends:
             _routing(arguments, out)
         else:
@@ -148,11 +150,19 @@ def _print(out: TextIO, shown: dict[str, Any] | str) -> None:
     out.flush()
 
 
+def _may_write(name: str) -> None:
+    """Raises `TraceError` where it can't be written: before the work, which may take an hour."""
+    try:
+        Path(name).open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise TraceError(f"--html {name}: {error.strerror or error}") from error
+
+
 def _write(name: str, page: str) -> None:
     try:
         Path(name).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise TraceError(f"{name}: {error.strerror or error}") from error
+        raise TraceError(f"--html {name}: {error.strerror or error}") from error
 
 
 def _policies(names: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:

@@ -308,11 +308,11 @@ def test_a_body_of_another_provider_is_an_error(
     assert f"{file}: route {route}: no prompt goes there at anthropic" in err
 
 
-def test_a_page_that_cannot_be_written_is_said(
+def test_a_page_that_cannot_be_written_is_said_before_the_work(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     page = str(tmp_path / "no" / "page.html")
     path = str(TRACES / SAMPLES[0])
-    status, _, err = command(path, *ANTHROPIC, "--limit", "1", "--html", page, capsys=capsys)
-    assert status == 2
+    status, out, err = command(path, *ANTHROPIC, "--limit", "1", "--html", page, capsys=capsys)
+    assert (status, out) == (2, "")
     assert f"{page}: No such file" in err
