@@ -57,6 +57,7 @@ _SHORT_BYTES = 128 * 1024
 _LONG_BYTES = 512 * 1024
 _MANY_OBJECTS = 8192
 _THREAD_WAIT_S = 3.0
+_LONG_AT_ONCE = 2
 _LOG_EVERY_S = 60.0
 # `/v1/responses/ID`, and what is below it: of the replica that made it.
 _RESPONSES = "/v1/responses/"
@@ -103,6 +104,9 @@ class Routing:
         # Requests of both configs are read in it.
         self.thread: Executor = (
             ThreadPoolExecutor(1, "warmgate-route") if before is None else before.thread
+        )
+        self.long: asyncio.Semaphore = (
+            asyncio.Semaphore(_LONG_AT_ONCE) if before is None else before.long
         )
         self._failures = 0
         self._logged_at = float("-inf")
@@ -289,23 +293,30 @@ class Routing:
         if trails is None or api not in WITH_TRAIL:
             return None
         try:
-            reading = trails.begin(api, body)
             if len(body) <= _SHORT_BYTES or (
                 len(body) <= _LONG_BYTES and body.count(b"{") <= _MANY_OBJECTS
             ):
+                reading = trails.begin(api, body)
                 read = reading.read()
-            else:
-                async with asyncio.timeout(_THREAD_WAIT_S):
-                    loop = asyncio.get_running_loop()
-                    read = await loop.run_in_executor(self.thread, reading.read)
-            if keeps:
-                trails.keep(reading)
+                if keeps:
+                    trails.keep(reading)
+                return read
+            # What a long one is read as takes many times its size, and is held until it is kept.
+            async with asyncio.timeout(_THREAD_WAIT_S), self.long:
+                return await self._read_beside(trails, api, body, keeps=keeps)
         except (ValueError, NotUnderstood):
             # No JSON, or compressed: whatever the upstream makes of it.
             return None
         except Exception:  # noqa: BLE001 - the request goes on
             self._failed()
             return None
+
+    async def _read_beside(self, trails: Trails, api: str, body: bytes, *, keeps: bool) -> Read:
+        reading = trails.begin(api, body)
+        loop = asyncio.get_running_loop()
+        read = await loop.run_in_executor(self.thread, reading.read)
+        if keeps:
+            trails.keep(reading)
         return read
 
     def _failed(self) -> None:

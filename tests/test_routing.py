@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from gateway.core.route import Branch
+from gateway.routing import Routing
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.redis_servers import free_port
 from tests.helpers.scripted_upstream import (
@@ -222,3 +223,31 @@ async def test_an_endpoint_without_replicas_is_called_as_ever() -> None:
                 assert answer.status == 200
                 assert "x-gateway-backend" not in answer.headers
             assert repr(gateway._assembled.routing) == "<Routing to 0 pools, 0 failures>"
+
+
+async def test_of_many_long_ones_few_are_held_as_what_they_were_read_as(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, most, read = 0, 0, Routing._read_beside
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal held, most
+        held, most = held + 1, max(most, held + 1)
+        try:
+            return await read(*args, **options)
+        finally:
+            held -= 1
+
+    monkeypatch.setattr(Routing, "_read_beside", counted)
+    async with pair() as p:
+        routing = p.gateway._assembled.routing
+        bodies = [
+            json.dumps({**CHAT, "messages": [{"role": "user", "content": f"{n}" * 600_000}]})
+            for n in range(8)
+        ]
+        ways = await asyncio.gather(
+            *(routing.alone("openai_chat", each.encode()) for each in bodies)
+        )
+
+    assert (held, most) == (0, 2)
+    assert all(each.wish.trail.prints for each in ways)
