@@ -41,6 +41,8 @@ LOOK_S = 2.0
 _MOST_FAULTS = 50
 """Of one config in the log."""
 _READ_BYTES = 1024 * 1024
+_READ_TIMES = 5
+"""At most, where files change while they are read."""
 _CLOSE_S = 1.0
 
 _Seen: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
@@ -186,11 +188,11 @@ class Reloading:
 
     async def _reload(self, source: Source, why: str) -> Reloaded:
         held = self._config()
-        # Before it is read: whatever is written meanwhile is another change.
         files = source.files(held)
+        # Before it is read: what is written after it is another change.
         seen, digest = await _looked_at(files)
         try:
-            loaded = await asyncio.to_thread(self._read, source)
+            loaded, seen, digest = await self._read_at_rest(source, files, seen, digest)
             found = changes(held, loaded.config)
             if found.applied:
                 await self._turn(found.config)
@@ -214,6 +216,27 @@ class Reloading:
         self._counts[done.outcome.value] += 1
         _tell(done, self._config())
         return done
+
+    async def _read_at_rest(
+        self, source: Source, files: Sequence[Path], seen: _Seen, digest: bytes
+    ) -> tuple[Loaded, _Seen, bytes]:
+        """Read once more what was written while it was read: half of a file may be YAML too, that of
+        a config with fewer upstreams.
+        """
+        for _ in range(_READ_TIMES):
+            found: Loaded | ConfigError
+            try:
+                found = await asyncio.to_thread(self._read, source)
+            except ConfigError as error:
+                found = error
+            now, held = await _looked_at(files)
+            if (now, held) == (seen, digest):
+                if isinstance(found, ConfigError):
+                    raise found
+                return found, seen, digest
+            seen, digest = now, held
+        what = Fault("config", "is being written all the while", "have it read when it is whole")
+        raise ConfigError((what,))
 
     def _read(self, source: Source) -> Loaded:
         if odd := source.irregular(self._config()):

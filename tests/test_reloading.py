@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from gateway.config import Config
+    from gateway.config import Config, Loaded
 
 LOOK_S = 0.01
 
@@ -262,3 +262,44 @@ async def test_nothing_is_read_once_it_has_been_closed(tmp_path: Path) -> None:
     with pytest.raises(LookupError, match="ending"):
         await scene.reloading.reload()
     assert scene.ttls == [5.0]
+
+
+async def test_what_is_written_while_it_is_read_is_read_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, times, load = Scene(Source(file)), 0, Source.load_again
+
+    def torn(source: Source) -> Loaded:
+        nonlocal times
+        times += 1
+        loaded = load(source)
+        if times == 1:
+            file.write_text("cache: {ttl_s: 3}")
+        return loaded
+
+    monkeypatch.setattr(Source, "load_again", torn)
+    scene.reloading._may_be_blank = False
+    file.write_text("cache: {ttl_s: 2}")
+
+    done = await scene.reloading.reload()
+
+    assert (done.outcome, scene.ttls, times) == (Outcome.APPLIED, [1, 3], 2)
+
+
+async def test_what_is_written_all_the_while_is_not_used(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, load = Scene(Source(file)), Source.load_again
+    sizes = iter(range(100))
+
+    def torn(source: Source) -> Loaded:
+        file.write_text("cache: {ttl_s: 3}" + " " * next(sizes))
+        return load(source)
+
+    monkeypatch.setattr(Source, "load_again", torn)
+    scene.reloading._may_be_blank = False
+
+    done = await scene.reloading.reload()
+
+    assert (done.outcome, scene.ttls) == (Outcome.REFUSED, [1])
+    assert [each.problem for each in done.faults] == ["is being written all the while"]
