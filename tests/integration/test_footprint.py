@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import time
 from pathlib import Path
 from random import Random
@@ -30,6 +29,7 @@ STREAMS = 100
 PROMPT_BYTES = 32 * 1024
 ANSWER_TOKENS = 2000
 DEADLINE_S = 60.0
+STARTS = 12
 CROWD = 60
 BODIES_THAT_FIT = 16
 """Of a megabyte, in the 16 MiB that requests may hold in so small a container; some never fill."""
@@ -51,32 +51,21 @@ def size(gateway: GatewayProcess, kind: str = "VmRSS") -> int:
     return int(status.split(f"{kind}:")[1].split()[0]) * 1024
 
 
-def cpu_s(gateway: GatewayProcess) -> float:
-    """Processor time so far."""
-    fields = Path(f"/proc/{gateway.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.slow
 @SETTINGS
 async def test_it_is_ready_within_a_second_and_takes_80_megabytes_at_rest(
     settings: dict[str, Any],
 ) -> None:
     took: list[float] = []
-    busy: list[float] = []
     sizes: list[int] = []
-    for _ in range(3):
+    # Other work on the machine makes a start later than it is: the quickest of some counts.
+    while len(took) < STARTS and (len(took) < 3 or min(took) >= 1):
         began = time.perf_counter()
         async with GatewayProcess(settings) as gateway:
             took.append(time.perf_counter() - began)
-            busy.append(cpu_s(gateway))
             sizes.append(size(gateway))
-    print(
-        f"ready after {min(took):.2f} s, {min(busy):.2f} s of them busy; {max(sizes) / MB:.1f} MB"
-    )
-    # Other work on the machine makes each start later than it is: the quickest counts, and where
-    # there was no quick one, the time that the process itself was busy.
-    assert min(took) < 1 or min(busy) < 0.8
+    print(f"ready after {min(took):.2f} s, the quickest of {len(took)}; {max(sizes) / MB:.1f} MB")
+    assert min(took) < 1
     assert max(sizes) <= 80 * MB
 
 
