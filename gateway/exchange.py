@@ -190,7 +190,7 @@ class Exchange:
         self.span.rerouted(backend, reason)
 
     def gave_up(self, side: str) -> None:
-        """`client` or `upstream` went away before the end.
+        """`client` or `upstream` went away before the end, or the `gateway` did: it was stopped.
 
         A client that has its answer has not: OpenAI's SDK hangs up at `[DONE]`, without waiting
         for the end of the response.

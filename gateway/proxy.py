@@ -28,6 +28,7 @@ from gateway.providers import registry
 from gateway.recognition import Sender
 from gateway.server import body as request_body
 from gateway.server import forwarding, relay, replies, stream
+from gateway.server.listener import who_went
 from gateway.server.tunnel import tunnel
 from gateway.telemetry.metrics import ROUTES
 from gateway.telemetry.spans import NULL_SPANS
@@ -124,10 +125,10 @@ class Proxy:
             )
         except (stream.ClientGone, ConnectionError) as gone:
             let_go(gone)
-            exchange.gave_up("client")
+            exchange.gave_up(who_went(request))
             return relay.Cut()
         except asyncio.CancelledError:
-            exchange.gave_up("client")
+            exchange.gave_up(who_went(request))
             raise
         except Exception:  # noqa: BLE001 - the client gets an answer whatever it was
             _log.exception("request failed", request_id=exchange.request_id)

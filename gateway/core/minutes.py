@@ -67,7 +67,7 @@ class Minute:
         self.requests += 1
         result, usage = record.result, record.usage
         self.results[result.value if result is not None else "none"] += 1
-        if record.status >= 500 or record.aborted == "upstream":
+        if record.status >= 500 or record.aborted in {"upstream", "gateway"}:
             self.errors += 1
         else:
             times = self.hits if result in _STORED else self.calls

@@ -134,13 +134,15 @@ class _Inline:
 class Connection(RequestHandler):
     """One client's."""
 
-    __slots__ = ("heard_at", "late", "listener")
+    __slots__ = ("ending", "heard_at", "late", "listener")
 
     def __init__(self, listener: Listener, *, late: bool = False, **settings: Any) -> None:
         """`late`: made when nobody new was taken any more."""
         super().__init__(listener, **settings)
         self.listener = listener
         self.late = late
+        self.ending = False
+        """What still runs on it is cut: its client is there, and we go."""
         self.heard_at = 0.0
         """When something came last, once the listener is leaving; by the loop's clock."""
 
@@ -148,6 +150,11 @@ class Connection(RequestHandler):
     def busy(self) -> bool:
         """A request is being answered, or has come and is about to be."""
         return self._request_in_progress or bool(self._messages)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Let go of it, and of what still runs on it."""
+        self.ending = True
+        await super().shutdown(timeout)
 
     def handle_error(
         self,
@@ -171,6 +178,11 @@ class Connection(RequestHandler):
         answer = replies.error(problem, error_api(request.path, request.headers), request_id)
         answer.force_close()
         return answer
+
+
+def who_went(request: web.BaseRequest) -> str:
+    """Who ended a request that was cancelled: `client`, or `gateway` where we cut it."""
+    return "gateway" if getattr(request.protocol, "ending", False) else "client"
 
 
 class _Leaving(Connection):

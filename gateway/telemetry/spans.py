@@ -260,7 +260,9 @@ class ServerSpan:
         """The answer is that of another request's call, which gets a link."""
 
     def aborted(self, side: str) -> None:
-        """The response ended early: `client` or `upstream` went away. Not an error in itself."""
+        """The response ended early: `client`, `upstream` or `gateway` went away. Not an error in
+        itself.
+        """
 
     def error(self, type_: str) -> None:
         """The request failed through us or the upstream, also after a 200; `type_` is a short,

@@ -12,6 +12,9 @@ import openai
 import orjson
 import pytest
 from aiohttp import web
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosedError
 
 from tests.helpers.balancer import Balancer
 from tests.helpers.gateway_here import gateway_here, settings
@@ -21,6 +24,8 @@ from tests.helpers.scripted_upstream import ScriptedUpstream, response, serve_ap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from websockets.asyncio.server import ServerConnection
 
 CHAT = "/v1/chat/completions"
 STREAMS = 200
@@ -71,7 +76,8 @@ async def world(**server: float) -> AsyncIterator[World]:
     app = web.Application()
     app.router.add_post(CHAT, chat)
     async with serve_app(app) as base:
-        tree = settings(base, server={"drain_timeout_s": 30, "drain_idle_s": 5, **server})
+        log = {"level": "info", "format": "json"}
+        tree = settings(base, server={"drain_timeout_s": 30, "drain_idle_s": 5, **server}, log=log)
         async with GatewayProcess(tree) as gateway:
             yield World(gateway, gate)
 
@@ -174,6 +180,31 @@ async def test_what_runs_too_long_is_cut_at_the_deadline() -> None:
         with pytest.raises(Broken):
             await anext(pieces)
         assert await there.gateway.stop() == 0
+        # Not by its client, who was there.
+        assert '"aborted":"gateway"' in there.gateway.output()
+
+
+async def test_a_tunnel_goes_on_until_the_deadline_and_is_cut_then() -> None:
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        log = {"level": "info", "format": "json"}
+        tree = settings(f"http://127.0.0.1:{port}", server={"drain_timeout_s": 1}, log=log)
+        async with GatewayProcess(tree) as gateway:
+            url = f"ws{gateway.api_url.removeprefix('http')}/v1/realtime"
+            async with connect(url) as tunnel:
+                signalled(gateway, signal.SIGTERM)
+                await until_draining(gateway)
+                await tunnel.send("still there")
+                assert await tunnel.recv() == "still there"
+                with pytest.raises(ConnectionClosedError):
+                    await asyncio.wait_for(tunnel.recv(), 5)
+                assert tunnel.close_code == 1006
+            assert await gateway.stop() == 0
+            assert '"aborted":"gateway"' in gateway.output()
 
 
 async def test_who_reads_slowly_has_its_whole_answer() -> None:
