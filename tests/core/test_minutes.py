@@ -131,3 +131,14 @@ def test_old_minutes_are_forgotten_and_a_clock_that_is_set_back_loses_nothing() 
     minutes.add(record(at=NOON))
     assert len(minutes) == 10
     assert minutes.series(NOON, 10 * 60.0)["total"]["requests"] == 11
+
+
+@pytest.mark.parametrize(
+    ("side", "errors"), [("client", 0), ("upstream", 1), ("gateway", 1), (None, 0)]
+)
+def test_an_answer_that_its_client_did_not_leave_and_has_not_whole_is_an_error(
+    side: str | None, errors: int
+) -> None:
+    minutes = Minutes()
+    minutes.add(record(at=NOON, status=200, aborted=side))
+    assert minutes.series(NOON + 30.0, 3600.0)["total"]["errors"] == errors
