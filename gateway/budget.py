@@ -8,7 +8,7 @@ keeps no request out.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,35 +148,64 @@ def container_bytes(root: Path = Path("/")) -> int | None:
 
     `root` is where `proc` and `sys` are found.
     """
-    try:
-        memberships = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
     limits: list[int] = []
-    for line in memberships:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            limits += _limits(root / "sys/fs/cgroup", path, "memory.max")
-        elif "memory" in controllers.split(","):
-            limits += _limits(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+    for group in cgroups("memory", root):
+        limit = group.number("memory.max" if group.is_v2 else "memory.limit_in_bytes")
+        if limit is not None and limit < _NO_LIMIT:
+            limits.append(limit)
     return min(limits, default=None)
 
 
-def _limits(top: Path, path: str, name: str) -> list[int]:
-    """The limits from a cgroup up to the top: each of them holds.
+class Cgroup(NamedTuple):
+    """One of those that this process is in."""
+
+    folder: Path
+    is_v2: bool
+
+    def number(self, name: str) -> int | None:
+        """What a file of it says; None where it isn't there, or says "max"."""
+        try:
+            return int((self.folder / name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def table(self, name: str) -> dict[str, int]:
+        """`name number` on each line of a file of it; nothing where it can't be read."""
+        found: dict[str, int] = {}
+        try:
+            text = (self.folder / name).read_text()
+        except (OSError, UnicodeError):
+            return found
+        for line in text.splitlines():
+            word, _, number = line.partition(" ")
+            if number.strip().isdecimal():
+                found[word] = int(number)
+        return found
+
+
+def cgroups(controller: str, root: Path = Path("/")) -> list[Cgroup]:
+    """Of one controller, from this process's own cgroup up to the top: the limits of each hold.
 
     In a container the path may be the host's, which is not visible there; the top is then its own.
+    `root` is where `proc` and `sys` are found.
     """
-    cgroup = top / path.strip("/")
-    found: list[int] = []
-    for folder in (cgroup, *cgroup.parents):
-        if not folder.is_relative_to(top):
-            break
-        try:
-            limit = int((folder / name).read_text())
-        except (OSError, ValueError):
-            # It isn't there, or says "max".
+    try:
+        memberships = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found: list[Cgroup] = []
+    for line in memberships:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / controller
+        else:
             continue
-        if limit < _NO_LIMIT:
-            found.append(limit)
+        cgroup = top / path.strip("/")
+        found += [
+            Cgroup(folder, not controllers)
+            for folder in (cgroup, *cgroup.parents)
+            if folder.is_relative_to(top)
+        ]
     return found

@@ -1,8 +1,10 @@
 """Whether self-hosted engines cache prompts and say so: what flags hide, seen in what they answer.
 
 vLLM and SGLang are asked to complete the same short prompt twice (one token of answer): the second time
-most of it has to come from the cache, and the usage has to say so. llama.cpp is not asked: it says what
-it cached by itself, and a prompt would take one of its slots from a conversation.
+most of it has to come from the cache, and the usage has to say so. Where nothing shows that it did, a longer
+prompt is tried in the same way: only whole blocks are cached, and those of hybrid models (Mamba) are larger
+than a short prompt. llama.cpp is not asked: it says what it cached by itself, and a prompt would take one of
+its slots from a conversation.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _TELL = {
     "sglang": "start it with --enable-cache-report",
 }
 _CACHE = {
-    "vllm": "start it without --no-enable-prefix-caching",
+    # (Where a model is a hybrid, some versions leave it off unless they are told.)
+    "vllm": "start it with --enable-prefix-caching",
     "sglang": "start it without --disable-radix-cache",
 }
 _METRICS = {
@@ -40,8 +43,11 @@ _METRICS = {
     "sglang": "start it with --enable-metrics",
     "llamacpp": "start it with --metrics",
 }
+_QUESTION = "The doctor asks the same question twice, and listens to how it is answered. "
 # Several blocks of any usual size (16 to 128 tokens), and computed in a moment.
-PROMPT = "The doctor asks the same question twice, and listens to how it is answered. " * 32
+PROMPT = _QUESTION * 32
+# Two blocks of a hybrid model at least (528 tokens to some 2,000).
+LONG_PROMPT = _QUESTION * 256
 _ASK_S = 10.0
 """An engine may be at work: this waits its turn behind others."""
 
@@ -110,52 +116,72 @@ class _Engine(NamedTuple):
         if model is None:
             return look(check, f"{unknown}: it lists no model", "see its /v1/models")
         try:
-            await self._completed(model)
-            usage = await self._completed(model)
+            usage = await self._twice(model, PROMPT)
+            if usage is None:
+                said = f"{unknown}: it did not complete a prompt with model {model[:80]}"
+                return look(
+                    check, said, "nothing, where it makes embeddings only; else see its log"
+                )
+            if not _cached(usage):
+                after, _ = await self.state()
+                if _cached(usage) is None and _is_ours(before, after, usage):
+                    return self._hidden(check, _new_hits(before, after), usage)
+                first, usage = usage, await self._twice(model, LONG_PROMPT)
+                if usage is None:
+                    return look(
+                        check,
+                        f"{unknown}: nothing was cached of a prompt of {first.get('prompt_tokens')} "
+                        "tokens, which may be less than one of its blocks, and it takes none that is "
+                        "longer",
+                        "see its block size in its log: only whole blocks are cached",
+                        **_facts(first),
+                    )
         except Unreached as problem:
             return look(check, f"{unknown}: {problem}", "look again; see its log")
-        if usage is None:
-            said = f"{unknown}: it did not complete a prompt with model {model[:80]}"
-            return look(check, said, "nothing, where it makes embeddings only; else see its log")
-        details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        prompt = usage.get("prompt_tokens")
-        facts = {"cached_tokens": cached, "prompt_tokens": prompt}
-        if isinstance(cached, int) and cached > 0:
-            said = f"told: {cached} of {prompt} tokens, the second time"
-            return fine(check, said, **facts)
+        if cached := _cached(usage):
+            said = f"told: {cached} of {usage.get('prompt_tokens')} tokens, the second time"
+            return fine(check, said, **_facts(usage))
         after, _ = await self.state()
-        hits = 0.0 if cached == 0 else _new_hits(before, after)
-        return self._silent(check, cached == 0, hits, facts)
+        hits = _new_hits(before, after)
+        if hits > 0 and _cached(usage) is None:
+            return self._hidden(check, hits, usage)
+        return self._silent(check, usage)
 
-    def _silent(self, check: str, says_none: bool, hits: float, facts: dict[str, Any]) -> Finding:
+    async def _twice(self, model: str, prompt: str) -> dict[str, Any] | None:
+        """The usage of the second time; None where it was refused."""
+        if await self._completed(model, prompt) is None:
+            return None
+        return await self._completed(model, prompt)
+
+    def _hidden(self, check: str, hits: float, usage: dict[str, Any]) -> Finding:
+        return mend(
+            check,
+            f"{hits:.0f} prompt tokens came out of its cache meanwhile, and its answers do not say "
+            "so: hits, savings and the choice of a replica go blind",
+            _TELL[self.kind],
+            **_facts(usage),
+        )
+
+    def _silent(self, check: str, usage: dict[str, Any]) -> Finding:
         tell, cache = _TELL[self.kind], _CACHE[self.kind]
-        if hits > 0:
-            return mend(
-                check,
-                f"{hits:.0f} prompt tokens came out of its cache meanwhile, and its answers do not say "
-                "so: hits, savings and the choice of a replica go blind",
-                tell,
-                **facts,
-            )
-        if says_none:
+        if _cached(usage) == 0:
             return mend(
                 check,
                 "it says that it cached nothing of a prompt it had just had: each is computed anew",
                 f"{cache}; or its cache is full, or others used it up in between",
-                **facts,
+                **_facts(usage),
             )
         return mend(
             check,
             "it tells no cached tokens for a prompt that it had just had: it hides them, or caches "
             "nothing",
             f"{tell}, and {cache.removeprefix('start it ')}",
-            **facts,
+            **_facts(usage),
         )
 
-    async def _completed(self, model: str) -> dict[str, Any] | None:
+    async def _completed(self, model: str, prompt: str) -> dict[str, Any] | None:
         """The usage of one more answer; None where it was refused."""
-        asks = {"model": model, "prompt": PROMPT, "max_tokens": 1, "temperature": 0}
+        asks = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
         answer = await ask(
             self.session,
             self.replica.page(f"{self.replica.base.url.rstrip('/')}/completions"),
@@ -168,11 +194,30 @@ class _Engine(NamedTuple):
         return usage if answer.status == 200 and isinstance(usage, dict) else None
 
 
+def _cached(usage: dict[str, Any]) -> int | None:
+    """What it says; None where it says nothing."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) else None
+
+
+def _facts(usage: dict[str, Any]) -> dict[str, Any]:
+    return {"cached_tokens": _cached(usage), "prompt_tokens": usage.get("prompt_tokens")}
+
+
 def _new_hits(before: EngineState | None, after: EngineState | None) -> float:
     """Tokens found in the cache in between; 0 where it isn't told."""
     if before is None or after is None or after.hit_tokens is None:
         return 0.0
     return after.hit_tokens - (before.hit_tokens or 0.0)
+
+
+def _is_ours(before: EngineState | None, after: EngineState | None, usage: dict[str, Any]) -> bool:
+    """Whether what was found in the cache in between can have been our prompt only."""
+    if before is None or after is None or before.running or after.running:
+        return False
+    prompt = usage.get("prompt_tokens")
+    return isinstance(prompt, int) and 0 < _new_hits(before, after) <= prompt
 
 
 def _model(models: Answer) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.budget import container_bytes, default_limit
+from gateway.budget import cgroups, container_bytes, default_limit
 from gateway.doctorcmd.finding import fine, look, mend, skipped
 
 if TYPE_CHECKING:
@@ -92,8 +92,12 @@ def memory(config: Config, limit_bytes: int | None) -> Finding:
 
 
 def _kills(root: Path) -> Iterator[Finding]:
-    events = _numbers(root / "sys/fs/cgroup/memory.events")
-    kills = events.get("oom_kill")
+    told = [
+        group.table("memory.events" if group.is_v2 else "memory.oom_control")
+        for group in cgroups("memory", root)
+    ]
+    # The nearest that tells: those above it count others' as well.
+    kills = next((each["oom_kill"] for each in told if "oom_kill" in each), None)
     if kills is None:
         return
     if kills:
@@ -108,11 +112,17 @@ def _kills(root: Path) -> Iterator[Finding]:
 
 
 def _throttled(root: Path) -> Iterator[Finding]:
-    stat = _numbers(root / "sys/fs/cgroup/cpu.stat")
-    periods, throttled = stat.get("nr_periods", 0), stat.get("nr_throttled", 0)
-    if not periods:
+    # A limit may be set at any level, and the one that holds back most is the one that is felt.
+    told = [group.table("cpu.stat") for group in cgroups("cpu", root)]
+    counted = [
+        (each.get("nr_throttled", 0) / each["nr_periods"], each)
+        for each in told
+        if each.get("nr_periods")
+    ]
+    if not counted:
         return
-    share = throttled / periods
+    share, stat = max(counted, key=lambda each: each[0])
+    periods, throttled = stat["nr_periods"], stat.get("nr_throttled", 0)
     facts = {"periods": periods, "throttled": throttled}
     if share <= _THROTTLED:
         yield fine("host.cpu", f"held back in {share:.1%} of its CPU periods", **facts)
@@ -123,20 +133,6 @@ def _throttled(root: Path) -> Iterator[Finding]:
         "raise the CPU limit, or leave it out and keep the request",
         **facts,
     )
-
-
-def _numbers(file: Path) -> dict[str, int]:
-    """`name number` on each line; nothing where it can't be read."""
-    found: dict[str, int] = {}
-    try:
-        text = file.read_text()
-    except OSError:
-        return found
-    for line in text.splitlines():
-        name, _, number = line.partition(" ")
-        if number.strip().isdecimal():
-            found[name] = int(number)
-    return found
 
 
 def _mib(size: int) -> str:

@@ -175,6 +175,8 @@ def _refused(
     elif isinstance(problem, ConnectionRefusedError):
         said = f"{at} refuses connections"
         how = "nothing listens there: start it, or correct the port"
+        if all(each.startswith("127.") or each == "::1" for each in addresses):
+            how += "; in a container this is the container itself, and the host has another name"
     else:
         said = f"{at} can't be reached ({getattr(problem, 'strerror', None) or problem})"
         how = "see whether there is a route there from this machine"

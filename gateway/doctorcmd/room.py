@@ -9,26 +9,27 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.budget import cgroups
+
 NEEDED_BYTES = 64 << 20
 """Measured: 70 MiB resident at most, a part of which is files that the gateway has in memory as well."""
 
 
 def room_bytes(root: Path = Path("/")) -> int | None:
     """What the container has left, files that can be dropped included; None where nothing limits it, or
-    nobody says (cgroup v2 only). `root` is where `sys` is.
+    nobody says. `root` is where `proc` and `sys` are.
     """
-    folder = root / "sys/fs/cgroup"
-    try:
-        limit = int((folder / "memory.max").read_text())
-        used = int((folder / "memory.current").read_text())
-        stat = (folder / "memory.stat").read_text()
-    except (OSError, ValueError):
-        return None
-    for line in stat.splitlines():
-        name, _, number = line.partition(" ")
-        if name == "inactive_file" and number.isdecimal():
-            used -= int(number)
-    return limit - used
+    left: list[int] = []
+    for group in cgroups("memory", root):
+        v2 = group.is_v2
+        limit = group.number("memory.max" if v2 else "memory.limit_in_bytes")
+        used = group.number("memory.current" if v2 else "memory.usage_in_bytes")
+        if limit is not None and used is not None:
+            dropped = group.table("memory.stat").get(
+                "inactive_file" if v2 else "total_inactive_file", 0
+            )
+            left.append(limit - used + dropped)
+    return min(left, default=None)
 
 
 def stand_back(root: Path = Path("/")) -> None:

@@ -95,6 +95,63 @@ async def test_an_engine_without_metrics_is_judged_by_its_usage(
     assert word in found["cached_tokens"].said
 
 
+@pytest.mark.parametrize(
+    ("takes", "tells", "verdict", "word"),
+    [
+        (10_000, True, "ok", "told: 3168 of "),
+        (10_000, False, "mend", "its answers do not say so"),
+        (1_024, True, "look", "less than one of its blocks"),
+    ],
+)
+async def test_blocks_longer_than_the_short_prompt_are_no_fault(
+    takes: int, tells: bool, verdict: str, word: str
+) -> None:
+    """A hybrid model of vLLM: 1,056 tokens in a block, and usage tells only what was cached."""
+    had: set[str] = set()
+    hits = 0
+
+    async def metrics(_: web.Request) -> web.Response:
+        # Others are served as well, out of the cache.
+        nonlocal hits
+        hits += 1_056
+        return web.Response(
+            text=f"vllm:num_requests_running 1\nvllm:num_requests_waiting 0\n"
+            f"vllm:prefix_cache_hits_total {hits}\nvllm:prefix_cache_queries_total {hits}\n"
+        )
+
+    async def completions(request: web.Request) -> web.Response:
+        prompt = (await request.json())["prompt"]
+        tokens = len(prompt.split())
+        if tokens > takes:
+            return web.json_response({"error": "maximum context length"}, status=400)
+        usage: dict[str, Any] = {"prompt_tokens": tokens}
+        cached = tokens // 1_056 * 1_056 if prompt in had else 0
+        had.add(prompt)
+        if cached and tells:
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        return web.json_response({"usage": usage})
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "hybrid"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/completions", completions)
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        found = await looked(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "vllm")
+    finally:
+        await runner.cleanup()
+
+    assert found["metrics"].verdict is Verdict.OK
+    assert found["cached_tokens"].verdict.value == verdict
+    assert word in found["cached_tokens"].said
+    assert len(had) <= 2
+
+
 async def test_a_list_of_models_that_is_none_is_said() -> None:
     async def anything(_: web.Request) -> web.Response:
         return web.json_response([1, 2])

@@ -56,6 +56,29 @@ def test_kills_and_throttling_are_told(tmp_path: Path) -> None:
     assert found["host.memory"].verdict is Verdict.OK
 
 
+@pytest.mark.parametrize(
+    ("cgroup", "memory", "cpu"),
+    [
+        ("0::/a.slice/b", "a.slice/b/memory.events", "a.slice/cpu.stat"),
+        ("5:cpu,cpuacct:/x\n4:memory:/x\n0::/", "memory/memory.oom_control", "cpu/cpu.stat"),
+    ],
+)
+def test_kills_and_throttling_are_told_of_the_groups_it_is_in(
+    tmp_path: Path, cgroup: str, memory: str, cpu: str
+) -> None:
+    root = container(tmp_path)
+    (root / "proc/self/cgroup").write_text(cgroup)
+    for name, text in ((memory, "oom_kill 1\n"), (cpu, "nr_periods 10\nnr_throttled 4\n")):
+        file = root / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    found = seen(root)
+
+    assert found["host.oom"].facts == {"oom_kills": 1}
+    assert found["host.cpu"].facts == {"periods": 10, "throttled": 4}
+
+
 def test_a_quiet_container_is_fine_and_none_says_nothing(tmp_path: Path) -> None:
     quiet = container(
         tmp_path / "quiet", memory_events="oom_kill 0\n", cpu_stat="nr_periods 9\nnr_throttled 0\n"

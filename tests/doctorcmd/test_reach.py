@@ -109,6 +109,8 @@ async def test_nobody_listening_is_no_matter_of_proxies() -> None:
 
     assert problem.step == "tcp"
     assert "refuses" in str(problem)
+    # Whose 127.0.0.1 it is, is the first question in a container.
+    assert "the container itself" in problem.mend
     assert "proxy" not in problem.mend
 
 
