@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import shutil
 import signal
@@ -54,27 +55,46 @@ def ended(image: BuiltImage, folder: Path, *argv: str, **environ: str) -> Contai
     return container
 
 
-def is_healthy(container: Container, test: list[str], environ: dict[str, str]) -> bool:
-    """What the image's health check finds, run within the container as its user."""
-    within = (
-        "--mount",
-        "--net",
-        "--pid",
-        "--root",
-        "--wd",
-        "--setuid",
-        "65532",
-        "--setgid",
-        "65532",
-    )
+def within(
+    container: Container,
+    argv: list[str],
+    environ: dict[str, str],
+    *,
+    uid: int = 65532,
+    gid: int = 65532,
+) -> subprocess.CompletedProcess[str]:
+    """What `docker exec` does: a program in the container, as its user."""
     done = subprocess.run(
-        [str(shutil.which("nsenter")), "--target", str(container.pid()), *within, "--", *test],
+        [
+            *(str(shutil.which("nsenter")), "--target", str(container.pid())),
+            *("--mount", "--net", "--pid", "--root", "--wd"),
+            *("--setuid", str(uid), "--setgid", str(gid), "--", *argv),
+        ],
         env=environ,
         capture_output=True,
+        text=True,
         timeout=STARTS_S,
         check=False,
     )
-    return done.returncode == 0
+    print(done.stdout, done.stderr)
+    return done
+
+
+def is_healthy(container: Container, test: list[str], environ: dict[str, str]) -> bool:
+    """What the image's health check finds."""
+    return within(container, test, environ).returncode == 0
+
+
+def told_by_doctor(
+    container: Container, environ: dict[str, str], *, uid: int = 65532, gid: int = 65532
+) -> dict[str, str]:
+    """The verdict of each check of `gateway doctor` in there, where there is nobody to ask outside."""
+    argv = ["gateway", "doctor", "--json", "--anyway", "--skip", "upstreams", "--skip", "host"]
+    done = within(container, argv, environ, uid=uid, gid=gid)
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert done.returncode == told["status"] == 0
+    return {each["check"]: each["verdict"] for each in told["findings"]}
 
 
 def test_it_is_small(built_image: BuiltImage) -> None:
@@ -208,6 +228,10 @@ def test_as_it_is_it_keeps_its_store_in_its_volume_and_answers_its_health_check(
         elsewhere = environ | {"GATEWAY_SERVER__PROBE_PORT": "9"}
         assert not is_healthy(container, config["healthcheck"]["test"], elsewhere)
         assert [path.name for path in state.rglob("*.sqlite")]
+        told = told_by_doctor(container, config["env"])
+        assert {told[name] for name in ("gateway.probes", "gateway.config", "store.sqlite")} == {
+            "ok"
+        }
     finally:
         container.send(signal.SIGTERM)
         container.ended.wait(STARTS_S)
@@ -219,11 +243,15 @@ def test_any_other_user_can_run_it_with_a_store_elsewhere(
     built_image: BuiltImage, tmp_path: Path
 ) -> None:
     config = built_image.config
+    # As OpenShift does: a number that no file knows, in root's group.
+    uid, gid = 1_000_670_000, 0
+    environ = config["env"] | {"GATEWAY_STORE__URL": "memory://"}
     process = Process(
         str(built_image.root),
         [*config["entrypoint"], *config["cmd"]],
-        config["env"] | {"GATEWAY_STORE__URL": "memory://"},
-        uid=1000,
+        environ,
+        uid=uid,
+        gid=gid,
         read_only_root=True,
         no_new_privileges=True,
         drop_all=True,
@@ -234,5 +262,7 @@ def test_any_other_user_can_run_it_with_a_store_elsewhere(
         while "listening on" not in container.output():
             assert time.monotonic() < deadline, container.output()
             assert not container.ended.wait(0.02), container.output()
+        told = told_by_doctor(container, environ, uid=uid, gid=gid)
+        assert {told["gateway.probes"], told["gateway.config"], told["store"]} == {"ok"}
     finally:
         container.close()

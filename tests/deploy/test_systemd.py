@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.config import Config
+from gateway.config import Config, load
 from gateway.store.open import default_url
 from tests.deploy.image import NO_NETWORK
 from tests.helpers.container import Container, Mount, Process
@@ -62,6 +62,23 @@ def test_systemd_understands_all_of_it(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     unit.write_text(text.replace("KillMode=mixed", "KillMode=mixde"))
     assert "kill mode" in analysed("verify", unit).stderr
+
+
+def test_systemd_understands_what_the_guide_adds_for_secrets(tmp_path: Path) -> None:
+    text = UNIT.read_text(encoding="utf-8").replace("/opt/warmgate/bin/gateway", "/bin/true")
+    guide = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
+    (added,) = re.findall(r"^```ini\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    unit = tmp_path / UNIT.name
+    unit.write_text(f"{text}\n{added}")
+    done = analysed("verify", unit)
+    assert (done.returncode, done.stderr) == (0, "")
+    # What it hands over is what it is asked for, and what is asked for is a setting.
+    (name, _), *_ = re.findall(r"^LoadCredential=([\w-]+):(/\S+)$", added, re.MULTILINE)
+    (variable, file), *_ = re.findall(r"^Environment=(\w+)=%d/(\S+)$", added, re.MULTILINE)
+    secret = tmp_path / file
+    secret.write_text("redis://user:password@redis.example:6379/0\n")
+    config = load(None, {variable: str(secret)})
+    assert (file, config.store.url) == (name, secret.read_text().strip())
 
 
 def test_it_has_hardly_any_rights() -> None:
