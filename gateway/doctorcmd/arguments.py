@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gateway.config import Config
+    from gateway.doctorcmd.finding import Finding
 
 GROUPS = ("host", "gateway", "upstreams", "engines", "store", "clock", "otlp")
 """What is looked at, and can be left out."""
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         return NO_ROOM
     from gateway.doctorcmd.look import examine  # noqa: PLC0415 - only this verb pays for it
     from gateway.doctorcmd.report import Blot, as_json, as_text, status_of  # noqa: PLC0415 - the same
+    from gateway.doctorcmd.threads import LostThreads  # noqa: PLC0415 - the same
     from gateway.telemetry.logs import setup_logging  # noqa: PLC0415 - the same
 
     setup_logging("error", "auto")
@@ -88,9 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
     secrets = _in(os.environ)
     if not isinstance(config, ConfigError):
         secrets |= secrets_in(config)
-    findings = asyncio.run(
-        examine(config, os.environ, skip=arguments.skip, timeout_s=arguments.timeout)
-    )
+
+    async def examined() -> list[Finding]:
+        asyncio.get_running_loop().set_default_executor(LostThreads())
+        return await examine(config, os.environ, skip=arguments.skip, timeout_s=arguments.timeout)
+
+    findings = asyncio.run(examined())
     blot = Blot(secrets)
     status = status_of(findings, strict=arguments.strict)
     if arguments.json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -466,3 +468,29 @@ def test_what_is_only_to_look_at_fails_where_that_is_asked_for(
     assert main(alone) == 0
     assert main([*alone, "--strict"]) == 1
     assert "lower store.sqlite_bytes" in capsys.readouterr().out
+
+
+def test_a_resolver_that_hangs_holds_nothing_up_beyond_its_deadline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    let_go, ended = threading.Event(), threading.Event()
+
+    def hanging(*_: object, **__: object) -> list[Any]:
+        let_go.wait(10.0)
+        ended.set()
+        raise socket.gaierror(socket.EAI_AGAIN, "Try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    monkeypatch.setenv("GATEWAY_UPSTREAMS__OPENAI__BASE_URL", "http://hangs.example/v1")
+    monkeypatch.setenv("GATEWAY_STORE__URL", "redis://hangs.example")
+    alone = ["doctor", "--timeout", "0.2"]
+    for group in ("host", "gateway", "otlp"):
+        alone += ["--skip", group]
+    try:
+        assert main(alone) == 1
+        assert not ended.is_set()
+    finally:
+        let_go.set()
+    said = capsys.readouterr().out
+    assert "the resolver said nothing of hangs.example" in said
+    assert "store.redis" in said
