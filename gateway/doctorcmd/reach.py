@@ -245,6 +245,7 @@ async def ask(
     if timeout_s is not None:
         extra["timeout"] = aiohttp.ClientTimeout(total=timeout_s)
     began, at = time.monotonic(), time.time()
+    status = 0
     try:
         async with session.request(
             method,
@@ -255,13 +256,20 @@ async def ask(
             **extra,
         ) as answer:
             head_s = time.monotonic() - began
+            status = answer.status
             text = bytearray()
             while len(text) < BODY_BYTES and (part := await answer.content.readany()):
                 text += part
             return Answer(
                 answer.status, answer.headers, bytes(text[:BODY_BYTES]), head_s, at + head_s / 2
             )
-    except TimeoutError as problem:
+    except (TimeoutError, aiohttp.ClientPayloadError) as problem:
+        if status:
+            raise Unreached(
+                "http",
+                f"{place.host}:{place.port} answers {status}, and its body breaks off or does not end",
+                "see its log, and what stands in between: a proxy that cuts answers cuts streams too",
+            ) from problem
         raise Unreached(
             "http",
             f"{place.host}:{place.port} takes connections and answers nothing in time",

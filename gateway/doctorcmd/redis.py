@@ -14,6 +14,7 @@ from copy import copy
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.crc import key_slot
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
@@ -69,7 +70,7 @@ class RedisDoctor:
         try:
             shards = await self._found(findings)
         except (RedisError, OSError, TimeoutError) as problem:
-            return [*findings, _troubled("store.redis.topology", problem)]
+            return [*findings, _not_found(self._address, problem)]
         slots: dict[Place, list[Shard]] = {}
         for shard in shards:
             slots.setdefault(shard.primary, []).append(shard)
@@ -173,7 +174,7 @@ class RedisDoctor:
             findings += await self._clock(str(place), connection)
             findings.append(await self._write(f"{check}.write", connection, shards))
         except (RedisError, OSError, TimeoutError) as problem:
-            return [_troubled(check, problem)]
+            return [_troubled(check, problem, is_tls=self._address.is_tls)]
         finally:
             connection.abort()
         return findings
@@ -271,7 +272,38 @@ class RedisDoctor:
         return fine(check, "a key under store.key_prefix was written, read and deleted")
 
 
-def _troubled(check: str, problem: Exception) -> Finding:
+def _not_found(address: Address, problem: Exception) -> Finding:
+    """Why it isn't known where the servers are: mostly the URL's kind is not that of what listens."""
+    check, said = "store.redis.topology", in_words(problem)
+    if isinstance(problem, MasterNotFoundError):
+        # (Its text has redis-py's objects in it.)
+        at = ", ".join(map(str, address.places))
+        return mend(
+            check,
+            f"no Sentinel at {at} names a primary of {address.service}",
+            "see that they run and answer, and the name: redis-cli -p 26379 SENTINEL MASTERS",
+            reason="no_primary",
+        )
+    if isinstance(problem, ResponseError) and "cluster support disabled" in said:
+        how = "write redis:// in place of redis+cluster://"
+        return mend(
+            check, "a single server, and the URL takes it for a Cluster", how, reason="refused"
+        )
+    if isinstance(problem, ResponseError) and "unknown command 'SENTINEL'" in said:
+        return mend(
+            check,
+            "the URL's hosts are no Sentinels, but Redis itself",
+            "name the Sentinels' port (mostly 26379), or write redis:// in place of redis+sentinel://",
+            reason="refused",
+        )
+    finding = _troubled(check, problem, is_tls=address.is_tls)
+    if address.topology == "cluster" and finding.facts.get("reason") == "unreachable":
+        how = f"{finding.mend}; where its nodes run, see CLUSTER INFO: they may have no slots yet"
+        return mend(check, finding.said, how, **finding.facts)
+    return finding
+
+
+def _troubled(check: str, problem: Exception, *, is_tls: bool = False) -> Finding:
     if isinstance(problem, InvalidResponse):
         return mend(
             check,
@@ -281,7 +313,19 @@ def _troubled(check: str, problem: Exception) -> Finding:
         )
     reason = judge(problem).reason
     how = _HOW.get(reason, "see its log")
+    if reason == "late" and is_tls:
+        how = f"see whether it speaks TLS at that port (else: redis:// for rediss://); {how}"
+    elif reason == "unreachable" and not is_tls and _was_cut(problem):
+        how = f"see whether it wants TLS at that port (then: rediss:// for redis://); {how}"
     return mend(check, f"{in_words(problem)} ({reason})", how, reason=reason)
+
+
+def _was_cut(problem: Exception) -> bool:
+    """Somebody listened, and ended the connection over what was said."""
+    cause = problem.__cause__ or problem.__context__
+    return not isinstance(cause, ConnectionRefusedError) and (
+        isinstance(cause, ConnectionResetError) or "closed by server" in str(problem)
+    )
 
 
 def _fields(raw: Any) -> dict[str, str]:

@@ -122,6 +122,18 @@ async def test_what_is_no_name_has_no_address(host: str) -> None:
     assert caught.value.step == "dns"
 
 
+async def test_a_body_that_breaks_off_is_not_called_silence() -> None:
+    async with (
+        serving(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{") as port,
+        asking(2.0) as session,
+    ):
+        with pytest.raises(Unreached) as caught:
+            await ask(session, Place(f"http://127.0.0.1:{port}/"))
+
+    assert caught.value.step == "http"
+    assert "answers 200, and its body breaks off" in str(caught.value)
+
+
 async def test_what_is_no_http_is_told() -> None:
     async with serving(b"SSH-2.0-OpenSSH_9.2\r\n") as port, asking(2.0) as session:
         with pytest.raises(Unreached) as caught:

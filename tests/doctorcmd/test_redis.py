@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +195,49 @@ async def test_tls_towards_a_server_that_speaks_none_is_said(server: RedisServer
     found = await looked(f"rediss://127.0.0.1:{server.port}/0", timeout_s=1.0)
 
     assert found["store.redis"].verdict is Verdict.MEND
+    assert "redis:// for rediss://" in found["store.redis"].mend
+
+
+async def test_a_port_that_cuts_what_is_not_tls_is_asked_about_by_name() -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    listening = await asyncio.start_server(cut, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        cut_off = await looked(f"redis://127.0.0.1:{port}")
+    refused = await looked(f"redis://127.0.0.1:{free_port()}")
+
+    assert "rediss:// for redis://" in cut_off["store.redis"].mend
+    assert "rediss" not in refused["store.redis"].mend
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "advice"),
+    [
+        ("redis+cluster", "", "write redis:// in place of redis+cluster://"),
+        ("redis+sentinel", "/mymaster", "name the Sentinels' port"),
+    ],
+)
+async def test_a_url_of_another_kind_than_the_server_is_named(
+    server: RedisServer, kind: str, path: str, advice: str
+) -> None:
+    found = await looked(f"{kind}://127.0.0.1:{server.port}{path}")
+
+    assert advice in found["store.redis.topology"].mend
+
+
+async def test_a_cluster_without_slots_is_not_just_unreachable() -> None:
+    folder = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    made = RedisServer(executable(), options=folder)
+    made.start()
+    try:
+        found = await looked(f"redis+cluster://127.0.0.1:{made.port}")
+    finally:
+        made.close()
+
+    assert "CLUSTER INFO" in found["store.redis.topology"].mend
 
 
 async def test_files_of_tls_that_are_not_there_are_said() -> None:
@@ -218,6 +262,8 @@ async def test_sentinels_and_the_one_that_is_silent_are_told() -> None:
     assert whole["store.redis.write"].verdict is Verdict.OK
     assert most["store.redis.topology"].verdict is Verdict.LOOK
     assert none["store.redis.topology"].verdict is Verdict.MEND
+    assert none["store.redis.topology"].facts["reason"] == "no_primary"
+    assert "Connection" not in none["store.redis.topology"].said
 
 
 @pytest.mark.slow
