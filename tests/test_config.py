@@ -442,6 +442,7 @@ def test_no_content_of_a_file_escapes_as_another_error(write: Any, text: str) ->
         ({"GATEWAY_CACHE__SECRT_FILE": "/x"}, "GATEWAY_CACHE__SECRT_FILE", "no setting", "GATEWAY_CACHE__SECRET_FILE?"),
         ({"GATEWAY_UPSTREAMS__OPENAI__API_KY": "k"}, "GATEWAY_UPSTREAMS__OPENAI__API_KY", "no setting", "OPENAI__API_KEY?"),
         ({"GATEWAY_CACHE__": "1"}, "GATEWAY_CACHE__", "no setting", "settings.md"),
+        ({"GATEWAY_CONFIG_FILE": "/x"}, "GATEWAY_CONFIG_FILE", "no setting", "did you mean GATEWAY_CONFIG?"),
         ({"GATEWAY_": "1"}, "GATEWAY_", "no setting", "unset it"),
         ({"GATEWAY_CACHE__TTL_S__X": "1"}, "GATEWAY_CACHE__TTL_S__X (cache.ttl_s)", "not a number", "seconds"),
         ({"GATEWAY_ROUTES__0__PATH": "/"}, "GATEWAY_ROUTES__0__PATH (routes)", "not a list", "a list"),

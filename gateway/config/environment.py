@@ -202,5 +202,8 @@ def _unknown(name: str, upstreams: Collection[str]) -> Fault:
     close = difflib.get_close_matches(asked, bare, n=1, cutoff=0.75)
     # What names nothing beyond the prefix comes close to whatever is short.
     close = close if asked != PREFIX.replace("_", "") else []
+    if close and bare[close[0]] == CONFIG_FILE:
+        # It names a file as it is.
+        from_file = ""
     mend = f"did you mean {bare[close[0]]}{from_file}?" if close else "unset it"
     return Fault(name, "names no setting", f"{mend} (all are in docs/reference/settings.md)")
