@@ -78,7 +78,7 @@ def _pod(manifests: list[Manifest]) -> Manifest:
 
 def rendered(helm: Helm) -> dict[str, str]:
     """The text of each file that is rendered, by its path below deploy/kubernetes."""
-    gateway = _release(helm)
+    gateway = _release(helm, "--set=replicaCount=1")
     beside = _release(helm, *SIDECAR)
     pod = _pod(beside)
     sidecar = gateway_container(pod)
@@ -95,7 +95,9 @@ def rendered(helm: Helm) -> dict[str, str]:
     return {
         "warmgate.yaml": _yaml(
             gateway,
-            "# The gateway for many apps, behind a Service: kubectl apply -f warmgate.yaml\n",
+            "# The gateway for many apps, behind a Service: kubectl apply -f warmgate.yaml\n"
+            "# One pod, since each would have a cache of its own: for more of them give the store below a\n"
+            "# Redis URL (docs/how-to/kubernetes.md), or purges through one leave what others hold.\n",
         ),
         "app-with-sidecar.yaml": _yaml(
             beside, "# An app with the gateway beside it: kubectl apply -f app-with-sidecar.yaml\n"

@@ -15,6 +15,7 @@ Manifest = dict[str, Any]
 
 REDIS = "-f", CHART / "ci/redis-values.yaml"
 PRODUCTION = "-f", CHART / "ci/production-values.yaml"
+OPENSHIFT = "-f", CHART / "ci/openshift-values.yaml"
 SIDECAR = "-f", CHART / "ci/sidecar-app-values.yaml"
 
 SECRETS = {

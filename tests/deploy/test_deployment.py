@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import (
+    OPENSHIFT,
     PRODUCTION,
     Manifest,
     annotations_of,
     gateway_container,
     pod_of,
+    pods,
     settings_of,
     workload,
 )
+from tests.deploy.schemas import KUBES, complaints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +185,59 @@ def test_policy_lets_in_only_whom_it_names(helm: Helm) -> None:
     assert providers["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
     assert [port["port"] for port in providers["ports"]] == [443]
     assert redis["ports"] == [{"port": 6379, "protocol": "TCP"}]
+
+
+def test_policy_opens_what_the_settings_open(helm: Helm) -> None:
+    policy = helm.one("NetworkPolicy", *OPENSHIFT)["spec"]
+    admin = policy["ingress"][-1]
+    assert admin["ports"] == [{"port": 9181, "protocol": "TCP"}]
+    assert admin["from"][0]["namespaceSelector"]
+    dns, upstreams = policy["egress"]
+    assert dns["ports"] == [{"port": 5353, "protocol": name} for name in ("UDP", "TCP")]
+    assert [port["port"] for port in upstreams["ports"]] == [443, 8000]
+    elsewhere = helm.one("NetworkPolicy", *OPENSHIFT, "--set=config.admin.port=9999")["spec"]
+    assert elsewhere["ingress"][-1]["ports"] == [{"port": 9999, "protocol": "TCP"}]
+
+
+def test_policy_says_nothing_of_an_upstream_with_rules_of_its_own(helm: Helm) -> None:
+    helm.template(
+        "--set=networkPolicy.enabled=true,config.upstreams.mine.dns=http://vllm.models:8000/v1",
+        "--set=networkPolicy.extraEgress[0].ports[0].port=8000",
+    )
+
+
+@pytest.mark.parametrize("user", [None, "assigned", 1_000_670_000])
+def test_its_user_is_the_charts_another_or_the_clusters_own(helm: Helm, user: object) -> None:
+    # OpenShift refuses a number that is not of the namespace's range.
+    said = "null" if user is None else user
+    manifests = helm.manifests(f"--set=runAsUser={said}")
+    seen = set()
+    for pod in pods(manifests):
+        for context in (pod["securityContext"], *(c["securityContext"] for c in pod["containers"])):
+            assert context["runAsNonRoot"] is True
+            seen |= {context.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")}
+    assert seen == ({user, None} if isinstance(user, int) else {None})
+
+
+def test_without_a_sleep_there_is_no_hook(helm: Helm) -> None:
+    def hook(*arguments: str | Path) -> Any:
+        return gateway_container(pod_of(helm.one("Deployment", *arguments))).get("lifecycle")
+
+    assert hook() == {"preStop": {"sleep": {"seconds": 10}}}
+    assert hook(*OPENSHIFT) is None
+
+
+def test_a_number_as_a_name_stays_a_text(helm: Helm) -> None:
+    secret = "secrets.store__url"
+    done = helm.run(
+        *("template", "123", CHART, "--kube-version=1.33.0"),
+        *(f"--set-string={secret}.existingSecret=1", f"--set-string={secret}.key=2"),
+        *("--set-string=priorityClassName=3", "--set=networkPolicy.enabled=false"),
+    )
+    assert done.returncode == 0, done.stderr
+    manifests = [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    for manifest in manifests:
+        assert not complaints(manifest, KUBES[-1]), manifest["kind"]
 
 
 def test_policy_has_no_rule_for_an_empty_list(helm: Helm) -> None:

@@ -79,8 +79,8 @@ def test_nothing_else_reaches_the_build(path: str) -> None:
 
 def test_runs_as_nobody_in_particular() -> None:
     assert texts(FINAL, "USER") == ["65532:65532"]
-    values = (CHART / "templates/_container.tpl").read_text(encoding="utf-8")
-    assert "runAsUser: 65532" in values
+    values = (CHART / "values.yaml").read_text(encoding="utf-8")
+    assert "\nrunAsUser: 65532\n" in values
 
 
 def test_signals_reach_the_gateway() -> None:

@@ -92,13 +92,15 @@ def test_names_no_floating_image(helm: Helm, values: Path) -> None:
 
 
 def test_runs_the_gateway_with_least_privilege(helm: Helm, values: Path) -> None:
+    asked = yaml.safe_load(values.read_text(encoding="utf-8")) or {}
+    is_assigned = asked.get("runAsUser") == "assigned"
+    user = {} if is_assigned else {"runAsUser": 65532, "runAsGroup": 65532}
     for container in containers(helm.manifests("-f", values)):
         if container["name"] == "app":
             continue
         assert container["securityContext"] == {
+            **user,
             "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "runAsGroup": 65532,
             "readOnlyRootFilesystem": True,
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

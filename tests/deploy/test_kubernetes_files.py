@@ -36,6 +36,18 @@ spec:
     metadata: {labels: {app: agent}}
     spec: {containers: [{name: agent, image: "agent:1"}]}
 ---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: shipper}
+spec:
+  selector: {matchLabels: {app: shipper}}
+  template:
+    metadata: {labels: {app: shipper}}
+    spec:
+      # One of its own, which is not to be lost, and may ask the gateway.
+      initContainers: [{name: schema, image: "shipper:1"}]
+      containers: [{name: shipper, image: "shipper:1"}]
+---
 apiVersion: batch/v1
 kind: CronJob
 metadata: {name: nightly}
@@ -181,6 +193,7 @@ def test_every_kind_of_workload_gets_it_but_those_that_say_no(tmp_path: Path) ->
     }
     assert beside == {
         "StatefulSet": ["warmgate", "agent"],
+        "DaemonSet": ["warmgate", "schema", "shipper"],
         "CronJob": ["warmgate", "nightly"],
         "Deployment": ["redis"],
     }

@@ -128,6 +128,14 @@ def test_an_apps_chart_takes_it_in_with_four_lines(
     assert environ == {"OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"}
 
 
+def test_an_apps_chart_can_leave_its_user_to_the_cluster(helm: Helm, app_chart: Path) -> None:
+    # Helm keeps a default of a dependency's chart where the values have null.
+    pod = the_pod(helm.manifests("--set=warmgate.runAsUser=assigned", chart=app_chart))
+    context = gateway_container(pod)["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert not {"runAsUser", "runAsGroup"} & set(context)
+
+
 def test_it_sees_no_token_of_an_app_that_needs_one(helm: Helm, app_chart: Path) -> None:
     # The API server gives a token to each container that has nothing mounted at this path.
     mounts = gateway_container(the_pod(helm.manifests(chart=app_chart)))["volumeMounts"]

@@ -12,17 +12,22 @@ from gateway.telemetry.setup import Telemetry
 from tests.deploy.chart_schema import SCHEMA_FILE, rendered
 from tests.deploy.helm import CHART, Helm
 from tests.deploy.manifests import (
+    PRODUCTION,
     REDIS,
     SECRETS,
+    SIDECAR,
     gateway_container,
     pod_of,
     settings_of,
     workload,
 )
+from tests.deploy.schemas import KUBES, complaints
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+# libyaml's parser, where there is one: a dashboard is long.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CREDENTIALS = sorted(SECRETS.values())
 
 
@@ -117,6 +122,41 @@ def test_every_value_has_a_default() -> None:
         ("secrets.store__url=redis://plain", "secrets.store__url"),
         ("secrets.log__level.existingSecret=x", "log__level"),
         ("probePort=80", "probePort"),
+        ("runAsUser=0", "runAsUser"),
+        ("runAsUser=root", "runAsUser"),
+        ("nameOverride=My_App", "nameOverride"),
+        ("fullnameOverride=llm.gateway", "fullnameOverride"),
+        ("config.admin.port=0", "config.admin.port: 0 is another port at each start"),
+        ("config.server.drain_timeout_s=0", "config.server.drain_timeout_s"),
+        ("preStopSleepSeconds=-1", "preStopSleepSeconds"),
+        ("networkPolicy.dnsPorts[0]=dns", "networkPolicy.dnsPorts"),
+        (
+            "networkPolicy.adminFrom[0].podSelector.matchLabels.app=ops",
+            "networkPolicy.adminFrom: /admin/ listens on 127.0.0.1",
+        ),
+        (
+            (
+                "networkPolicy.enabled=true,config.admin.host=0.0.0.0,"
+                "secrets.admin__token.existingSecret=a,secrets.admin__token.key=token"
+            ),
+            "networkPolicy.adminFrom lets nobody get to /admin/",
+        ),
+        (
+            "networkPolicy.enabled=true,config.upstreams.mine.dns=http://vllm.models:8000/v1",
+            "networkPolicy lets nothing through to config.upstreams.mine, at port 8000",
+        ),
+        (
+            "networkPolicy.enabled=true,config.upstreams.mine.base_url=http://models/v1",
+            "networkPolicy lets nothing through to config.upstreams.mine, at port 80",
+        ),
+        (
+            "networkPolicy.enabled=true,config.upstreams.mine.backends[0]=http://[fd00::1]:8000/v1",
+            "networkPolicy lets nothing through to config.upstreams.mine, at port 8000",
+        ),
+        (
+            "networkPolicy.enabled=true,config.upstreams.mine.backends[0].url=https://a:8443/v1",
+            "networkPolicy lets nothing through to config.upstreams.mine, at port 8443",
+        ),
         (
             "networkPolicy.enabled=true,config.store.url=rediss://redis.cache:6379/0",
             "networkPolicy.extraEgress lets nothing through to Redis",
@@ -168,6 +208,7 @@ def test_a_pool_reaches_the_settings_as_it_is_written(helm: Helm, tmp_path: Path
         "config.store.password=hidden",
         "config.admin.token=hidden",
         "config.upstreams.mine.base_url=https://gw:hidden@models.example.com/v1",
+        "otlpEndpoint=https://me:hidden@otel.example.com:4318",
         "extraEnv[0].name=REDIS_URL,extraEnv[0].value=redis://:hidden@redis.example.com",
         "extraEnv[0].name=HTTPS_PROXY,extraEnv[0].value=http://me:hidden@proxy:3128",
         "extraEnv[0].name=OTEL_EXPORTER_OTLP_HEADERS,extraEnv[0].value=api-key=hidden",
@@ -222,6 +263,20 @@ def test_the_autoscaler_names_a_metric_that_is_exported() -> None:
     finally:
         telemetry.close(5)
     assert f"\n# TYPE {values['autoscaling']['inflightMetric']} gauge\n" in exported
+
+
+@pytest.mark.parametrize("given", [PRODUCTION, SIDECAR], ids=["production", "sidecar"])
+def test_each_value_can_be_taken_back_or_is_asked_for(helm: Helm, given: tuple[str, Path]) -> None:
+    for path in sorted(paths(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))):
+        arguments = (*given, "--set", f"{path}=null")
+        done = helm.run("template", "rel", CHART, "--kube-version=1.33.0", *arguments)
+        if done.returncode == 0:
+            for manifest in yaml.load_all(done.stdout, Loader=LOADER):
+                if manifest and manifest["kind"] != "ConfigMap":
+                    assert not complaints(manifest, KUBES[-1]), path
+        else:
+            # Not a template that fell over it.
+            assert re.search("values don't meet the spec|execution error at", done.stderr), path
 
 
 def test_an_older_kubernetes_is_refused(helm: Helm) -> None:

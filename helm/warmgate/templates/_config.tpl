@@ -35,6 +35,28 @@
 {{- end }}
 {{- end }}
 
+{{/* Without rules of one's own only the ports that providers have are open: of (list . CONFIG). */}}
+{{- define "warmgate.upstreamChecks" -}}
+{{- $root := index . 0 }}
+{{- range $name, $upstream := (index . 1).upstreams | default dict }}
+{{- $urls := list ($upstream.base_url | default "") ($upstream.dns | default "") }}
+{{- range $upstream.backends }}
+{{- if kindIs "string" . }}{{ $urls = append $urls . }}{{ else }}{{ $urls = append $urls .url }}{{ end }}
+{{- end }}
+{{- range compact $urls }}
+{{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" | default (hasPrefix "https:" . | ternary "443" "80") }}
+{{- if not (has $port (toStrings $root.Values.networkPolicy.upstreamPorts)) }}
+{{- fail (printf "\nnetworkPolicy lets nothing through to config.upstreams.%s, at port %s: add a rule to extraEgress, or the port to upstreamPorts." $name $port) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "warmgate.adminPort" -}}
+{{- $admin := (include "warmgate.givenConfig" . | fromYaml).admin | default dict }}
+{{- if hasKey $admin "port" }}{{ $admin.port | default 0 }}{{ else }}9181{{ end }}
+{{- end }}
+
 {{- define "warmgate.config" -}}
 {{- include "warmgate.modeChecks" . }}
 {{- $drain := include "warmgate.drainSeconds" . | float64 }}
@@ -63,6 +85,7 @@
 {{- if .Values.otlpEndpoint }}
 {{- fail "\nnetworkPolicy.extraEgress lets nothing through to otlpEndpoint: add a rule." }}
 {{- end }}
+{{- include "warmgate.upstreamChecks" (list . $config) }}
 {{- end }}
 {{- if and .Values.networkPolicy.enabled .Values.podMonitor.enabled (not .Values.networkPolicy.metricsFrom) }}
 {{- fail "\nnetworkPolicy.metricsFrom lets nobody read what podMonitor asks for: add the peers of Prometheus." }}
@@ -77,13 +100,26 @@
 {{- fail (printf "\nsecrets.%s: there is no config.upstreams.%s whose key this could be." $setting (index $parts 1)) }}
 {{- end }}
 {{- end }}
-{{- $ports := list (include "warmgate.apiPort" . | int) (int .Values.probePort) (($config.admin | default dict).port | default 9181 | int) }}
+{{- $ports := list (include "warmgate.apiPort" . | int) (int .Values.probePort) (include "warmgate.adminPort" . | int) }}
+{{- if has 0 $ports }}
+{{- fail "\nconfig.admin.port: 0 is another port at each start, which nobody knows: leave it out, or give one." }}
+{{- end }}
 {{- if ne (len (uniq $ports)) 3 }}
 {{- fail (printf "\nThe ports of the API, the probes and /admin/ must differ, and are %v: see sidecar.port, probePort and config.admin.port." $ports) }}
 {{- end }}
 {{- $host := ($config.admin | default dict).host | default "127.0.0.1" }}
-{{- if not (or (hasKey .Values.secrets "admin__token") (regexMatch "^(127\\.[0-9.]+|::1|\\[::1\\]|localhost)$" $host)) }}
+{{- $isOpen := not (regexMatch "^(127\\.[0-9.]+|::1|\\[::1\\]|localhost)$" $host) }}
+{{- if and $isOpen (not (hasKey .Values.secrets "admin__token")) }}
 {{- fail (printf "\nconfig.admin.host (%s) can be reached from other pods, and /admin/ would ask them for nothing: give secrets.admin__token, or leave it on 127.0.0.1 (kubectl port-forward gets there)." $host) }}
+{{- end }}
+{{- if and .Values.networkPolicy.enabled $isOpen (not .Values.networkPolicy.adminFrom) }}
+{{- fail (printf "\nnetworkPolicy.adminFrom lets nobody get to /admin/, which config.admin.host (%s) has opened: add peers, or leave it on 127.0.0.1." $host) }}
+{{- end }}
+{{- if and .Values.networkPolicy.adminFrom (not $isOpen) }}
+{{- fail (printf "\nnetworkPolicy.adminFrom: /admin/ listens on %s, where nobody gets from outside of the pod: set config.admin.host and secrets.admin__token." $host) }}
+{{- end }}
+{{- if regexMatch $credential (.Values.otlpEndpoint | default "") }}
+{{- fail "\notlpEndpoint carries a credential: leave it out of the URL, and give OTEL_EXPORTER_OTLP_HEADERS in extraEnv by valueFrom.secretKeyRef." }}
 {{- end }}
 {{- range .Values.extraEnv }}
 {{- if regexMatch "^(GATEWAY_SERVER__(HOST|PORT|PROBE_HOST|PROBE_PORT)|GATEWAY_CONFIG)(_FILE)?$" .name }}

@@ -43,10 +43,28 @@
 {{- end }}
 {{- end }}
 
+{{/* Nothing for `assigned`: the cluster gives its own. (A word, because Helm does not hand a null on to
+     the chart of a dependency.) */}}
+{{- define "warmgate.user" -}}
+{{- if not (has .Values.runAsUser (list nil "assigned")) }}
+runAsUser: {{ int64 .Values.runAsUser }}
+runAsGroup: {{ int64 .Values.runAsUser }}
+{{- end }}
+{{- end }}
+
+{{- define "warmgate.podSecurityContext" -}}
+runAsNonRoot: true
+{{- with include "warmgate.user" . }}
+{{- . }}
+fsGroup: {{ int64 $.Values.runAsUser }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
 {{- define "warmgate.containerSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+{{- include "warmgate.user" . }}
 readOnlyRootFilesystem: true
 allowPrivilegeEscalation: false
 capabilities:
@@ -131,10 +149,10 @@ volumeMounts:
     sources:
       {{- range $setting, $from := .Values.secrets }}
       - secret:
-          name: {{ $from.existingSecret }}
+          name: {{ $from.existingSecret | quote }}
           items:
-            - key: {{ $from.key }}
-              path: {{ $setting }}
+            - key: {{ $from.key | quote }}
+              path: {{ $setting | quote }}
       {{- end }}
 {{- end }}
 - name: warmgate-tmp

@@ -24,8 +24,8 @@
 
 {{/* What selectors use: these never change during the life of a release. */}}
 {{- define "warmgate.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "warmgate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "warmgate.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: {{ include "warmgate.component" . }}
 {{- end }}
 
