@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway import __version__
 from gateway.app import start
 from gateway.config.redaction import secrets_in
-from gateway.telemetry.logs import setup_logging
+from gateway.telemetry.logs import drain_log, setup_logging
 from gateway.telemetry.uncaught import hear_uncaught
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ _KEPT_FREE_BYTES = 16 * 1024 * 1024
 # How many containers more than went may be made before the collector looks at the new ones.
 _YOUNG = 10_000
 _CUT_S = 2.0
+_LOG_S = 1.0
 
 
 def serve(config: Config, source: Source | None = None) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. `source` is where the config came from: it
     is read again on SIGHUP, and when its files change.
     """
+    fill_closed_streams()
     # What was imported stays: the collector need not walk it again and again. Nor a body while it is
     # read: that makes thousands of containers, and no ordinary request leaves a cycle behind.
     gc.freeze()
@@ -50,7 +53,24 @@ def serve(config: Config, source: Source | None = None) -> int:
     else:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve(config, source))
+        status = runner.run(_serve(config, source))
+    drain_log(_LOG_S)
+    return status
+
+
+def fill_closed_streams() -> None:
+    """Open the void where stdin, stdout or stderr was closed: the next connection would get its number,
+    and be written to by whoever means stderr (libuv ends the process rather than close one of these).
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def give_large_blocks_back() -> None:
@@ -130,8 +150,8 @@ def _log_by(held: Config, read: Config) -> None:
 
 
 def _leave() -> None:
-    sys.stderr.write("gateway: ended at once, as a second signal said\n")
-    sys.stderr.flush()
+    logging.getLogger("gateway").warning("ended at once, as a second signal said")
+    drain_log(_LOG_S)
     os._exit(1)
 
 

@@ -3,7 +3,8 @@
 Rule 1: no content, no credentials, no header values. `request_line` takes named fields only, so
 there is no place to put them; of an exception its kind and its frames are told, never its words; of
 what libraries say, what their authors wrote, never the text that they put in.
-Rule 2: a log that can't be written (closed pipe, full disk) never fails a request.
+Rule 2: a log that can't be written (closed pipe, full disk, a pipe that nobody reads) never fails a
+request, nor does one wait for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -23,6 +23,7 @@ import structlog
 from gateway.config.redaction import MASK
 from gateway.core.money import usd
 from gateway.telemetry import tracebacks
+from gateway.telemetry.outlet import Outlet
 from gateway.telemetry.text import plain, without_query
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class _Requests:
     """The logger of request lines, bound once: a lazy one would be built anew for each line."""
 
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger("warmgate.request")
+    outlet: Outlet | None = None
 
 
 def setup_logging(
@@ -66,7 +68,7 @@ def setup_logging(
     whoever says them: a Redis that doesn't know a command repeats the password that came with it.
     Replaces the handlers of the root logger; may be called again.
     """
-    out = _Lines(stream if stream is not None else sys.stderr, secrets)
+    out = _Lines(_outlet(stream if stream is not None else sys.stderr), secrets)
     least = _LEVELS[level]
     pretty = format_ == "console" or (format_ == "auto" and out.is_terminal)
     shared: list[structlog.typing.Processor] = [
@@ -98,6 +100,29 @@ def setup_logging(
     root.setLevel(least)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
+
+
+def _outlet(stream: TextIO) -> Outlet:
+    """That of before, where it is the same stream: what waits there goes first."""
+    outlet = _Requests.outlet
+    if outlet is None or outlet.stream is not stream:
+        outlet = _Requests.outlet = Outlet(stream, _tell_lost)
+    return outlet
+
+
+def _tell_lost(lines: int) -> None:
+    logging.getLogger("gateway.log").warning("%d lines lost: nobody read the log in time", lines)
+
+
+def lost_lines() -> int:
+    """How many lines there was no room for, since nobody read them."""
+    return _Requests.outlet.lost_lines if _Requests.outlet is not None else 0
+
+
+def drain_log(timeout_s: float) -> None:
+    """Wait until what was logged is written, but no longer than that."""
+    if _Requests.outlet is not None:
+        _Requests.outlet.drain(timeout_s)
 
 
 def request_line(record: RequestRecord) -> None:
@@ -158,17 +183,16 @@ def _word(value: Enum) -> object:
 
 
 class _Lines:
-    """Writes whole lines to a text stream, and swallows what the stream throws."""
+    """Lines without secrets."""
 
-    def __init__(self, stream: TextIO, secrets: Collection[str] = ()) -> None:
-        self._stream = stream
+    def __init__(self, outlet: Outlet, secrets: Collection[str] = ()) -> None:
+        self._outlet = outlet
         # The longest first: one may begin with another. As JSON spells them, too.
         spelled = {form for each in secrets for form in (each, orjson.dumps(each).decode()[1:-1])}
         longest = sorted(spelled, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest))) if longest else None
-        self._lock = threading.Lock()
         with suppress(OSError, ValueError):
-            self.is_terminal = stream.isatty()
+            self.is_terminal = outlet.stream.isatty()
 
     is_terminal = False
 
@@ -176,27 +200,9 @@ class _Lines:
         """What structlog and the stdlib handler both end in."""
         if self._secrets is not None:
             message = self._secrets.sub(MASK, message)
-        with self._lock:
-            try:
-                self._stream.write(message + "\n")
-                self._stream.flush()
-            except BrokenPipeError:
-                self._redirect()
-            except (OSError, ValueError):
-                pass  # a full disk, a closed stream: nowhere left to say so
+        self._outlet.write(message + "\n")
 
     debug = info = warning = warn = error = critical = exception = fatal = log = msg
-
-    def _redirect(self) -> None:
-        """Point the descriptor at the void, as Python's notes on SIGPIPE advise: the text left in
-        the stream's buffer would otherwise fail again at exit and change the exit code.
-        """
-        with suppress(OSError, ValueError):
-            void = os.open(os.devnull, os.O_WRONLY)
-            try:
-                os.dup2(void, self._stream.fileno())
-            finally:
-                os.close(void)
 
 
 class _StdlibHandler(logging.Handler):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from gateway.telemetry import semconv as s
+from gateway.telemetry.logs import lost_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,6 +59,9 @@ def observe_process(meter: Meter) -> None:
     )
     meter.create_observable_gauge(
         s.M_PROCESS_START, [observing(_started_at)], "s", "When it started, since the epoch."
+    )
+    meter.create_observable_counter(
+        s.M_LOG_LOST, [observing(lost_lines)], "{line}", "Log lines lost: nobody read them in time."
     )
     meter.create_observable_counter(
         s.M_GC_COLLECTIONS, [collections], "{collection}", "Runs of Python's garbage collector."
