@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sys
@@ -150,8 +149,7 @@ def _log_by(held: Config, read: Config) -> None:
 
 
 def _leave() -> None:
-    logging.getLogger("gateway").warning("ended at once, as a second signal said")
-    drain_log(_LOG_S)
+    drain_log(_LOG_S, "gateway: ended at once, as a second signal said\n")
     os._exit(1)
 
 

@@ -119,10 +119,14 @@ def lost_lines() -> int:
     return _Requests.outlet.lost_lines if _Requests.outlet is not None else 0
 
 
-def drain_log(timeout_s: float) -> None:
-    """Wait until what was logged is written, but no longer than that."""
-    if _Requests.outlet is not None:
-        _Requests.outlet.drain(timeout_s)
+def drain_log(timeout_s: float, last_words: str = "") -> None:
+    """Wait until what was logged is written, but no longer than that. `last_words` go before, whatever
+    the level.
+    """
+    if (outlet := _Requests.outlet) is not None:
+        if last_words:
+            outlet.write(last_words)
+        outlet.drain(timeout_s)
 
 
 def request_line(record: RequestRecord) -> None:
