@@ -47,8 +47,8 @@ def lasting() -> Iterator[Cluster]:
 async def make() -> AsyncIterator[Callable[..., RedisStore]]:
     made: list[RedisStore] = []
 
-    def make(url: str, deadline_s: float = PATIENT_S, **access: bool) -> RedisStore:
-        store = RedisStore(url, deadline_s=deadline_s, access=Access(**access))  # type: ignore[arg-type] # flags only
+    def make(url: str, deadline_s: float = PATIENT_S, **access: bool | str) -> RedisStore:
+        store = RedisStore(url, deadline_s=deadline_s, access=Access(**access))  # type: ignore[arg-type] # flags and names
         made.append(store)
         return store
 
@@ -288,7 +288,13 @@ async def test_replicas_behind_sentinels_are_asked_where_that_is_wanted(
 ) -> None:
     with contextlib.ExitStack() as stack:
         group: Sentinels = await asyncio.to_thread(stack.enter_context, sentinels())
-        store = make(group.url, read_from_replicas=True)
+        page = (Path(__file__).parents[2] / "docs" / "explanation" / "redis.md").read_text()
+        rights = re.findall(r"`(\+sentinel\|\w+)`", page)
+        assert len(rights) == 2
+        for watcher in group.watchers:
+            told(watcher, "ACL", "SETUSER", "watch", "on", ">man", "-@all", *rights)
+        access = {"sentinel_username": "watch", "sentinel_password": "man"}
+        store = make(group.url, read_from_replicas=True, **access)
         await hits_again(store, KEYS)
         before = told(group.replica, "INFO", "commandstats")["cmdstat_get"]["calls"]
         await store.get(KEYS)
