@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -84,6 +86,41 @@ def test_links_lead_to_headings_that_are_there(name: str) -> None:
         if anchor not in headings((page.parent / target) if target else page)
     ]
     assert lost == []
+
+
+# -- a container, the first page
+
+
+def test_what_may_change_is_mounted_as_a_folder() -> None:
+    # A mounted file stays the one that was there, whatever is moved to its place.
+    mounts = re.findall(r"--volume ([^\s:]+):(/[^\s:`]+)", guide("docker.md"))
+    assert {place for _, place in mounts} == {
+        *("/var/lib/warmgate", "/etc/warmgate", "/run/secrets")
+    }
+    assert [source for source, _ in mounts if "." in source.removeprefix("./")] == []
+
+
+async def test_the_first_pages_request_prints_what_is_shown() -> None:
+    readme = (GUIDES.parent / "README.md").read_text(encoding="utf-8")
+    (typed, shown) = re.findall(r"^\$ (curl (?:.*\\\n)*.*)\n((?:.+\n)+?)```", readme, re.MULTILINE)[
+        0
+    ]
+    if shutil.which("curl") is None:
+        missing("curl", "is not installed")
+    printed = ""
+    async with StubProvider() as provider, gateway_here(provider.url) as gateway:
+        for _ in range(2):
+            process = await asyncio.create_subprocess_shell(
+                typed.replace("http://127.0.0.1:8080", gateway.api_url),
+                env={"PATH": os.environ["PATH"], "OPENAI_API_KEY": "sk-somebody"},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            printed = (await process.communicate())[0].decode()
+
+    def names(text: str) -> list[str]:
+        return [line.partition(":")[0] for line in text.splitlines()]
+
+    assert names(printed) == names(shown)
 
 
 # -- coming from others

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +82,34 @@ def test_systemd_understands_what_the_guide_adds_for_secrets(tmp_path: Path) -> 
     secret.write_text("redis://user:password@redis.example:6379/0\n")
     config = load(None, {variable: str(secret)})
     assert (file, config.store.url) == (name, secret.read_text().strip())
+
+
+def test_whoever_looks_whether_it_is_ready_waits_for_its_start() -> None:
+    # (Of `Type=exec` systemctl comes back before the ports are open.)
+    guide = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\$ (curl .*/readyz)$", guide, re.MULTILINE)
+    if shutil.which("curl") is None:
+        missing("curl", "is not installed")
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        looking = subprocess.Popen(
+            [*shlex.split(line.replace("9180", str(port))), "--noproxy", "*", "--silent"],
+            stdout=subprocess.PIPE,
+        )
+        time.sleep(0.3)
+    with HTTPServer(("127.0.0.1", port), _Ready) as server:
+        server.timeout = STARTS_S
+        server.handle_request()
+    out, _ = looking.communicate(timeout=STARTS_S)
+    assert (looking.returncode, out) == (0, b"ready")
+
+
+class _Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ready")
 
 
 def test_it_has_hardly_any_rights() -> None:
