@@ -50,6 +50,14 @@ def test_every_error_code_is_documented_with_its_status() -> None:
         assert f"| `{each.code}` | {each.status} | {retried}" in text
 
 
+def test_every_error_that_says_when_to_try_again_is_named_where_the_header_is_documented() -> None:
+    classes = errors.GatewayError.__subclasses__()
+    saying = {each.code for each in classes if each.retry_after_s is not None}
+    row = next(r for r in page("headers.md").splitlines() if r.startswith("| `Retry-After`"))
+    assert saying
+    assert saying == set(re.findall(r"`(gateway_\w+)`", row))
+
+
 def test_every_result_is_named_where_the_header_is_documented() -> None:
     row = next(r for r in page("headers.md").splitlines() if r.startswith("| `x-gateway-cache`"))
     assert [r.value for r in Result if f"`{r.value}`" not in row] == []

@@ -46,7 +46,8 @@ OF_OPERATORS = (
 )
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"# ([\w.-]+)\n")
-_SHELL = re.compile(r"[|;<>`]|\$[\w({]|&&")
+# (A pattern as well: where no file fits it, zsh refuses the line.)
+_SHELL = re.compile(r"[|;<>`?*]|\$[\w({]|&&")
 _OPEN_PORTS = {"8080", "9180", "9181"}
 
 

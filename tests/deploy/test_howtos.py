@@ -190,6 +190,7 @@ WRONG = (
     "gateway key old.json other.json",
     "curl -s http://127.0.0.1:9181/admin/nothing",
     "curl -s http://example.com/",
+    "curl -s http://127.0.0.1:9180/readyz?verbose",
     "redis-cli CONFIG SET maxmemroy 1",
     "gateway cache stats | head",
     "minikube start",
