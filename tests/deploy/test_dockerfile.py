@@ -44,6 +44,21 @@ def test_uv_is_the_one_of_the_lock_file() -> None:
     assert f"UV_VERSION={locked}" in texts(BUILD, "ARG")
 
 
+def test_newer_sources_of_the_same_version_are_built_anew() -> None:
+    # `uv sync` takes the wheel that it made last (the build's cache mount keeps it) where nothing
+    # that these name has changed.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    keys = [key["file"] for key in project["tool"]["uv"]["cache-keys"]]
+    watched = {file for key in keys for file in ROOT.glob(key)}
+    shipped = {
+        file
+        for file in (ROOT / "gateway").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert ROOT / "pyproject.toml" in watched
+    assert shipped - watched == {ROOT / "gateway/py.typed"}
+
+
 def test_versions_agree() -> None:
     assert f"VERSION={VERSION}" in texts(FINAL, "ARG")
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
