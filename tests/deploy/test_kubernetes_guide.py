@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from tests.deploy.helm import CHART, default_values
+from tests.deploy.helm import CHART, HELM, default_values
 from tests.deploy.kubernetes_files import FOLDER
 from tests.deploy.manifests import SECRETS, settings_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.deploy.helm import Helm
 
 ROOT = CHART.parents[1]
@@ -59,7 +61,7 @@ def test_the_guides_commands_of_helm_are_taken(helm: Helm, tmp_path: Path) -> No
         done = helm.run("template", name, CHART, "--kube-version", "1.33.0", *arguments)
         assert done.returncode == 0, done.stderr
     (tmp_path / "my-values.yaml").write_text("{}", encoding="utf-8")
-    checks = [c for c in COMMANDS if "my-values.yaml" in c]
+    checks = [c for c in COMMANDS if "my-values.yaml" in c and "gateway check" not in c]
     assert len(checks) == 2
     for command in checks:
         words = shlex.split(command.partition(" > ")[0])[1:]
@@ -87,3 +89,30 @@ def test_the_kustomization_of_the_guide_is_the_examples() -> None:
     (shown,) = (yaml.safe_load(b) for b in BLOCKS if "components" in yaml.safe_load(b))
     file = FOLDER / "examples/deployment/kustomization.yaml"
     assert shown == yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("config: {cache: {ttl_s: 60}}", "ttl_s: 60.0"),
+        ("config: {routes: [{path: /v1/x, upstream: nobody}]}", "`nobody` is not an upstream"),
+    ],
+)
+def test_a_set_of_values_can_be_checked_by_the_gateway_itself(
+    helm: Helm, values: str, said: str, tmp_path: Path
+) -> None:
+    (command,) = (c for c in COMMANDS if "gateway check" in c)
+    (tmp_path / "my-values.yaml").write_text(values, encoding="utf-8")
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.replace("helm/warmgate", str(CHART))],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{HELM.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(helm.home),
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert said in done.stdout + done.stderr

@@ -123,6 +123,7 @@ def test_every_value_has_a_default() -> None:
         ("secrets.log__level.existingSecret=x", "log__level"),
         ("probePort=80", "probePort"),
         ("runAsUser=0", "runAsUser"),
+        ("bindAddress=localhost", "bindAddress"),
         ("runAsUser=root", "runAsUser"),
         ("nameOverride=My_App", "nameOverride"),
         ("fullnameOverride=llm.gateway", "fullnameOverride"),
