@@ -199,6 +199,26 @@ def test_every_kind_of_workload_gets_it_but_those_that_say_no(tmp_path: Path) ->
     }
 
 
+def test_settings_are_where_workloads_with_a_namespace_look_for_them(tmp_path: Path) -> None:
+    # Without `namespace` in the kustomization the ConfigMap has none, and Kustomize leaves the
+    # workload with a name that is nowhere.
+    shutil.copytree(FOLDER / "sidecar", tmp_path / "sidecar")
+    here = tmp_path / "here"
+    here.mkdir()
+    (before,) = of_file(FOLDER / "examples/deployment/chat.yaml")
+    before["metadata"]["namespace"] = "apps"
+    (here / "chat.yaml").write_text(yaml.safe_dump(before), encoding="utf-8")
+    said = (FOLDER / "sidecar/kustomization.yaml").read_text(encoding="utf-8")
+    assert "give the kustomization the same `namespace`" in " ".join(said.split("\n# "))
+    kustomization = {"resources": ["chat.yaml"], "components": ["../sidecar"], "namespace": "apps"}
+    (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    manifests = {m["kind"]: m for m in kustomize(here)}
+    metadata = manifests["ConfigMap"]["metadata"]
+    volumes = {volume["name"]: volume for volume in pod_in(manifests["Deployment"])["volumes"]}
+    assert metadata["namespace"] == "apps"
+    assert volumes["warmgate-config"]["configMap"]["name"] == metadata["name"]
+
+
 def test_the_patch_is_the_component_and_the_environment(helm: Helm) -> None:
     (patch,) = of_file(FOLDER / "patch.yaml")
     (component,) = of_file(FOLDER / "sidecar/pod.yaml")
