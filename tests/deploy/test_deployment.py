@@ -135,7 +135,16 @@ def test_a_new_chart_with_the_same_pods_restarts_none(helm: Helm, tmp_path: Path
         (("replicaCount=2",), True),
         (("replicaCount=2", "podDisruptionBudget.enabled=false"), False),
         (("replicaCount=1", "autoscaling.enabled=true", "autoscaling.minReplicas=2"), True),
-        (("replicaCount=2", "autoscaling.enabled=true", "autoscaling.minReplicas=1"), False),
+        # With five pods it protects them; with one it is in nobody's way.
+        (("replicaCount=1", "autoscaling.enabled=true", "autoscaling.minReplicas=1"), True),
+        (
+            (
+                "autoscaling.enabled=true",
+                "autoscaling.minReplicas=1",
+                "autoscaling.maxReplicas=1",
+            ),
+            False,
+        ),
     ],
 )
 def test_has_a_disruption_budget_for_more_than_one_pod(
@@ -197,6 +206,30 @@ def test_policy_opens_what_the_settings_open(helm: Helm) -> None:
     assert [port["port"] for port in upstreams["ports"]] == [443, 8000]
     elsewhere = helm.one("NetworkPolicy", *OPENSHIFT, "--set=config.admin.port=9999")["spec"]
     assert elsewhere["ingress"][-1]["ports"] == [{"port": 9999, "protocol": "TCP"}]
+
+
+def test_refuses_a_share_of_a_request_that_is_not_made(helm: Helm) -> None:
+    # The autoscaler would see <unknown> and never scale.
+    asked = ("--set=autoscaling.enabled=true", "--set=resources.requests.cpu=null")
+    assert "in percent of resources.requests.cpu" in helm.refusal(*asked)
+    assert helm.template(*asked, "--set=resources.limits.cpu=2")
+    assert helm.template(
+        *asked,
+        "--set=autoscaling.targetCPUUtilizationPercentage=0,autoscaling.targetInflightRequests=50",
+    )
+
+
+def test_a_variable_of_extra_env_stands_there_once(helm: Helm) -> None:
+    arguments = (
+        "--set=otlpEndpoint=http://otel.observability:4318",
+        "--set=extraEnv[0].name=OTEL_SERVICE_NAME,extraEnv[0].value=llm",
+    )
+    container = gateway_container(pod_of(helm.one("Deployment", *arguments)))
+    names = [variable["name"] for variable in container["env"]]
+    assert len(names) == len(set(names))
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert values["OTEL_SERVICE_NAME"] == "llm"
+    assert values["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel.observability:4318"
 
 
 def test_policy_says_nothing_of_an_upstream_with_rules_of_its_own(helm: Helm) -> None:
@@ -263,6 +296,17 @@ def test_helm_test_asks_through_the_service(helm: Helm) -> None:
     python, dash_c, program, url = container["command"]
     assert (python, dash_c, url) == ("python", "-c", "http://rel-warmgate:8080/")
     compile(program, "helm test", "exec")
+
+
+def test_helm_test_runs_where_the_gateway_does(helm: Helm) -> None:
+    # An image may be for one kind of node only, and those be kept for who tolerates them.
+    test = helm.one(
+        "Pod",
+        "--set-string=nodeSelector.kubernetes\\.io/arch=arm64",
+        "--set=tolerations[0].key=llm,tolerations[0].operator=Exists",
+    )["spec"]
+    assert test["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
+    assert test["tolerations"] == [{"key": "llm", "operator": "Exists"}]
 
 
 def test_image_is_the_app_version_a_tag_or_a_digest(helm: Helm) -> None:

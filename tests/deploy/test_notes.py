@@ -53,6 +53,8 @@ def test_they_say_what_apps_need_and_how_to_look(notes: Notes) -> None:
         ((), True),
         (("--set=autoscaling.enabled=true",), True),
         (("--set=config.store.url=sqlite:////tmp/cache.sqlite",), True),
+        (("--set=autoscaling.enabled=true,autoscaling.minReplicas=1",), True),
+        (("--set=extraEnv[0].name=REDIS_URL,extraEnv[0].valueFrom.secretKeyRef.key=url",), False),
         (("--set=replicaCount=1",), False),
         ((SHARED,), False),
         (("--set=config.store.url=rediss+cluster://a:1",), False),

@@ -5,6 +5,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from gateway.config import load
 from tests.deploy.helm import CHART, HERE, Helm, default_values
@@ -142,6 +143,25 @@ def test_it_sees_no_token_of_an_app_that_needs_one(helm: Helm, app_chart: Path) 
     at = {mount["mountPath"]: mount for mount in mounts}
     assert at["/var/run/secrets/kubernetes.io/serviceaccount"] == OVER_THE_TOKEN
     assert len(at) == len(mounts)
+
+
+def test_an_apps_chart_can_give_it_a_name_and_turn_it_off(helm: Helm, app_chart: Path) -> None:
+    # `.Subcharts.llm-cache` is no Go, so aliases have humps; names of objects must not.
+    file = app_chart / "Chart.yaml"
+    chart = yaml.safe_load(file.read_text(encoding="utf-8"))
+    chart["dependencies"][0] |= {"alias": "llmCache", "condition": "llmCache.enabled"}
+    file.write_text(yaml.safe_dump(chart), encoding="utf-8")
+    for file in (app_chart / "values.yaml", app_chart / "templates/deployment.yaml"):
+        text = file.read_text(encoding="utf-8")
+        text = text.replace(".Subcharts.warmgate", ".Subcharts.llmCache")
+        file.write_text(re.sub("^warmgate:", "llmCache:", text), encoding="utf-8")
+    manifests = helm.manifests("--set=llmCache.enabled=true", chart=app_chart)
+    (name,) = (m["metadata"]["name"] for m in manifests if m["kind"] == "ConfigMap")
+    assert name == "rel-llmcache"
+    volumes = {volume["name"]: volume for volume in the_pod(manifests)["volumes"]}
+    assert volumes["warmgate-config"]["configMap"]["name"] == name
+    (app_chart / "templates/deployment.yaml").unlink()
+    assert helm.manifests("--set=llmCache.enabled=false", chart=app_chart) == []
 
 
 def test_helm_finds_the_chart_where_the_apps_chart_names_it(helm: Helm, tmp_path: Path) -> None:

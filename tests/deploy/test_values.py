@@ -174,10 +174,68 @@ def test_every_value_has_a_default() -> None:
             "networkPolicy.enabled=true,podMonitor.enabled=true",
             "networkPolicy.metricsFrom lets nobody read",
         ),
+        (
+            (
+                "networkPolicy.enabled=true,extraEnv[0].name=REDIS_URL,"
+                "extraEnv[0].valueFrom.secretKeyRef.name=r,extraEnv[0].valueFrom.secretKeyRef.key=url"
+            ),
+            "networkPolicy.extraEgress lets nothing through to Redis",
+        ),
+        ("enabled=false", "enabled does not match"),
+        ("extraEnv[0].name=A,extraEnv[1].name=A", "extraEnv: A stands there twice"),
+        (
+            "secrets.store__password.existingSecret=r,secrets.store__password.key=p",
+            "secrets.store__password: there is no Redis that would ask for it",
+        ),
+        (
+            (
+                "config.store.url=redis://redis.cache:6379,"
+                "secrets.store__sentinel_password.existingSecret=r,"
+                "secrets.store__sentinel_password.key=p"
+            ),
+            "secrets.store__sentinel_password: there is no Redis behind Sentinels",
+        ),
+        (
+            "mode=sidecar,sidecar.config.store.url=redis://redis.cache:6379",
+            "sidecar.config.store.url: config.store.url (memory://) wins over it",
+        ),
+        # The root file system is read-only, and the gateway's own default is a file on it.
+        ("config.store.url=sqlite:////var/lib/warmgate/a.db", "where the container cannot write"),
+        ("config.store.url=sqlite:///a.db", "where the container cannot write"),
+        ("config.store.url=null", "where the container cannot write"),
+        (
+            (
+                "config.store.url=sqlite:////data/a.db,extraVolumes[0].name=d,"
+                "extraVolumes[0].emptyDir.medium=Memory,extraVolumeMounts[0].name=d,"
+                "extraVolumeMounts[0].mountPath=/data,extraVolumeMounts[0].readOnly=true"
+            ),
+            "where the container cannot write",
+        ),
     ],
 )
 def test_a_mistake_is_refused_by_name(helm: Helm, arguments: str, complaint: str) -> None:
     assert complaint in helm.refusal("--set", arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "config.store.url=sqlite:////tmp/a.db",
+        (
+            "config.store.url=sqlite:////data/a.db,extraVolumes[0].name=d,"
+            "extraVolumes[0].emptyDir.medium=Memory,extraVolumeMounts[0].name=d,"
+            "extraVolumeMounts[0].mountPath=/data/"
+        ),
+        "mode=sidecar,sidecar.config.store.url=redis://r:6379,config.store.url=null",
+        (
+            "extraEnv[0].name=REDIS_URL,extraEnv[0].valueFrom.secretKeyRef.name=r,"
+            "extraEnv[0].valueFrom.secretKeyRef.key=url,"
+            "secrets.store__sentinel_password.existingSecret=r,secrets.store__sentinel_password.key=p"
+        ),
+    ],
+)
+def test_a_store_that_can_be_reached_is_taken(helm: Helm, arguments: str) -> None:
+    assert helm.template("--set", arguments)
 
 
 def test_a_pool_reaches_the_settings_as_it_is_written(helm: Helm, tmp_path: Path) -> None:

@@ -35,6 +35,41 @@
 {{- end }}
 {{- end }}
 
+{{/* The URL of Redis as far as Helm can see it, `elsewhere` if it comes from a Secret; else empty. */}}
+{{- define "warmgate.redis" -}}
+{{- $url := ((include "warmgate.givenConfig" . | fromYaml).store | default dict).url | default "" }}
+{{- $isElsewhere := hasKey .Values.secrets "store__url" }}
+{{- range .Values.extraEnv }}
+{{- $isElsewhere = or $isElsewhere (has .name (list "REDIS_URL" "GATEWAY_STORE__URL" "GATEWAY_STORE__URL_FILE")) }}
+{{- end }}
+{{- if $isElsewhere }}elsewhere{{ else if regexMatch "^rediss?(\\+sentinel|\\+cluster)?://" $url }}{{ $url }}{{ end }}
+{{- end }}
+
+{{/* A store that the gateway would not start with, or would go on without, ready and in silence. */}}
+{{- define "warmgate.storeChecks" -}}
+{{- $redis := include "warmgate.redis" . }}
+{{- range $setting := list "store__password" "store__sentinel_password" }}
+{{- if and (hasKey $.Values.secrets $setting) (not (regexMatch (hasSuffix "sentinel_password" $setting | ternary "^(elsewhere|rediss?\\+sentinel:)" ".") $redis)) }}
+{{- fail (printf "\nsecrets.%s: there is no Redis%s that would ask for it: give its URL, in config.store.url or secrets.store__url." $setting (hasSuffix "sentinel_password" $setting | ternary " behind Sentinels" "")) }}
+{{- end }}
+{{- end }}
+{{- $file := ((include "warmgate.givenConfig" . | fromYaml).store | default dict).url | default "sqlite:////var/lib/warmgate/warmgate/cache.sqlite" }}
+{{- if and (not $redis) (hasPrefix "sqlite:" $file) }}
+{{- $isWritable := false }}
+{{- range append .Values.extraVolumeMounts (dict "mountPath" "/tmp") }}
+{{- $isWritable = or $isWritable (and (not .readOnly) (hasPrefix (printf "sqlite:///%s/" (trimSuffix "/" .mountPath)) $file)) }}
+{{- end }}
+{{- if not $isWritable }}
+{{- fail (printf "\nconfig.store.url: %s is where the container cannot write, and the gateway would serve without it: mount a volume there (extraVolumes, extraVolumeMounts), or write memory://." $file) }}
+{{- end }}
+{{- end }}
+{{- $ofSidecar := ((.Values.sidecar.config | default dict).store | default dict).url }}
+{{- $url := (.Values.config.store | default dict).url }}
+{{- if and (eq .Values.mode "sidecar") $ofSidecar $url (ne $ofSidecar ($url | default "")) }}
+{{- fail (printf "\nsidecar.config.store.url: config.store.url (%s) wins over it, if only by default: give it there." $url) }}
+{{- end }}
+{{- end }}
+
 {{/* Without rules of one's own only the ports that providers have are open: of (list . CONFIG). */}}
 {{- define "warmgate.upstreamChecks" -}}
 {{- $root := index . 0 }}
@@ -59,6 +94,7 @@
 
 {{- define "warmgate.config" -}}
 {{- include "warmgate.modeChecks" . }}
+{{- include "warmgate.storeChecks" . }}
 {{- $drain := include "warmgate.drainSeconds" . | float64 }}
 {{- $config := include "warmgate.givenConfig" . | fromYaml }}
 {{- if eq .Values.mode "deployment" }}
@@ -79,7 +115,7 @@
 {{- end }}
 {{- end }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
-{{- if or (hasKey .Values.secrets "store__url") (regexMatch "^redi" ($store.url | default "")) }}
+{{- if include "warmgate.redis" . }}
 {{- fail "\nnetworkPolicy.extraEgress lets nothing through to Redis, and the gateway would serve without its cache, ready and in silence: add a rule (docs/how-to/kubernetes.md)." }}
 {{- end }}
 {{- if .Values.otlpEndpoint }}
@@ -121,7 +157,12 @@
 {{- if regexMatch $credential (.Values.otlpEndpoint | default "") }}
 {{- fail "\notlpEndpoint carries a credential: leave it out of the URL, and give OTEL_EXPORTER_OTLP_HEADERS in extraEnv by valueFrom.secretKeyRef." }}
 {{- end }}
+{{- $names := list }}
 {{- range .Values.extraEnv }}
+{{- if has .name $names }}
+{{- fail (printf "\nextraEnv: %s stands there twice." .name) }}
+{{- end }}
+{{- $names = append $names .name }}
 {{- if regexMatch "^(GATEWAY_SERVER__(HOST|PORT|PROBE_HOST|PROBE_PORT)|GATEWAY_CONFIG)(_FILE)?$" .name }}
 {{- fail (printf "\nextraEnv: %s is the chart's own: see bindAddress, probePort, sidecar.port and config." .name) }}
 {{- end }}

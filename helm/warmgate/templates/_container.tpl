@@ -4,6 +4,24 @@
 {{- if eq .Values.mode "sidecar" }}{{ .Values.sidecar.port }}{{ else }}8080{{ end }}
 {{- end }}
 
+{{/* What extraEnv has of these is left to it: a name that stands twice is refused by server-side apply. */}}
+{{- define "warmgate.otlpEnv" -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.otlpEndpoint | quote }}
+- name: OTEL_SERVICE_NAME
+  value: {{ include "warmgate.fullname" . | quote }}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)
+{{- end }}
+
 {{/* Addresses and ports are variables, not part of the file, because the image sets some of the
      same variables, and the environment wins over the file: a sidecar's API must not be open. */}}
 {{- define "warmgate.env" -}}
@@ -23,20 +41,15 @@
   value: /etc/warmgate/secrets/{{ $setting }}
 {{- end }}
 {{- if .Values.otlpEndpoint }}
-- name: OTEL_EXPORTER_OTLP_ENDPOINT
-  value: {{ .Values.otlpEndpoint | quote }}
-- name: OTEL_SERVICE_NAME
-  value: {{ include "warmgate.fullname" . }}
-- name: POD_NAME
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.name
-- name: POD_NAMESPACE
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.namespace
-- name: OTEL_RESOURCE_ATTRIBUTES
-  value: k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME)
+{{- $given := dict }}
+{{- range .Values.extraEnv }}
+{{- $_ := set $given .name true }}
+{{- end }}
+{{- range include "warmgate.otlpEnv" . | fromYamlArray }}
+{{- if not (hasKey $given .name) }}
+{{ toYaml (list .) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
