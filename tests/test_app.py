@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from gateway.app import start
 from gateway.config import Config
+from tests.helpers.echoing import echoing
 from tests.helpers.gateway_here import settings
 from tests.helpers.gateway_process import GatewayProcess
 from tests.helpers.raw_client import Broken, RawClient, fetch
@@ -27,8 +27,6 @@ from tests.helpers.scripted_upstream import (
 )
 
 if TYPE_CHECKING:
-    from websockets.asyncio.server import ServerConnection
-
     from gateway.app import RunningGateway
 
 PASSED = "/v1/responses"
@@ -129,13 +127,8 @@ async def test_an_upload_that_runs_while_we_drain_arrives_whole() -> None:
 
 
 async def test_a_tunnel_goes_on_while_we_drain_and_ends_with_it() -> None:
-    async def echo(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
-
-    async with serve(echo, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        gateway = await started(f"http://127.0.0.1:{port}", drain_timeout_s=0.5)
+    async with echoing() as base:
+        gateway = await started(base, drain_timeout_s=0.5)
         url = gateway.api_url.replace("http://", "ws://") + "/v1/realtime"
         async with connect(url, proxy=None) as client:
             await client.send("before")

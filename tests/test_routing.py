@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
 
 from gateway.core.route import Branch
 from gateway.routing import Routing
+from tests.helpers.echoing import echoing
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.redis_servers import free_port
 from tests.helpers.scripted_upstream import (
@@ -27,8 +27,6 @@ from tests.helpers.scripted_upstream import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from websockets.asyncio.server import ServerConnection
 
     from gateway.app import RunningGateway
 
@@ -189,18 +187,13 @@ async def test_a_compressed_request_is_placed_somewhere_and_passes_through() -> 
 
 
 async def test_a_websocket_goes_through_a_pool_and_counts_while_it_is_open() -> None:
-    async def echo(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
-
-    async with serve(echo, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
+    async with echoing() as base:
         pool = {
             "engine": "openai",
-            "backends": [{"url": f"http://127.0.0.1:{port}/v1", "name": "one"}],
+            "backends": [{"url": f"{base}/v1", "name": "one"}],
             "health": {"interval_s": 0},
         }
-        async with gateway_here(f"http://127.0.0.1:{port}", upstreams={"gpu": pool}) as gateway:
+        async with gateway_here(base, upstreams={"gpu": pool}) as gateway:
             url = f"{gateway.api_url.replace('http', 'ws', 1)}/u/gpu/v1/realtime"
             routing = gateway._assembled.routing
             async with connect(url, proxy=None) as connection:

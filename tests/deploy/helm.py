@@ -36,6 +36,13 @@ def install() -> str | None:
     return None
 
 
+def manifests_in(text: str) -> list[Manifest]:
+    """Those of what was rendered; a template that made nothing leaves an empty one, which is left out."""
+    # libyaml's parser, where there is one: a rendered dashboard is long.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [manifest for manifest in yaml.load_all(text, Loader=loader) if manifest]
+
+
 def default_values() -> dict[str, Any]:
     """The chart's values.yaml."""
     found: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -85,9 +92,7 @@ class Helm:
             if plain
             else self.template(*arguments, chart=chart, kube=kube)
         )
-        # libyaml's parser, where there is one: a rendered dashboard is long.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return [manifest for manifest in yaml.load_all(rendered, Loader=loader) if manifest]
+        return manifests_in(rendered)
 
     def one(self, kind: str, *arguments: str | Path, chart: Path = CHART) -> Manifest:
         """The only manifest of a kind."""

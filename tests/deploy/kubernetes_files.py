@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.helm import CHART, Helm, install
+from tests.deploy.helm import CHART, Helm, install, manifests_in
 from tests.deploy.manifests import Manifest, config_map_of, gateway_container, pod_of, workload
 
 FOLDER = CHART.parents[1] / "deploy/kubernetes"
@@ -58,7 +58,7 @@ def _release(helm: Helm, *arguments: str) -> list[Manifest]:
     """The manifests of a release `warmgate`, as nobody's release."""
     done = helm.run("template", "warmgate", CHART, "--kube-version", KUBE, "--no-hooks", *arguments)
     assert done.returncode == 0, done.stderr
-    manifests = [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    manifests = manifests_in(done.stdout)
     for manifest in manifests:
         metadatas = [manifest["metadata"]]
         if manifest["kind"] == "Deployment":

@@ -5,9 +5,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
-from tests.deploy.helm import CHART, Helm
+from tests.deploy.helm import CHART, Helm, manifests_in
 from tests.deploy.manifests import (
     OPENSHIFT,
     PRODUCTION,
@@ -268,8 +267,7 @@ def test_a_number_as_a_name_stays_a_text(helm: Helm) -> None:
         *("--set-string=priorityClassName=3", "--set=networkPolicy.enabled=false"),
     )
     assert done.returncode == 0, done.stderr
-    manifests = [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
-    for manifest in manifests:
+    for manifest in manifests_in(done.stdout):
         assert not complaints(manifest, KUBES[-1]), manifest["kind"]
 
 

@@ -94,10 +94,17 @@ def test_whoever_looks_whether_it_is_ready_waits_for_its_start() -> None:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         looking = subprocess.Popen(
-            [*shlex.split(line.replace("9180", str(port))), "--noproxy", "*", "--silent"],
+            [*shlex.split(line.replace("9180", str(port))), "--noproxy", "*"],
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        time.sleep(0.3)
+        assert looking.stderr
+        said = b""
+        while b"retry" not in said:
+            # It was refused, and says that it tries again.
+            more = os.read(looking.stderr.fileno(), 4096)
+            assert more, said
+            said += more
     with HTTPServer(("127.0.0.1", port), _Ready) as server:
         server.timeout = STARTS_S
         server.handle_request()

@@ -10,7 +10,7 @@ import yaml
 from gateway.config import Config
 from gateway.telemetry.setup import Telemetry
 from tests.deploy.chart_schema import SCHEMA_FILE, rendered
-from tests.deploy.helm import CHART, Helm
+from tests.deploy.helm import CHART, Helm, manifests_in
 from tests.deploy.manifests import (
     PRODUCTION,
     REDIS,
@@ -26,8 +26,6 @@ from tests.deploy.schemas import KUBES, complaints
 if TYPE_CHECKING:
     from pathlib import Path
 
-# libyaml's parser, where there is one: a dashboard is long.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CREDENTIALS = sorted(SECRETS.values())
 
 
@@ -330,8 +328,8 @@ def test_each_value_can_be_taken_back_or_is_asked_for(helm: Helm, given: tuple[s
         arguments = (*given, "--set", f"{path}=null")
         done = helm.run("template", "rel", CHART, "--kube-version=1.33.0", *arguments)
         if done.returncode == 0:
-            for manifest in yaml.load_all(done.stdout, Loader=LOADER):
-                if manifest and manifest["kind"] != "ConfigMap":
+            for manifest in manifests_in(done.stdout):
+                if manifest["kind"] != "ConfigMap":
                     assert not complaints(manifest, KUBES[-1]), path
         else:
             # Not a template that fell over it.

@@ -11,8 +11,11 @@ from gateway.config import Config
 from gateway.doctorcmd.finding import Verdict
 from gateway.doctorcmd.look import examine
 from gateway.lab.engine_server import EngineServer
+from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
     from gateway.doctorcmd.finding import Finding
 
 SKIP = ("host", "gateway", "store", "otlp", "clock")
@@ -22,6 +25,18 @@ async def looked(url: str, engine: str) -> dict[str, Finding]:
     tree: dict[str, Any] = {"upstreams": {"m": {"base_url": url, "engine": engine}}}
     found = await examine(Config.model_validate(tree), {}, skip=SKIP, timeout_s=10.0)
     return {each.check.removeprefix("upstream.m."): each for each in found}
+
+
+def serving(completions: Handler) -> web.Application:
+    """An engine with one model, whose name is odd."""
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m\x1b[31m"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/completions", completions)
+    return app
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
@@ -76,19 +91,8 @@ async def test_an_engine_without_metrics_is_judged_by_its_usage(
             return web.json_response({"error": "this model makes embeddings"}, status=400)
         return web.json_response({"usage": told})
 
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "m\x1b[31m"}]})
-
-    app = web.Application()
-    app.router.add_get("/v1/models", models)
-    app.router.add_post("/v1/completions", completions)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        found = await looked(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "vllm")
-    finally:
-        await runner.cleanup()
+    async with serve_app(serving(completions)) as base:
+        found = await looked(f"{base}/v1", "vllm")
 
     assert found["metrics"].verdict is Verdict.LOOK
     assert found["cached_tokens"].verdict.value == verdict
@@ -131,20 +135,10 @@ async def test_blocks_longer_than_the_short_prompt_are_no_fault(
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         return web.json_response({"usage": usage})
 
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "hybrid"}]})
-
-    app = web.Application()
-    app.router.add_get("/v1/models", models)
-    app.router.add_post("/v1/completions", completions)
+    app = serving(completions)
     app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        found = await looked(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "vllm")
-    finally:
-        await runner.cleanup()
+    async with serve_app(app) as base:
+        found = await looked(f"{base}/v1", "vllm")
 
     assert found["metrics"].verdict is Verdict.OK
     assert found["cached_tokens"].verdict.value == verdict
@@ -158,13 +152,8 @@ async def test_a_list_of_models_that_is_none_is_said() -> None:
 
     app = web.Application()
     app.router.add_route("*", "/{anything:.*}", anything)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        found = await looked(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "sglang")
-    finally:
-        await runner.cleanup()
+    async with serve_app(app) as base:
+        found = await looked(f"{base}/v1", "sglang")
 
     assert "lists no model" in found["cached_tokens"].said
     assert found["metrics"].verdict is Verdict.LOOK

@@ -23,6 +23,7 @@ from gateway.lab.engine_server import EngineServer
 from tests.helpers.gateway_here import gateway_here
 from tests.helpers.otlp_collector import otlp_collector
 from tests.helpers.redis_servers import free_port
+from tests.helpers.scripted_upstream import serve_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -56,15 +57,8 @@ async def answering(status: int, **headers: str) -> AsyncIterator[tuple[str, lis
 
     app = web.Application()
     app.router.add_route("*", "/{anything:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}/v1", asked
-    finally:
-        await runner.cleanup()
+    async with serve_app(app) as base:
+        yield f"{base}/v1", asked
 
 
 async def test_an_installation_that_is_well_has_nothing_to_mend() -> None:
@@ -345,18 +339,13 @@ async def test_a_config_that_does_not_hold_is_told(
     app = web.Application()
     app.router.add_get("/admin/config", config)
     app.router.add_get("/admin/backends", backends)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
+    async with serve_app(app) as base:
         found = await looked(
             {},
             skip=("host", "store", "upstreams", "otlp", "clock"),
-            admin={"port": runner.addresses[0][1]},
+            admin={"port": int(base.rpartition(":")[2])},
             server={"probe_port": free_port()},
         )
-    finally:
-        await runner.cleanup()
 
     assert found["gateway.config"].verdict.value == expected
     assert word in found["gateway.config"].said

@@ -13,10 +13,10 @@ import orjson
 import pytest
 from aiohttp import web
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosedError
 
 from tests.helpers.balancer import Balancer
+from tests.helpers.echoing import echoing
 from tests.helpers.gateway_here import gateway_here, settings
 from tests.helpers.gateway_process import GatewayProcess
 from tests.helpers.raw_client import Broken, RawClient, fetch
@@ -24,8 +24,6 @@ from tests.helpers.scripted_upstream import ScriptedUpstream, response, serve_ap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from websockets.asyncio.server import ServerConnection
 
 CHAT = "/v1/chat/completions"
 STREAMS = 200
@@ -185,14 +183,9 @@ async def test_what_runs_too_long_is_cut_at_the_deadline() -> None:
 
 
 async def test_a_tunnel_goes_on_until_the_deadline_and_is_cut_then() -> None:
-    async def echo(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
-
-    async with serve(echo, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
+    async with echoing() as base:
         log = {"level": "info", "format": "json"}
-        tree = settings(f"http://127.0.0.1:{port}", server={"drain_timeout_s": 1}, log=log)
+        tree = settings(base, server={"drain_timeout_s": 1}, log=log)
         async with GatewayProcess(tree) as gateway:
             url = f"ws{gateway.api_url.removeprefix('http')}/v1/realtime"
             async with connect(url) as tunnel:

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.typing import Subprotocol
 
+from tests.helpers.echoing import echo
 from tests.helpers.gateway_here import gateway_here, settings
 from tests.helpers.gateway_process import GatewayProcess
 from tests.helpers.raw_client import RawClient, request
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 10.0
 TARGET = "/v1/realtime?model=gpt-realtime"
-
-
-async def echo(connection: ServerConnection) -> None:
-    async for message in connection:
-        await connection.send(message)
 
 
 @asynccontextmanager

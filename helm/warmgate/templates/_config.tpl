@@ -48,10 +48,11 @@
 {{/* A store that the gateway would not start with, or would go on without, ready and in silence. */}}
 {{- define "warmgate.storeChecks" -}}
 {{- $redis := include "warmgate.redis" . }}
-{{- range $setting := list "store__password" "store__sentinel_password" }}
-{{- if and (hasKey $.Values.secrets $setting) (not (regexMatch (hasSuffix "sentinel_password" $setting | ternary "^(elsewhere|rediss?\\+sentinel:)" ".") $redis)) }}
-{{- fail (printf "\nsecrets.%s: there is no Redis%s that would ask for it: give its URL, in config.store.url or secrets.store__url." $setting (hasSuffix "sentinel_password" $setting | ternary " behind Sentinels" "")) }}
+{{- if and (hasKey .Values.secrets "store__password") (not $redis) }}
+{{- fail "\nsecrets.store__password: there is no Redis that would ask for it: give its URL, in config.store.url or secrets.store__url." }}
 {{- end }}
+{{- if and (hasKey .Values.secrets "store__sentinel_password") (not (regexMatch "^(elsewhere|rediss?\\+sentinel:)" $redis)) }}
+{{- fail "\nsecrets.store__sentinel_password: there is no Redis behind Sentinels that would ask for it: give its URL, in config.store.url or secrets.store__url." }}
 {{- end }}
 {{- $file := ((include "warmgate.givenConfig" . | fromYaml).store | default dict).url | default "sqlite:////var/lib/warmgate/warmgate/cache.sqlite" }}
 {{- if and (not $redis) (hasPrefix "sqlite:" $file) }}
@@ -65,7 +66,7 @@
 {{- end }}
 {{- $ofSidecar := ((.Values.sidecar.config | default dict).store | default dict).url }}
 {{- $url := (.Values.config.store | default dict).url }}
-{{- if and (eq .Values.mode "sidecar") $ofSidecar $url (ne $ofSidecar ($url | default "")) }}
+{{- if and (eq .Values.mode "sidecar") $ofSidecar $url (ne $ofSidecar $url) }}
 {{- fail (printf "\nsidecar.config.store.url: config.store.url (%s) wins over it, if only by default: give it there." $url) }}
 {{- end }}
 {{- end }}

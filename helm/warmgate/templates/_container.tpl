@@ -65,6 +65,18 @@ runAsGroup: {{ int64 .Values.runAsUser }}
 {{- end }}
 {{- end }}
 
+{{/* Of a pod: which nodes it may run on. */}}
+{{- define "warmgate.nodes" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "warmgate.podSecurityContext" -}}
 runAsNonRoot: true
 {{- with include "warmgate.user" . }}
