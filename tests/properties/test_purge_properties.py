@@ -74,7 +74,7 @@ class Register:
 
     @asynccontextmanager
     async def news(self) -> AsyncIterator[AsyncIterator[News | None]]:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody listens here
         yield
 
     def _join(self, name: str, mark: Mark) -> None:
